@@ -1,0 +1,37 @@
+"""dropkit: dropout done right. A mask is a pure function of (seed, site, step, p, index).
+
+    >>> import dropkit
+    >>> dropkit.keep((2, 4), 0.5, dropkit.Key(seed=1, site="drop")).astype(int)
+    array([[0, 0, 0, 0],
+           [1, 1, 1, 0]])
+
+Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy` and `dropkit.torch`, the experiments
+`dropkit.lab`.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from . import axes as axes
+from .counter import Key as Key
+from .drop import Drop as Drop
+from .errors import DropkitError as DropkitError
+from .mask import keep as keep
+from .mask import normal as normal
+from .mask import uniform as uniform
+from .mask import words as words
+
+__version__ = "0.1.0"
+
+_LAZY = ("lab", "numpy", "report", "torch")
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Frontends load on first use, so that `import dropkit` costs NumPy and nothing else.
+    if name in _LAZY:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'dropkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,7 @@
+"""dropkit for NumPy: dropout as a function, and layers with explicit forward and backward, for networks by hand."""
+
+from .layers import Dense as Dense
+from .layers import Dropout as Dropout
+from .layers import Sequential as Sequential
+from .layers import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from .ops import dropout as dropout

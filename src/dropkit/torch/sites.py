@@ -1,0 +1,212 @@
+"""Keyed models: every dropout named by its module path, and a clock that counts the model's training forwards."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from ..counter import FOLD_ROUNDS, MASK32, MASK64, Key, philox4x32, site_id
+from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from . import coordinates, replay
+from .coordinates import Coordinates, key_tensor
+from .layers import Dropout
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
+
+
+class Clock:
+    """The seed of a bound model and the count of its training forwards, both int64 buffers of the model.
+
+    A forward counts when at least one of the model's dropouts is active in it, unless `at(step=...)` sets the step.
+    The buffers are the state. What is kept beside them is a copy of their values, so that an accelerator is asked only
+    after something else has written them.
+    """
+
+    def __init__(self, model: torch.nn.Module, drops: list[Dropout]):
+        self.model = model
+        self.drops = drops
+        self.depth = 0  # forwards of the model that are running
+        self.calls: dict[str, int] = {}  # how often each site was called in the running forward
+        self._known: dict[str, tuple[torch.Tensor, int, int]] = {}
+        self.hooks = (
+            model.register_forward_pre_hook(self._begin),
+            # always_call: a forward that raises has ended too
+            model.register_forward_hook(self._end, always_call=True),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": {}, "depth": 0, "calls": {}}
+
+    @property
+    def seed(self) -> int:
+        """The seed of every mask of the model."""
+        return self._value(SEED)
+
+    @property
+    def step(self) -> int:
+        """How many training forwards have begun; the running one is number `step - 1`."""
+        return self._value(STEP)
+
+    def _value(self, name: str) -> int:
+        buffer = getattr(self.model, name)
+        known = self._known.get(name)
+        if known is None or known[0] is not buffer or known[1] != buffer._version:
+            known = (buffer, buffer._version, int(buffer) & MASK64)
+            self._known[name] = known
+        return known[2]
+
+    def _begin(self, model: torch.nn.Module, args: Any) -> None:
+        self.depth += 1
+        if replay.in_backward():  # a recomputation of the whole model: its dropouts repeat their draws
+            return
+        self.calls.clear()
+        if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
+            return
+        buffer = getattr(model, STEP)
+        if torch.compiler.is_compiling():
+            buffer.add_(1)
+            return
+        after = (self.step + 1) & MASK64
+        with torch.no_grad():
+            buffer.add_(1)
+        self._known[STEP] = (buffer, buffer._version, after)
+
+    def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
+        self.depth -= 1
+
+    def words(self, name: str, at: Coordinates) -> torch.Tensor:
+        """Key words of the next call of a site."""
+        number = self.calls.get(name, 0)
+        if self.depth:
+            self.calls[name] = number + 1
+        elif at.step is None:
+            raise DropkitRuntimeError(
+                f"dropout {name!r} is bound to a {type(self.model).__name__} whose forward is not running, so its step "
+                "is unknown: call the bound model, bind the part that you call, or set dropkit.torch.at(step=...)"
+            )
+        # One module called several times in a forward is several sites, or its masks would repeat.
+        site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
+        if torch.compiler.is_compiling():
+            return self._compiled_words(site, at)
+        step = self.step - 1 if at.step is None else at.step
+        return key_tensor(*Key(self.seed if at.seed is None else at.seed, site, step & MASK64).words)
+
+    def _compiled_words(self, site: int | str, at: Coordinates) -> torch.Tensor:
+        """The same words by tensor arithmetic, so that a new step is new data and not new code."""
+        seed = getattr(self.model, SEED) if at.seed is None else at.seed
+        step = getattr(self.model, STEP) - 1 if at.step is None else at.step
+        number = site_id(site)
+        counter = (number & MASK32, number >> 32, step & MASK32, (step >> 32) & MASK32)
+        k0, k1, _, _ = philox4x32(counter, (seed & MASK32, (seed >> 32) & MASK32), FOLD_ROUNDS)
+        return torch.stack([torch.as_tensor(k0), torch.as_tensor(k1)])
+
+
+@dataclass(slots=True)
+class BoundSite:
+    """One dropout of a bound model."""
+
+    clock: Clock = field(repr=False)
+    name: str
+
+    def words(self, at: Coordinates) -> torch.Tensor:
+        """Key words of this site's next call."""
+        return self.clock.words(self.name, at)
+
+
+def bind(model: Model, seed: int = 0) -> Model:
+    """Make a model's masks a function of (seed, module path, step): the same on any device, resumable, replayable.
+
+    Names every dropkit dropout in the model by its module path and gives the model a clock: forward n with active
+    dropout, counted from 0, is step n. The state is two int64 buffers, `dropkit_seed` and `dropkit_step`, in the
+    model's `state_dict`: a run resumed from it draws the masks it would have drawn. A module called k times in one
+    forward counts as k sites: `name`, `name#1`, `name#2`, ...
+
+    Args:
+        model: a module with dropkit dropouts in it; call it, not its parts, in training.
+        seed: an int in [0, 2**64).
+
+    Returns:
+        The same model.
+
+    Raises:
+        DropkitValueError: no dropkit dropout in the model; the model or a part of it is bound already; a bad seed.
+        DropkitTypeError: not a module; a seed that is no integer.
+
+    Warns:
+        UserWarning: dropouts of torch's own stay unbound; they are named.
+
+    >>> from torch import nn
+    >>> from dropkit.torch import at
+    >>> model = bind(nn.Sequential(nn.Linear(4, 4), Dropout(0.5)), seed=1)
+    >>> x = torch.ones(1, 4)
+    >>> first, second = model(x), model(x)
+    >>> with at(step=0):
+    ...     again = model(x)
+    >>> torch.equal(first, again)
+    True
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise DropkitTypeError(f"bind needs a torch.nn.Module, got {type(model).__name__}")
+    seed = Key(seed).seed
+    named = [(name, part) for name, part in model.named_modules() if isinstance(part, Dropout)]
+    _check_bindable(model, named)
+    with torch.inference_mode(False):
+        for name, value in ((SEED, seed), (STEP, 0)):
+            signed = value - (1 << 64) if value >> 63 else value
+            model.register_buffer(name, torch.tensor(signed, dtype=torch.int64, device=_device(model)))
+    clock = Clock(model, [drop for _, drop in named])
+    for name, drop in named:
+        drop.site = BoundSite(clock, name)
+    return model
+
+
+def unbind(model: Model) -> Model:
+    """Undo `bind`: the dropouts are ambient again, the two buffers and the hooks are gone.
+
+    Raises:
+        DropkitValueError: the model is not bound.
+
+    >>> from torch import nn
+    >>> model = unbind(bind(nn.Sequential(Dropout(0.5))))
+    >>> model.state_dict()
+    OrderedDict()
+    """
+    sites = [part.site for part in model.modules() if isinstance(part, Dropout) and part.site is not None]
+    clock = next((site.clock for site in sites if isinstance(site, BoundSite) and site.clock.model is model), None)
+    if clock is None:
+        raise DropkitValueError(f"this {type(model).__name__} is not bound; bind(model, seed=...) comes first")
+    for hook in clock.hooks:
+        hook.remove()
+    for drop in clock.drops:
+        del drop.site
+    for name in (SEED, STEP):
+        delattr(model, name)
+    return model
+
+
+def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Dropout]]) -> None:
+    foreign = [
+        f"{name} ({type(part).__name__})"
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and not isinstance(part, Dropout)
+    ]
+    if not named:
+        found = (
+            f"it has torch's own: {', '.join(foreign)}; use dropkit.torch.Dropout there" if foreign else "it has none"
+        )
+        raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
+    bound = [name for name, drop in named if drop.site is not None]
+    if bound:
+        raise DropkitValueError(
+            f"already bound: {', '.join(bound)}; dropkit.torch.unbind the model that holds them first"
+        )
+    if foreign:
+        warnings.warn(f"bind leaves torch's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

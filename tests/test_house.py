@@ -1,0 +1,138 @@
+"""Which way imports point, read from the source and proven by running; each check is shown to be able to fail."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
+FRAMEWORKS = {"torch", "jax", "flax", "keras", "tensorflow"}
+FRONTENDS = {"numpy", "torch", "jax", "keras"}
+BASE = {"errors", "counter", "layout", "mask"}
+
+# part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
+# toolchain; probe, lab, report and cli see everything, and nobody below sees them.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "counter": {"errors"},
+    "layout": {"errors"},
+    "mask": {"errors", "counter", "layout"},
+    "axes": {"errors"},
+    "drop": BASE | {"axes"},
+    "kernels": {"errors", "counter"},
+    "lint": {"errors"},
+    **{frontend: BASE | {"axes", "drop", "kernels"} for frontend in FRONTENDS},
+}
+MAY_LOAD = {"torch": {"torch"}, "jax": {"jax", "flax"}, "keras": {"keras"}, "kernels": {"torch"}}
+TOP = {"probe", "uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source: str, path: Path) -> set[str]:
+    """Absolute dotted names that a file imports; relative ones resolved, `from . import x` down to x."""
+    package = ["dropkit", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            found |= {".".join([*base, alias.name]) for alias in node.names}
+    return found
+
+
+def faults(source: str, path: Path) -> list[str]:
+    """What a file of this place imports and must not."""
+    part = part_of(path)
+    if part in TOP:
+        return []
+    if part not in MAY_IMPORT:
+        return [f"{part} has no place in the house; give it one in this test"]
+    wrong = []
+    for name in imports(source, path):
+        first, *rest = name.split(".")
+        foreign = first in FRAMEWORKS - MAY_LOAD.get(part, set())
+        upward = first == "dropkit" and bool(rest) and rest[0] not in {part, *MAY_IMPORT[part]}
+        sibling = part == "axes" and first == "dropkit" and rest[:1] == ["axes"] and path.stem != "__init__"
+        if foreign or upward or sibling:
+            wrong.append(f"{path.stem} imports {name}")
+    return wrong
+
+
+def test_imports_point_down() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 15
+    assert [fault for path in files for fault in faults(path.read_text(), path)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("mask.py", "from .drop import Drop"),
+        ("mask.py", "import torch"),
+        ("drop.py", "from .torch import ops"),
+        ("axes/rate.py", "from .share import Share"),
+        ("axes/rate.py", "from ..mask import keep"),
+        ("numpy/ops.py", "from ..torch import ops"),
+        ("numpy/ops.py", "import torch.nn"),
+        ("torch/ops.py", "import jax"),
+        ("torch/ops.py", "from ..lab import run"),
+        ("torch/ops.py", "from dropkit.report import page"),
+        ("unheard_of.py", "import os"),
+    ],
+)
+def test_the_import_check_can_fail(path: str, source: str) -> None:
+    assert len(faults(source, PACKAGE / path)) == 1
+
+
+def loaded(statement: str) -> set[str]:
+    """Frameworks and dropkit parts that a fresh interpreter has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement", ["import dropkit", "import dropkit.numpy", "from dropkit import keep, Drop, axes"]
+)
+def test_loads_no_framework(statement: str) -> None:
+    modules = loaded(statement)
+    assert "dropkit.mask" in modules
+    assert not modules & FRAMEWORKS
+    assert not modules & {"scipy", "sklearn", "typer", "rich", "dropkit.torch", "dropkit.lab", "dropkit.report"}
+
+
+def test_torch_frontend_loads_no_other_framework() -> None:
+    modules = loaded("import dropkit; dropkit.torch.Dropout(0.5)")
+    assert "torch" in modules
+    assert not modules & (FRAMEWORKS - {"torch"})
+    assert "dropkit.lab" not in modules
+
+
+def test_the_load_check_can_fail() -> None:
+    assert "torch" in loaded("import dropkit.torch")
+
+
+def test_every_public_name_is_documented_with_an_example() -> None:
+    import dropkit
+    import dropkit.numpy
+    import dropkit.torch
+
+    without = []
+    for module in (dropkit, dropkit.numpy, dropkit.torch, dropkit.torch.functional):
+        for name, value in vars(module).items():
+            if name.startswith("_") or not getattr(value, "__module__", "").startswith("dropkit"):
+                continue
+            if not value.__doc__ or (">>>" not in value.__doc__ and not issubclass_of_exception(value)):
+                without.append(f"{module.__name__}.{name}")
+    assert without == []
+
+
+def issubclass_of_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
