@@ -22,8 +22,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "axes": {"errors"},
     "drop": BASE | {"axes"},
     "kernels": {"errors", "counter"},
+    "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
-    **{frontend: BASE | {"axes", "drop", "kernels"} for frontend in FRONTENDS},
+    **{frontend: BASE | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
 }
 MAY_LOAD = {"torch": {"torch"}, "jax": {"jax", "flax"}, "keras": {"keras"}, "kernels": {"torch"}}
 TOP = {"probe", "uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}

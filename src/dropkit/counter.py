@@ -9,6 +9,7 @@ with Random123. Seven rounds are the fewest that passed BigCrush there, ten are 
 
 import hashlib
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,7 +25,26 @@ FOLD_ROUNDS = 10
 MASK_ROUNDS = 7
 
 
-def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], rounds: int) -> tuple[Any, Any, Any, Any]:
+def wrapping_product(word: Any, multiplier: int) -> tuple[Any, Any]:
+    """High and low 32 bits of a product of two 32-bit numbers, where integers wrap modulo 2**64 or do not end."""
+    product = word * multiplier
+    # A right shift of a negative int64 drags the sign in, so the high word is masked as well as the low one.
+    return (product >> 32) & MASK32, product & MASK32
+
+
+def split_product(word: Any, multiplier: int) -> tuple[Any, Any]:
+    """The same by halves of the multiplier, never past 2**49: for compilers that fold constants and do not wrap."""
+    low, high = word * (multiplier & 0xFFFF), word * (multiplier >> 16)
+    carry = (low >> 16) + high
+    return carry >> 16, ((carry & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def philox4x32(
+    counter: tuple[Any, Any, Any, Any],
+    key: tuple[Any, Any],
+    rounds: int,
+    product: Callable[[Any, int], tuple[Any, Any]] = wrapping_product,
+) -> tuple[Any, Any, Any, Any]:
     """Philox4x32: four 32-bit words from four counter words and two key words.
 
     One round: `hi0:lo0 = M0 * c0`, `hi1:lo1 = M1 * c2`, then `c = (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0)`; between
@@ -35,6 +55,7 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], rounds:
             uint64, torch int64): the products wrap modulo 2**64, and only their 64 bits are used.
         key: two words below 2**32, ints or arrays that broadcast against the counter.
         rounds: 7 for masks, 10 for folding keys.
+        product: how to multiply 32-bit numbers.
 
     Returns:
         Four words below 2**32, of the counter's kind.
@@ -45,13 +66,9 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], rounds:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
-        product0 = c0 * MULTIPLIERS[0]
-        product1 = c2 * MULTIPLIERS[1]
-        # A right shift of a negative int64 drags the sign in, so the high word is masked as well as the low one.
-        c0 = ((product1 >> 32) & MASK32) ^ c1 ^ k0
-        c2 = ((product0 >> 32) & MASK32) ^ c3 ^ k1
-        c1 = product1 & MASK32
-        c3 = product0 & MASK32
+        high0, low0 = product(c0, MULTIPLIERS[0])
+        high1, low1 = product(c2, MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0 = (k0 + WEYL[0]) & MASK32
         k1 = (k1 + WEYL[1]) & MASK32
     return c0, c1, c2, c3

@@ -7,7 +7,7 @@ have size 1. A shard, a micro-batch or a reordered batch computes its own slice 
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,10 @@ class Layout:
     strides: tuple[int, ...]
     base: int = 0
     rows: Any = None
+    flat: bool = field(init=False)  # whether the indices are consecutive
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flat", self.rows is None and self.runs()[0] == 0)
 
     def runs(self) -> tuple[int, int]:
         """How many leading axes are walked one by one, and how many consecutive indices lie under each position."""
@@ -87,24 +91,10 @@ def layout(
         DropkitValueError: a share axis that does not exist, an offset without a global shape or outside it, rows that
             are not one number for each entry of axis 0, more than 2**63 elements.
     """
+    shape = tuple(shape)
     if rows is None and offset is None and global_shape is None:
-        return _plain_layout(tuple(shape), tuple(axes(share)))
-    return _placed_layout(tuple(shape), share, offset, global_shape, rows)
-
-
-@lru_cache(maxsize=4096)
-def _plain_layout(shape: tuple[int, ...], share: tuple[int, ...]) -> Layout:
-    noise = noise_shape(shape, share)
-    return Layout(noise, _strides(noise, noise))
-
-
-def _placed_layout(
-    shape: tuple[int, ...],
-    share: Sequence[int],
-    offset: Sequence[int] | None,
-    global_shape: Sequence[int] | None,
-    rows: Any,
-) -> Layout:
+        noise = noise_shape(shape, share)
+        return Layout(noise, _strides(noise, _shared(shape, share)))
     whole = _whole_shape(shape, offset, global_shape, rows)
     start = (0,) * len(shape) if offset is None else tuple(operator.index(o) for o in offset)
     for axis, (first, size, total) in enumerate(zip(start, shape, whole, strict=True)):
@@ -116,10 +106,16 @@ def _placed_layout(
                 f"from {first} to {first + size} of {total}"
             )
     noise = noise_shape(shape, share)
-    strides = _strides(noise_shape(whole, share), noise, shared=_shared(shape, share))
+    strides = _strides(noise_shape(whole, share), _shared(shape, share))
     base = sum(first * stride for first, stride in zip(start, strides, strict=True))
     by_rows = rows is not None and 0 not in _shared(shape, share)  # sharing axis 0 means no row has a mask of its own
     return Layout(noise, strides, base, rows if by_rows else None)
+
+
+@lru_cache(maxsize=4096)
+def whole_layout(shape: tuple[int, ...], share: tuple[int, ...]) -> Layout:
+    """`layout` of a whole tensor, remembered: a training step asks for the same few again and again."""
+    return layout(shape, share)
 
 
 def _whole_shape(
@@ -147,8 +143,8 @@ def _shared(shape: tuple[int, ...], share: Sequence[int]) -> set[int]:
     return {axis % len(shape) for axis in axes(share)} if shape else set()
 
 
-def _strides(whole: tuple[int, ...], local: tuple[int, ...], shared: set[int] | None = None) -> tuple[int, ...]:
+def _strides(whole: tuple[int, ...], shared: set[int]) -> tuple[int, ...]:
     if math.prod(whole) > MAX_INDEX:
         raise DropkitValueError(f"a noise tensor of shape {whole} has more than 2**63 elements")
     strides = [math.prod(whole[axis + 1 :]) for axis in range(len(whole))]
-    return tuple(0 if shared and axis in shared else stride for axis, stride in enumerate(strides))
+    return tuple(0 if axis in shared else stride for axis, stride in enumerate(strides))

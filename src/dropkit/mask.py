@@ -13,7 +13,6 @@ The functions on words (`keep_words`, `random16`, `uniform_block`) work on NumPy
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,10 +46,12 @@ def threshold(p: float) -> int:
     >>> threshold(0.5), threshold(0.1), threshold(1e-7), threshold(1)
     (32768, 58982, 65536, 0)
     """
-    try:
-        return _threshold(p)
-    except TypeError:  # unhashable, such as a list or an array: not a number either
-        raise DropkitTypeError(_not_a_number(p)) from None
+    if isinstance(p, str | bytes) or not hasattr(p, "__float__"):
+        raise DropkitTypeError(_not_a_number(p))
+    value = float(p)
+    if not 0.0 <= value <= 1.0:
+        raise DropkitValueError(_out_of_range(p))
+    return ONE - round(value * ONE)  # Python's round is half to even, and scaling by a power of two is exact
 
 
 def _not_a_number(p: Any) -> str:
@@ -62,16 +63,6 @@ def _out_of_range(p: Any) -> str:
         f"dropout probability has to be between 0 and 1, but got {p}; "
         "p is the probability of zeroing, 1 - p that of keeping"
     )
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _threshold(p: float) -> int:
-    if isinstance(p, str | bytes) or not hasattr(p, "__float__"):
-        raise DropkitTypeError(_not_a_number(p))
-    value = float(p)
-    if not 0.0 <= value <= 1.0:
-        raise DropkitValueError(_out_of_range(p))
-    return ONE - round(value * ONE)  # Python's round is half to even, and scaling by a power of two is exact
 
 
 def thresholds(p: NDArray) -> NDArray[np.int64]:

@@ -60,7 +60,7 @@ def test_nothing_large_is_saved_for_backward(p: float, share: tuple) -> None:
     x = torch.randn(256, 256, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         y = Dropout(p, share=share)(x)
-    assert sizes == [16]
+    assert sum(sizes) <= 16
     y.sum().backward()
     # torch's own, for contrast: the noise as large as the input
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

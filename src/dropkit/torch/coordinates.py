@@ -10,6 +10,7 @@ The rules, first match wins, for each coordinate by itself:
 An ambient call has no seed, site or step of its own, so an `at` that sets any of them must set seed and site.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,16 +19,19 @@ from typing import Any, Protocol
 
 import torch
 
-from ..counter import Key
+from .. import choice
+from ..counter import FOLD_ROUNDS, MASK32, Key, philox4x32, site_id, split_product
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from .replay import Draw
+from .replay import Draw, Words
+
+_fold = choice.fold()
 
 
 class Site(Protocol):
     """A dropout of a bound model, as far as drawing needs to know it."""
 
-    def words(self, at: "Coordinates") -> torch.Tensor:
-        """The key words of this call, int64 pair."""
+    def words(self, at: "Coordinates") -> Words:
+        """The key words of this call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +90,33 @@ def at(
         None if global_shape is None else tuple(global_shape),
     )
     set_here = {f.name: value for f in fields(given) if (value := getattr(given, f.name)) is not None}
-    token = _current.set(replace(_current.get(), **set_here))
+    before = current()
+    _set_current(replace(before, **set_here))
     try:
         yield
     finally:
-        _current.reset(token)
+        _set_current(before)
+
+
+class _Visible:
+    """The same for compilers, which cannot look into a context variable; they look here, and guard on it."""
+
+    coordinates = _NOTHING
 
 
 def current() -> Coordinates:
     """What the enclosing `at` blocks say."""
-    return _current.get()
+    return _Visible.coordinates if torch.compiler.is_compiling() else _current.get()
+
+
+def _set_current(coordinates: Coordinates) -> None:
+    _Visible.coordinates = coordinates
+    if not torch.compiler.is_compiling():
+        _current.set(coordinates)
 
 
 def draw_for(
-    p: Any,
+    rate: Any,
     *,
     key: Key | None = None,
     site: Site | None = None,
@@ -108,35 +125,66 @@ def draw_for(
     rows: torch.Tensor | Sequence[int] | None = None,
 ) -> Draw:
     """The draw of one call, by the rules above."""
-    here = _current.get()
+    here = current()
+    if here is _NOTHING and offset is None and global_shape is None and rows is None:
+        return Draw(_key_words(key, site, here), rate)
     return Draw(
         _key_words(key, site, here),
-        p,
+        rate,
         here.offset if offset is None else tuple(offset),
         here.global_shape if global_shape is None else tuple(global_shape),
         here.rows if rows is None else row_numbers(rows),
     )
 
 
-def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> torch.Tensor:
+def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
     if key is not None:
-        return key_tensor(*key.words)
+        return words_of(key.seed, key.site, key.step)
     if site is not None:
         return site.words(here)
     if here.seed is None and here.site is None and here.step is None:
-        # The CPU generator, whatever the device: reading it never waits for an accelerator.
-        return torch.randint(0, 1 << 32, (2,), dtype=torch.int64, device="cpu")
+        return _ambient()
     if here.seed is None or here.site is None:
         raise DropkitRuntimeError(
             f"at(seed={here.seed!r}, site={here.site!r}, step={here.step!r}) around a dropout that is not bound: "
             "give both seed and site, or name the model's sites once with dropkit.torch.bind(model)"
         )
-    return key_tensor(*Key(here.seed, here.site, here.step or 0).words)
+    return words_of(here.seed, here.site, here.step or 0)
 
 
-def key_tensor(k0: int, k1: int) -> torch.Tensor:
-    """The two key words as the 16 bytes that are saved for backward."""
-    return torch.tensor((k0, k1), dtype=torch.int64)
+def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor) -> Words:
+    """The folded key; under a compiler by tensor arithmetic, so that a new step is new data and not new code."""
+    if not torch.compiler.is_compiling():
+        return _fold(seed, site_id(site), step)  # type: ignore[arg-type]
+    number = _constant_site_id(site)
+    seed_words, step_words = _halves(seed), _halves(step)
+    k0, k1, _, _ = philox4x32((number & MASK32, number >> 32, *step_words), seed_words, FOLD_ROUNDS, split_product)
+    return torch.stack([k0, k1])
+
+
+_constant_site_id = torch.compiler.assume_constant_result(site_id)  # hashing a name is nothing to trace
+
+
+def _halves(value: int | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if not isinstance(value, torch.Tensor):
+        value = torch.full((), value - (1 << 64) if value >> 63 else value, dtype=torch.int64)
+    return value & MASK32, (value >> 32) & MASK32
+
+
+_local = threading.local()
+
+
+def _ambient() -> Words:
+    """A key from torch's default CPU generator, whatever the device: reading it never waits for an accelerator."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return torch.randint(0, 1 << 32, (2,), dtype=torch.int64, device="cpu")  # values are not to be had here
+    try:
+        buffer = _local.buffer
+    except AttributeError:
+        with torch.inference_mode(False):
+            buffer = _local.buffer = torch.empty(2, dtype=torch.int64, device="cpu")
+    k0, k1 = buffer.random_(0, 1 << 32).tolist()  # into a tensor that is there: a third of the time of a new one
+    return k0, k1
 
 
 def row_numbers(rows: torch.Tensor | Sequence[int]) -> torch.Tensor:
@@ -148,6 +196,7 @@ def row_numbers(rows: torch.Tensor | Sequence[int]) -> torch.Tensor:
         raise DropkitValueError(
             f"rows must be one-dimensional, a number for each sample; got shape {tuple(numbers.shape)}"
         )
-    if numbers.device.type == "cpu" and numbers.numel() and int(numbers.min()) < 0:
+    visible = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
+    if visible and numbers.numel() and int(numbers.min()) < 0:
         raise DropkitValueError(f"rows must not be negative, got {int(numbers.min())}")
     return numbers.to(torch.int64)

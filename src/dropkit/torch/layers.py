@@ -7,6 +7,7 @@ import torch
 from ..drop import Drop
 from . import ops
 from .coordinates import Site, draw_for
+from .formula import Rate
 from .replay import Draw
 
 
@@ -56,9 +57,8 @@ class Dropout(torch.nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with elements dropped, or the input itself where nothing is dropped."""
-        if not ops.drops(input, self.p, self.active):
-            return input
-        return ops.apply(input, self.p, self._draw, self.share, self.inplace)
+        rate = ops.lower(input, self.p, self.active)
+        return input if rate is None else ops.apply(input, rate, self._draw, self.share, self.inplace)
 
     @property
     def active(self) -> bool:
@@ -69,8 +69,8 @@ class Dropout(torch.nn.Dropout):
         """
         return self.when == "always" or (self.training and self.when == "train")
 
-    def _draw(self) -> Draw:
-        return draw_for(self.p, site=self.site)
+    def _draw(self, rate: Rate) -> Draw:
+        return draw_for(rate, site=self.site)
 
     def extra_repr(self) -> str:
         """torch's own, and the axes that torch does not have where they are set."""

@@ -15,21 +15,21 @@ Outside checkpointed code nothing is recorded and nothing is looked up.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 
+Words = tuple[int, int] | torch.Tensor  # a key's two words; an int64 pair where a compiler looks on
+
 _KEPT = 16384  # draws remembered without gradient; forwards that wait for their backward have far fewer
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """All that decides a mask besides the tensor's shape: key words as an int64 pair, p, and where the tensor lies."""
+class Draw(NamedTuple):
+    """All that decides a mask besides the tensor's shape: the key, the rate, and where the tensor lies."""
 
-    key: torch.Tensor
-    p: Any
+    key: Words
+    rate: Any  # t, kept of 65536; or a tensor of drop probabilities
     offset: tuple[int, ...] | None = None
     global_shape: tuple[int, ...] | None = None
     rows: torch.Tensor | None = None
@@ -38,6 +38,7 @@ class Draw:
 _by_frame: WeakKeyDictionary[Any, list[Draw]] = WeakKeyDictionary()
 _replayed: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # pack hook of a recomputation -> draws taken so far
 _without_grad: list[tuple[int, Draw]] = []  # number of the next autograd node at the time, draw
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _local = threading.local()  # backward runs in a thread for each device
 
 
@@ -46,20 +47,22 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def draw(fresh: Callable[[], Draw]) -> Draw:
-    """`fresh()` in a forward; in the recomputation of one, the draw which that forward recorded."""
+def draw(fresh: Callable[[Any], Draw], rate: Any) -> Draw:
+    """`fresh(rate)` in a forward; in the recomputation of one, the draw which that forward recorded."""
     if torch.compiler.is_compiling():  # the compiler keeps the key itself among the saved tensors
-        return fresh()
+        return fresh(rate)
+    if _top_hooks(True) is None and torch.is_grad_enabled() and not in_backward():  # by far the most frequent case
+        return fresh(rate)
     recording, recomputation = _checkpoints()
     if recomputation is not None:
         recorded = _next_of_frame(*recomputation)
     else:
         recorded = _next_after_node() if in_backward() else None
-    new = fresh() if recorded is None else recorded
+    new = fresh(rate) if recorded is None else recorded
     for frame in recording:
         _by_frame.setdefault(frame, []).append(new)
     if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-        _without_grad.append((torch.autograd._get_sequence_nr(), new))
+        _without_grad.append((torch._C._autograd._get_sequence_nr(), new))
         if len(_without_grad) > 2 * _KEPT:
             del _without_grad[:_KEPT]
     return new
@@ -71,7 +74,7 @@ def _checkpoints() -> tuple[list[Any], tuple[Any, Any] | None]:
     above: list[Any] = []  # hooks taken off to see the one below
     hooks = torch._C._autograd
     try:
-        while (top := hooks._top_saved_tensors_default_hooks(True)) is not None:
+        while (top := _top_hooks(True)) is not None:
             reference = _captured(top[0], "target_frame_ref")
             if reference is not None:
                 return recording, (top[0], reference())

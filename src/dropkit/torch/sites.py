@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..counter import FOLD_ROUNDS, MASK32, MASK64, Key, philox4x32, site_id
+from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, replay
-from .coordinates import Coordinates, key_tensor
+from .coordinates import Coordinates, words_of
 from .layers import Dropout
+from .replay import Words
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -60,13 +61,14 @@ class Clock:
 
     def _begin(self, model: torch.nn.Module, args: Any) -> None:
         self.depth += 1
-        if replay.in_backward():  # a recomputation of the whole model: its dropouts repeat their draws
-            return
+        compiling = torch.compiler.is_compiling()
+        if not compiling and replay.in_backward():
+            return  # a recomputation of the whole model: its dropouts repeat their draws
         self.calls.clear()
         if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
             return
         buffer = getattr(model, STEP)
-        if torch.compiler.is_compiling():
+        if compiling:
             buffer.add_(1)
             return
         after = (self.step + 1) & MASK64
@@ -76,8 +78,9 @@ class Clock:
 
     def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
         self.depth -= 1
+        self.calls.clear()
 
-    def words(self, name: str, at: Coordinates) -> torch.Tensor:
+    def words(self, name: str, at: Coordinates) -> Words:
         """Key words of the next call of a site."""
         number = self.calls.get(name, 0)
         if self.depth:
@@ -90,18 +93,10 @@ class Clock:
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
         if torch.compiler.is_compiling():
-            return self._compiled_words(site, at)
-        step = self.step - 1 if at.step is None else at.step
-        return key_tensor(*Key(self.seed if at.seed is None else at.seed, site, step & MASK64).words)
-
-    def _compiled_words(self, site: int | str, at: Coordinates) -> torch.Tensor:
-        """The same words by tensor arithmetic, so that a new step is new data and not new code."""
-        seed = getattr(self.model, SEED) if at.seed is None else at.seed
-        step = getattr(self.model, STEP) - 1 if at.step is None else at.step
-        number = site_id(site)
-        counter = (number & MASK32, number >> 32, step & MASK32, (step >> 32) & MASK32)
-        k0, k1, _, _ = philox4x32(counter, (seed & MASK32, (seed >> 32) & MASK32), FOLD_ROUNDS)
-        return torch.stack([torch.as_tensor(k0), torch.as_tensor(k1)])
+            seed, step = getattr(self.model, SEED), getattr(self.model, STEP) - 1
+        else:
+            seed, step = self.seed, (self.step - 1) & MASK64
+        return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
 
 
 @dataclass(slots=True)
@@ -111,7 +106,7 @@ class BoundSite:
     clock: Clock = field(repr=False)
     name: str
 
-    def words(self, at: Coordinates) -> torch.Tensor:
+    def words(self, at: Coordinates) -> Words:
         """Key words of this site's next call."""
         return self.clock.words(self.name, at)
 

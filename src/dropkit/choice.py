@@ -1,0 +1,61 @@
+"""Which implementation runs on the CPU, decided here and nowhere else.
+
+The compiled kernels where they are built and load; NumPy or torch operations, slower and equal to the last bit, where
+they are not, or where `DROPKIT_CPU=off` asks for them.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any
+
+from . import counter
+
+OFF = os.environ.get("DROPKIT_CPU") == "off"
+
+
+def cpu() -> ModuleType | None:
+    """The module of compiled CPU kernels, or None where array operations take their place."""
+    if OFF:
+        return None
+    from .kernels import cpu as kernels
+
+    return kernels if kernels.available() else None
+
+
+def fold() -> Callable[[int, int, int], tuple[int, int]]:
+    """The folding of (seed, site number, step) into key words: compiled, or in Python integers."""
+    kernels = cpu()
+    return counter.fold if kernels is None else kernels.extension().fold
+
+
+def info() -> dict[str, Any]:
+    """What dropkit runs on here, and why: versions, the CPU path, and what the loaded frameworks add.
+
+    >>> sorted(info())
+    ['cpu', 'dropkit', 'machine', 'numpy', 'python', 'torch']
+    """
+    if OFF:
+        here: dict[str, Any] = {"path": None, "why": "DROPKIT_CPU=off asks for array operations"}
+    else:
+        from .kernels import cpu as kernels
+
+        here = kernels.info()
+    return {
+        "dropkit": _version("dropkit"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "numpy": _version("numpy"),
+        "torch": _version("torch") + ("" if "torch" in sys.modules else " (not loaded)"),
+        "cpu": here,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
