@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from . import axes as axes
+from .choice import info as info
 from .counter import Key as Key
 from .drop import Drop as Drop
 from .errors import DropkitError as DropkitError

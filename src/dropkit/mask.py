@@ -299,13 +299,7 @@ def _place(
     index: ArrayLike | None,
 ) -> Place:
     if index is None:
-        numbers = None if rows is None else _whole_numbers("rows", rows)
-        place = layout(shape, share, offset, global_shape, numbers)
-        if place.rows is not None and place.rows.size:
-            last = int(place.rows.max())
-            if (last + 1) * place.strides[0] > MAX_INDEX:
-                raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
-        return place
+        return place_of(shape, share, offset, global_shape, rows)
     if rows is not None or offset is not None or global_shape is not None or len(axes(share)):
         raise DropkitValueError("index gives every element's place outright; leave out share, offset and rows")
     numbers = _whole_numbers("index", index)
@@ -313,6 +307,22 @@ def _place(
         return np.broadcast_to(numbers, shape)
     except ValueError:
         raise DropkitValueError(f"index of shape {numbers.shape} does not broadcast to shape {tuple(shape)}") from None
+
+
+def place_of(
+    shape: Sequence[int],
+    share: Sequence[int] = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None,
+) -> Layout:
+    """`layout` with rows checked: whole numbers, not negative, none past index 2**63."""
+    place = layout(shape, share, offset, global_shape, None if rows is None else _whole_numbers("rows", rows))
+    if place.rows is not None and place.rows.size:
+        last = int(place.rows.max())
+        if (last + 1) * place.strides[0] > MAX_INDEX:
+            raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
+    return place
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.uint64]:

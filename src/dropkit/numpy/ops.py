@@ -1,13 +1,20 @@
 """Dropout as a function on NumPy arrays."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..counter import Key
+from .. import choice
+from ..counter import Key, site_id
 from ..errors import DropkitTypeError, DropkitValueError
-from ..mask import ONE, keep, scale, threshold, thresholds
+from ..layout import Layout
+from ..mask import ONE, keep, place_of, scale, threshold, thresholds
+
+_KERNELS = choice.cpu()
+_FOLD = choice.fold()
+_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 FLOATING = (np.float16, np.float32, np.float64)
 
@@ -62,13 +69,39 @@ def dropout(
             f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
             "x.astype(np.float32)"
         )
-    kept = keep(x.shape, p, _needed(key), share=share, offset=offset, global_shape=global_shape, rows=rows)
+    key = _needed(key)
+    if _KERNELS is not None and isinstance(x, np.ndarray) and x.flags.aligned and x.dtype.isnative:
+        place = place_of(x.shape, share, offset, global_shape, rows)
+        return _by_kernel(x, t, p, key, place)
+    kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
     wide = np.float64 if x.dtype == np.float64 else np.float32
     factor = wide(scale(t)) if each is None else np.divide(ONE, each, out=np.zeros(each.shape, wide), where=each > 0)  # type: ignore[arg-type]
     # `where` rather than a product: a dropped NaN is 0.
     if x.dtype == np.float16:
         return np.multiply(x, factor, dtype=wide, out=np.zeros_like(x, wide), where=kept).astype(np.float16)
     return np.multiply(x, factor, out=np.zeros_like(x), where=kept)
+
+
+def _by_kernel(x: NDArray, t: int | None, p: float | NDArray, key: Key, place: Layout) -> NDArray:
+    """The same in one pass, with nothing allocated but the result."""
+    assert _KERNELS is not None
+    y = np.empty_like(x)
+    inputs = [x]
+    if t is None:
+        rates = np.asarray(p)
+        inputs.append(_broadcast(rates if rates.dtype == np.float64 else rates.astype(np.float32), x.shape))
+    op = _KERNELS.SCALE if t is not None else _KERNELS.RATES
+    words = _FOLD(key.seed, site_id(key.site), key.step)
+    rows = None if place.rows is None else place.rows.astype(np.int64)
+    _KERNELS.walk(op, inputs, y, words, t or 0, place.strides, place.base, rows=rows, threads=_THREADS)
+    return y
+
+
+def _broadcast(p: NDArray, shape: tuple[int, ...]) -> NDArray:
+    try:
+        return np.broadcast_to(p, shape)
+    except ValueError:
+        raise DropkitValueError(f"p of shape {p.shape} does not broadcast to shape {shape}") from None
 
 
 def _needed(key: Key | None) -> Key:
