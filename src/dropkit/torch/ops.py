@@ -173,7 +173,7 @@ def keep_mask(place: Layout, t: Any, key: torch.Tensor, device: torch.device) ->
     Returns:
         Bool tensor of the noise shape (broadcast with t's shape).
     """
-    words = key.to(device).unbind() if torch.compiler.is_compiling() else tuple(key.tolist())
+    words: Any = key.to(device).unbind() if torch.compiler.is_compiling() else tuple(key.tolist())
     if isinstance(t, torch.Tensor):
         lane = torch.arange(WORD, device=device)
         return _elements(place, device, lambda word: random16(word, lane, words)) < t

@@ -59,7 +59,7 @@ def draw(fresh: Callable[[], Draw]) -> Draw:
     for frame in recording:
         _by_frame.setdefault(frame, []).append(new)
     if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-        _without_grad.append((torch.autograd._get_sequence_nr(), new))
+        _without_grad.append((torch._C._autograd._get_sequence_nr(), new))
         if len(_without_grad) > 2 * _KEPT:
             del _without_grad[:_KEPT]
     return new
