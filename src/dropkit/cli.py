@@ -1,0 +1,51 @@
+"""The command `dropkit`: errors made on purpose become one line and exit status 2."""
+
+import sys
+from collections.abc import Sequence
+
+from .errors import DropkitError
+
+# Top-level modules that come with the extra `lab`.
+LAB = {
+    "jinja2",
+    "lightning_fabric",
+    "markupsafe",
+    "plotly",
+    "pooch",
+    "rich",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchmetrics",
+    "typer",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: status 0, 2 for wrong input, 130 when interrupted.
+
+    Args:
+        arguments: without the program's name; those of the process by default.
+    """
+    try:
+        # Imported here: without the extra there is no typer, and the error should say what to install.
+        from .lab.commands import app
+
+        app(args=None if arguments is None else list(arguments), prog_name="dropkit")
+    except DropkitError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in LAB:
+            raise
+        _fail(f'{missing} is not installed; the lab needs it: pip install "dropkit[lab]"')
+
+
+def _fail(message: str) -> None:
+    print("dropkit: error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

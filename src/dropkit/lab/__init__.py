@@ -1,0 +1,41 @@
+"""The lab: train the same model under several dropout strategies, over paired seeds, and tell which is better.
+
+Names load on first use: `dropkit.lab.order` needs NumPy alone, training needs the extra, `pip install "dropkit[lab]"`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import Data as Data
+    from .data import load_data as load_data
+    from .experiment import Comparison as Comparison
+    from .experiment import compare as compare
+    from .experiment import train as train
+    from .recipe import Recipe as Recipe
+    from .recipe import Settings as Settings
+    from .run import Run as Run
+    from .stats import Interval as Interval
+
+_HOME = {
+    "Comparison": "experiment",
+    "Data": "data",
+    "Interval": "stats",
+    "Recipe": "recipe",
+    "Run": "run",
+    "Settings": "recipe",
+    "compare": "experiment",
+    "load_data": "data",
+    "train": "experiment",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'dropkit.lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

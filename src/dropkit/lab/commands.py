@@ -1,0 +1,152 @@
+"""The lab's commands. They parse, call, and print; heavy imports wait inside them, so that --help answers at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import recipes
+
+app = typer.Typer(
+    help="dropkit: train the same model under several dropout strategies, and tell which is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `dropkit recipes`.")]
+DataName = Annotated[
+    str, typer.Option("--data", metavar="NAME|DIR", help="digits, fashion-mnist, mnist, or a folder of IDX files.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder that holds fashion_mnist/ and mnist/; or set DROPKIT_DATA.")
+]
+Size = Annotated[str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")]
+Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")]
+Validation = Annotated[
+    float, typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or bf16-true.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what the output folder holds.")]
+
+
+@app.command()
+def compare(
+    recipe: RecipeName,
+    data: DataName = "digits",
+    strategies: Annotated[
+        str | None,
+        typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,step."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Paired seeds 0 to N - 1.")] = None,
+    epochs: Epochs = None,
+    size: Size = "small",
+    validation: Validation = 0.0,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE.")] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    data_dir: DataDir = None,
+) -> None:
+    """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
+    names = None if strategies is None else [name.strip() for name in strategies.split(",")]
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}"
+    from rich.console import Console
+
+    from .console import progress_bar, say_where, show
+    from .experiment import compare as run_comparison
+
+    console = Console()
+    with _resumable(folder), progress_bar(console) as bar:
+        found = run_comparison(
+            recipe,
+            data=data,
+            strategies=names,
+            seeds=seeds,
+            size=size,
+            epochs=epochs,
+            validation=validation,
+            out=folder,
+            resume=resume,
+            device=device,
+            precision=precision,
+            data_dir=data_dir,
+            on_start=bar.begin,
+            on_epoch=bar,
+        )
+    show(console, found.verdict, found.lines, found.config["epochs"])
+    say_where(console, folder / "report.html")
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    data: DataName = "digits",
+    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3.")] = "fixed",
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0,
+    epochs: Epochs = None,
+    size: Size = "small",
+    validation: Validation = 0.0,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-STRATEGY-seedK.")] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    data_dir: DataDir = None,
+) -> None:
+    """Train once under one strategy; write metrics, checkpoint and report."""
+    from .recipe import Strategy
+
+    name = Strategy.parse(strategy).folder
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}-{name}-seed{seed}"
+    from rich.console import Console
+
+    from .console import progress_bar, say_where, show
+    from .experiment import train as run_training
+    from .table import lines
+    from .verdict import verdict
+
+    console = Console()
+    with _resumable(folder), progress_bar(console) as bar:
+        run = run_training(
+            recipe,
+            data=data,
+            strategy=strategy,
+            seed=seed,
+            size=size,
+            epochs=epochs,
+            validation=validation,
+            out=folder,
+            resume=resume,
+            device=device,
+            precision=precision,
+            data_dir=data_dir,
+            on_start=bar.begin,
+            on_epoch=bar,
+        )
+    alone = lines({run.config["strategy"]: (run,)})
+    show(console, verdict(alone, run.config["data"]), alone, run.config["epochs"])
+    say_where(console, folder / "report.html")
+
+
+@app.command(name="recipes")
+def list_recipes() -> None:
+    """List the recipes, a line each."""
+    for recipe in recipes.RECIPES.values():
+        typer.echo(f"{recipe.name}  {recipe.summary}")
+
+
+def _short(data: str) -> str:
+    return Path(data).name or "data"
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; finished epochs are in {folder}: the same command with --resume continues", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,74 @@
+"""What the command line shows: progress while training, the table and the verdict at the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .plan import Plan
+from .run import Row
+from .table import HEADINGS, Line, cells, notes
+
+WIDE = 140
+NARROW = (0, 1, 2, 4, 7)  # strategy, test accuracy, difference, gap, seconds
+
+
+class Bar:
+    """A progress bar over all epochs of all runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("preparing", total=None)
+
+    def __call__(self, plan: Plan, row: Row) -> None:
+        epochs = plan.choices.settings.epochs
+        text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} test {row['test_accuracy']:.4f}"
+        self.progress.update(self.task, advance=1, description=text)
+
+    def begin(self, done: int, total: int) -> None:
+        """Set the number of epochs, and how many of them an earlier run has done."""
+        self.progress.update(self.task, total=total, completed=done)
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Bar]:
+    """A bar that is gone afterwards; where output is no terminal, nothing is drawn."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress)
+
+
+def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int) -> None:
+    """Print the verdict, the table and its notes."""
+    console.print()
+    for number, sentence in enumerate(verdict):
+        console.print(Text(sentence, style="bold" if number == 0 else ""))
+    console.print()
+    console.print(_table(lines, console.width))
+    seeds = len(lines[0].values["test_accuracy"])
+    for note in notes(epochs, seeds):
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
+
+
+def _table(lines: Sequence[Line], width: int) -> Table:
+    # Not all columns fit a narrow terminal; the others stand in the report and in table.md.
+    shown = range(len(HEADINGS)) if width >= WIDE else NARROW
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    for number in shown:
+        table.add_column(HEADINGS[number], justify="right" if number else "left")
+    for line in lines:
+        found = cells(line)
+        table.add_row(*(found[number] for number in shown))
+    return table
+
+
+def say_where(console: Console, report: Path) -> None:
+    """Print the absolute path of a report, unbroken so that it can be copied."""
+    console.print()
+    console.print(Text(f"Report: {report.resolve()}"), soft_wrap=True)

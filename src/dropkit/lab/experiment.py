@@ -1,0 +1,178 @@
+"""train: one run. compare: the same model under several strategies over paired seeds; table, words and report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import report
+from ..errors import DropkitTypeError, DropkitValueError
+from .data import Data
+from .files import write_json, write_text
+from .page import page
+from .plan import Choices, Plan, environment, open_folder
+from .recipe import Recipe, Strategy, at_least_one
+from .run import OnEpoch, Run, epochs_done, run_plan
+from .table import Line, lines, markdown
+from .verdict import verdict
+
+OnStart = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A finished comparison: its config as plain values, the runs of each strategy, the table's lines, the verdict."""
+
+    config: dict[str, Any]
+    runs: Mapping[str, tuple[Run, ...]]
+    lines: tuple[Line, ...]
+    verdict: tuple[str, ...]
+    folder: Path
+
+
+def train(
+    recipe: str | Recipe = "mlp",
+    *,
+    strategy: str = "fixed",
+    seed: int = 0,
+    data: str | Path | Data = "digits",
+    size: str = "small",
+    epochs: int | None = None,
+    validation: float = 0.0,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "32-true",
+    data_dir: str | Path | None = None,
+    on_start: OnStart | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Run:
+    """Train a recipe once, into a folder: config, metrics, checkpoint, state to resume from, result.
+
+    Args:
+        recipe: name, or a Recipe.
+        strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5" or "step".
+        seed: first weights, order of the data and masks; an int in [0, 2**64).
+        data: see `load_data`; or a Data.
+        size: "tiny", "small" or "full".
+        epochs: in place of the size's own.
+        validation: fraction of the training set to hold out; the best checkpoint is then chosen by its loss, otherwise
+            it is the last epoch's. Nothing is ever chosen on the test set.
+        out: folder for the run.
+        resume: continue an interrupted run (or lengthen a finished one); on the CPU, bit for bit as if never stopped.
+        device: "auto", "cpu" or "cuda".
+        precision: of Fabric: "32-true", "64-true", "bf16-mixed" or "bf16-true".
+        data_dir: see `load_data`.
+        on_start: called once with the number of epochs done before and in total.
+        on_epoch: called with the plan and each new row.
+
+    Raises:
+        UnknownNameError, DropkitValueError, DropkitTypeError: a wrong choice; see the message.
+        DataError: the data set cannot be loaded.
+        OutputError: the folder cannot be written, or holds something else.
+
+    >>> import tempfile
+    >>> run = train("mlp", size="tiny", epochs=1, device="cpu", out=tempfile.mkdtemp())
+    >>> run.config["strategy"], len(run.rows)
+    ('fixed', 1)
+    """
+    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    plan, folder = Plan.make(choices, strategy, seed), Path(out)
+    if on_start is not None:
+        on_start(epochs_done(folder) if resume else 0, choices.settings.epochs)
+    run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch)
+    name = str(plan.strategy)
+    alone = lines({name: (run,)})
+    config = {**run.config, "rates": {name: run.config["rates"]}}
+    words = verdict(alone, config["data"])
+    write_text(folder / "report.html", report.render(page(config, {name: (run,)}, alone, words, environment())))
+    return run
+
+
+def compare(
+    recipe: str | Recipe = "mlp",
+    *,
+    data: str | Path | Data = "digits",
+    strategies: Sequence[str] | None = None,
+    seeds: int | None = None,
+    size: str = "small",
+    epochs: int | None = None,
+    validation: float = 0.0,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "32-true",
+    data_dir: str | Path | None = None,
+    on_start: OnStart | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Comparison:
+    """Train under several strategies with the seeds 0, 1, ..., and tell which is better.
+
+    Args:
+        strategies: of the recipe, all by default; see `train`.
+        seeds: how many; the size's own by default.
+        out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
+        resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
+        recipe, data, size, epochs, validation, device, precision, data_dir, on_start, on_epoch: see `train`.
+
+    Raises: what `train` raises.
+
+    >>> import tempfile
+    >>> found = compare("mlp", size="tiny", epochs=1, seeds=2, strategies=["none", "fixed"], out=tempfile.mkdtemp())
+    >>> [line.strategy for line in found.lines]
+    ['none', 'fixed']
+    """
+    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    names = _names(choices.recipe, strategies)
+    count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
+    plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(count)]
+    config = {**choices.record(), "strategies": names, "seeds": count}
+    config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
+    folder = Path(out)
+    # The rates of each run are compared with its own config; here only their names may grow.
+    open_folder(folder, config, resume=resume, may_grow=("epochs", "seeds", "strategies"), ignore=("rates",))
+    # Seed by seed, so that an interrupted comparison is as paired as it can be.
+    work = [(plan, folder / plan.strategy.folder / f"seed{plan.seed}") for row in plans for plan in row]
+    if on_start is not None:
+        on_start(sum(epochs_done(place) for _, place in work), len(work) * choices.settings.epochs)
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    for plan, place in work:
+        runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
+    return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
+
+
+def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: Path) -> Comparison:
+    """Write table, words and report of finished runs."""
+    found = lines(runs)
+    comparison = Comparison(config, runs, found, verdict(found, config["data"]), folder)
+    write_text(folder / "table.md", markdown(found, config["epochs"]))
+    write_text(folder / "report.html", report.render(page(config, runs, found, comparison.verdict, environment())))
+    write_json(folder / "result.json", _result(comparison))
+    return comparison
+
+
+def _names(recipe: Recipe, strategies: Sequence[str] | None) -> list[str]:
+    if isinstance(strategies, str):
+        raise DropkitTypeError(f"strategies must be a list of names, got the string {strategies!r}")
+    names = [str(Strategy.parse(name)) for name in (recipe.strategies if strategies is None else strategies)]
+    if not names:
+        raise DropkitValueError(f"no strategies given; choose from {', '.join(recipe.strategies)}")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DropkitValueError(f"strategy {min(twice)!r} is given twice; each can be run once")
+    return names
+
+
+def _result(comparison: Comparison) -> dict[str, Any]:
+    table = []
+    for line in comparison.lines:
+        difference = line.difference
+        table.append(
+            {
+                "strategy": line.strategy,
+                "figures": {name: asdict(line.interval(name)) for name in line.values},
+                "difference_from_none": None if difference is None else asdict(difference),
+                "per_seed": {name: list(values) for name, values in line.values.items()},
+            }
+        )
+    return {"verdict": list(comparison.verdict), "table": table}

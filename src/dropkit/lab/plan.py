@@ -1,0 +1,202 @@
+"""Everything that decides a run's numbers, checked before the first step and written as its config.json."""
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..counter import Key
+from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
+from . import recipes
+from .data import Data, load_data
+from .files import claim, read_json, write_json
+from .recipe import Rates, Recipe, Settings, Strategy, sized, strategy_rates
+
+DEVICES = ("auto", "cpu", "cuda")
+# 16-mixed is left out: its loss scale is a state that a resumed run would have to carry too.
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the caller chooses besides strategy and seed; checked on construction, see `train` for the meanings."""
+
+    recipe: Recipe
+    data: Data
+    size: str
+    settings: Settings
+    validation: float
+    device: str
+    precision: str
+
+    @classmethod
+    def make(
+        cls,
+        recipe: str | Recipe,
+        data: str | Path | Data,
+        size: str,
+        epochs: int | None,
+        validation: float,
+        device: str,
+        precision: str,
+        data_dir: str | Path | None,
+    ) -> "Choices":
+        """Check the choices and load the data; cheap checks come first."""
+        found = recipes.get(recipe)
+        name = data.name if isinstance(data, Data) else str(data)
+        settings = sized(found, size, name, epochs)
+        validation = _fraction(validation)
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", str(precision), PRECISIONS)
+        device = _device(device)
+        loaded = data if isinstance(data, Data) else load_data(data, data_dir)
+        return cls(found, loaded, size, settings, validation, device, precision)
+
+    @property
+    def train_samples(self) -> int:
+        """Training samples at this size, those held out included."""
+        return min(self.settings.train_samples or len(self.data.train_x), len(self.data.train_x))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch."""
+        kept = self.train_samples - round(self.train_samples * self.validation)
+        return math.ceil(kept / self.settings.batch_size)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for config.json."""
+        settings = asdict(self.settings)
+        settings["hidden"] = list(self.settings.hidden)
+        epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.name,
+            "data": self.data.name,
+            "fingerprint": self.data.fingerprint,
+            "size": self.size,
+            "epochs": epochs,
+            "seeds": seeds,
+            "validation": self.validation,
+            "device": self.device,
+            "precision": self.precision,
+            "settings": settings,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: the choices, a strategy with its rates, and a seed."""
+
+    choices: Choices
+    strategy: Strategy
+    rates: Rates
+    seed: int
+
+    @classmethod
+    def make(cls, choices: Choices, strategy: str, seed: int) -> "Plan":
+        """Check strategy and seed."""
+        parsed = Strategy.parse(strategy)
+        rates = strategy_rates(choices.recipe, parsed, choices.settings, choices.steps)
+        return cls(choices, parsed, rates, Key(seed).seed)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for config.json."""
+        choices = self.choices.record()
+        del choices["seeds"]
+        rates = {site: repr(rate) for site, rate in self.rates.items()}
+        return {**choices, "strategy": str(self.strategy), "seed": self.seed, "rates": rates}
+
+
+def _fraction(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DropkitTypeError(f"validation must be a number in [0, 1), got {value!r} of type {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise DropkitValueError(
+            f"validation must lie in [0, 1), got {value}; 0.1 holds out a tenth of the training set"
+        )
+    return float(value)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in DEVICES:
+        raise UnknownNameError("device", str(name), DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DropkitValueError("device 'cuda' is not available here; use --device cpu, or auto to take what there is")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def open_folder(
+    folder: Path,
+    config: Mapping[str, Any],
+    *,
+    resume: bool,
+    may_grow: tuple[str, ...],
+    ignore: tuple[str, ...] = (),
+) -> bool:
+    """Claim a folder and write its config.json; or, on resume, check that it holds the same run.
+
+    Args:
+        folder: of the run.
+        config: plain values.
+        resume: continue what the folder holds; an empty one is started.
+        may_grow: names whose values may be larger than before: numbers, or lists of names.
+        ignore: names that are not compared.
+
+    Returns:
+        Whether the folder held a run.
+
+    Raises:
+        OutputError: it cannot be written, is taken, or holds a run with other settings.
+    """
+    started = claim(folder, resume=resume)
+    if started:
+        compared = {name: value for name, value in config.items() if name not in ignore}
+        _check_same(folder, read_json(folder / "config.json"), compared, may_grow)
+    write_json(folder / "config.json", {**config, "environment": environment()})
+    return started
+
+
+def _check_same(folder: Path, before: Any, now: Mapping[str, Any], may_grow: tuple[str, ...]) -> None:
+    before = before if isinstance(before, dict) else {}
+    for name in now:
+        old, new = before.get(name), now[name]
+        if old == new or (name in may_grow and _grows(old, new)):
+            continue
+        if name == "settings" and isinstance(old, dict):
+            name = next(part for part in new if old.get(part) != new[part])
+            old, new = old.get(name), new[name]
+        more = "; it may grow on --resume, not shrink" if name in may_grow else ""
+        raise OutputError(
+            f"{folder} holds a run with {name} {old!r}, this one has {new!r}{more}: "
+            "repeat the first settings or choose another --out"
+        )
+
+
+def _grows(old: Any, new: Any) -> bool:
+    if isinstance(new, list):
+        return isinstance(old, list) and set(old) <= set(new)
+    return isinstance(old, int) and old <= new
+
+
+def environment() -> dict[str, Any]:
+    """What a run's numbers also hang on: versions and threads. Recorded, not compared."""
+    import numpy
+    import torch
+
+    from .. import __version__
+
+    return {
+        "dropkit": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,23 @@
+"""The recipes, by name. Importing them loads no framework."""
+
+from ...errors import UnknownNameError
+from ..recipe import Recipe
+from .mlp import MLP
+
+RECIPES = {recipe.name: recipe for recipe in (MLP,)}
+
+
+def get(name: str | Recipe) -> Recipe:
+    """The recipe of a name; a Recipe is passed through.
+
+    Raises:
+        UnknownNameError: no recipe has that name; the nearest are suggested.
+
+    >>> get("mlp").name
+    'mlp'
+    """
+    if isinstance(name, Recipe):
+        return name
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", str(name), RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,95 @@
+"""A page as values, and its HTML. The words come first, then the table, the curves, the settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .figures import colours, differences_figure, embed, line_figure
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line over epochs: its group (one colour), its part, and a band where low and high are given."""
+
+    group: str
+    part: str
+    x: Sequence[int]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    dotted: bool
+    shape: Literal["linear", "hv"] = "linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Curves with a title and a caption; with focus, the scale is that of the later epochs."""
+
+    title: str
+    caption: str
+    curves: Sequence[Curve]
+    focus: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """A group's mean difference, its interval where there is one, and each seed's value."""
+
+    group: str
+    mean: float
+    low: float | None
+    high: float | None
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Paired differences, drawn around zero."""
+
+    title: str
+    whiskers: Sequence[Whisker]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything a page shows; rows of text under headings, the first column naming the group."""
+
+    title: str
+    subtitle: str
+    verdict: Sequence[str]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    figures: Sequence[Figure]
+    differences: Differences | None
+    settings: Sequence[tuple[str, str]]
+
+
+def render(page: Page) -> str:
+    """The page as self-contained HTML: no address is loaded, so it opens without a network.
+
+    >>> html = render(Page("t", "s", ("Nothing seen.",), ("strategy",), (("none",),), (), (), None, ()))
+    >>> html.startswith("<!doctype html>"), "Nothing seen." in html
+    (True, True)
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("dropkit.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = [row[0] for row in page.rows]
+    drawn = [(figure.title, figure.caption, line_figure(figure, groups)) for figure in page.figures]
+    if page.differences is not None:
+        caption = "dot and bar: mean and 95 % interval; small dots: seeds"
+        drawn.insert(0, (page.differences.title, caption, differences_figure(page.differences, groups)))
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        colours=colours(groups),
+        figures=[(title, caption, embed(figure)) for title, caption, figure in drawn],
+        plotlyjs=get_plotlyjs(),
+    )
