@@ -7,6 +7,8 @@ except ModuleNotFoundError as error:  # pragma: no cover
 
 from . import functional as functional
 from .coordinates import at as at
+from .fused import bias_act_dropout as bias_act_dropout
+from .fused import dropout_add as dropout_add
 from .layers import Dropout as Dropout
 from .ops import dropout as dropout
 from .sites import bind as bind

@@ -18,7 +18,7 @@ if kernels is not None:
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_SCALE, _RATES = 0, 8
+_SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, _RATES = range(9)  # the kernels' numbers
 
 
 def usable(x: torch.Tensor) -> bool:
@@ -41,25 +41,33 @@ def scale_kept(x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout,
             "Please clone() the tensor before performing the operation."
         )
     y = x if inplace else torch.empty_like(x)
-    k0, k1 = key
-    dtype, threads = DTYPES[x.dtype], torch.get_num_threads()
     if isinstance(rate, torch.Tensor):
-        p = rate.detach().to("cpu", torch.float64 if rate.dtype == torch.float64 else torch.float32).expand(x.shape)
-        inputs, strides, op, t, p_type = (
-            [x.data_ptr(), p.data_ptr()],
-            [x.stride(), p.stride()],
-            _RATES,
-            0,
-            DTYPES[p.dtype],
-        )
-    elif place.shape == x.shape and place.flat and x.is_contiguous():
-        _raw.dropout(x.data_ptr(), y.data_ptr(), x.numel(), dtype, k0, k1, rate, place.base, threads)
+        p = rate.detach().to("cpu", torch.float64 if rate.dtype == torch.float64 else torch.float32)
+        return run(_RATES, x, [p], key, 0, place, y)
+    if place.shape == x.shape and place.flat and x.is_contiguous():
+        k0, k1 = key
+        threads = torch.get_num_threads()
+        _raw.dropout(x.data_ptr(), y.data_ptr(), x.numel(), DTYPES[x.dtype], k0, k1, rate, place.base, threads)
         return y
-    else:
-        inputs, strides, op, t, p_type = [x.data_ptr()], [x.stride()], _SCALE, rate, 0
+    return run(_SCALE, x, [], key, rate, place, y)
+
+
+def run(
+    op: int,
+    x: torch.Tensor,
+    others: list[torch.Tensor],
+    key: tuple[int, int],
+    t: int,
+    place: Layout,
+    y: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One of the kernels' operations over x and tensors that broadcast to it; y is like x, or given."""
+    y = torch.empty_like(x) if y is None else y
+    inputs = [x, *(other.expand(x.shape) for other in others)]
     rows = None if place.rows is None else place.rows.contiguous()  # alive as long as its pointer is in use
     _raw.walk(
-        op, dtype, x.shape, place.strides, y.data_ptr(), y.stride(), inputs, strides, k0, k1, t, place.base,
-        0 if rows is None else rows.data_ptr(), 0, p_type, threads,
+        op, DTYPES[x.dtype], x.shape, place.strides, y.data_ptr(), y.stride(), [i.data_ptr() for i in inputs],
+        [i.stride() for i in inputs], *key, t, place.base, 0 if rows is None else rows.data_ptr(), 0,
+        DTYPES[others[0].dtype] if op == _RATES else 0, torch.get_num_threads(),
     )  # fmt: skip
     return y

@@ -15,6 +15,7 @@ from .coordinates import draw_for
 from .formula import Rate
 from .replay import Draw
 
+Fresh = Callable[[Rate], Draw]
 _WHOLE = (None, None, None)  # no offset, no global shape, no rows
 
 
@@ -68,18 +69,33 @@ def dropout(
     >>> dropout(x, 0.5, training=False) is x
     True
     """
-    if not isinstance(training, bool):
-        raise DropkitTypeError(f"training must be True or False, got {training!r}; pass the module's self.training")
-    if key is not None and not isinstance(key, Key):
-        raise DropkitTypeError(f"key must be a dropkit.Key such as Key(seed=0, site='drop', step=0), got {key!r}")
-    rate = lower(x, p, training)
+    rate = lower(x, p, mode(training))
     if rate is None:
         return x
+    return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace)
+
+
+def mode(training: bool) -> bool:
+    """The mode, which must be a plain bool: a forgotten `self.` or a None would drop, or not, in silence."""
+    if not isinstance(training, bool):
+        raise DropkitTypeError(f"training must be True or False, got {training!r}; pass the module's self.training")
+    return training
+
+
+def fresh_with(
+    key: Key | None,
+    offset: Sequence[int] | None,
+    global_shape: Sequence[int] | None,
+    rows: torch.Tensor | Sequence[int] | None,
+) -> Fresh:
+    """What draws for a call with these arguments."""
+    if key is not None and not isinstance(key, Key):
+        raise DropkitTypeError(f"key must be a dropkit.Key such as Key(seed=0, site='drop', step=0), got {key!r}")
 
     def fresh(rate: Rate) -> Draw:
         return draw_for(rate, key=key, offset=offset, global_shape=global_shape, rows=rows)
 
-    return apply(x, rate, fresh, share, inplace)
+    return fresh
 
 
 def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool) -> Rate | None:
@@ -105,25 +121,32 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool) -> Rate | No
     return rate
 
 
-def apply(
-    x: torch.Tensor, rate: Rate, fresh: Callable[[Rate], Draw], share: Sequence[int], inplace: bool
-) -> torch.Tensor:
+def apply(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool) -> torch.Tensor:
     """Dropout with the draw that `fresh(rate)` gives, or that a recomputed forward gave before."""
     if inplace and x.requires_grad and x.is_leaf and torch.is_grad_enabled():
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
+    draw, place = prepare(x, rate, fresh, share)
+    if traced():
+        return _traced(x, draw, place, inplace)
+    return scale_kept(x, draw.key, draw.rate, place, inplace)
+
+
+def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> tuple[Draw, Layout]:
+    """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
     draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else replay.draw(fresh, rate)
-    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-    if traced or draw[2:] != _WHOLE:
-        place = layout(x.shape, share, draw.offset, draw.global_shape, draw.rows)
-        formula.check_rows(place)
-    else:
-        place = whole_layout(x.shape, tuple(share))
-    if traced:
-        return _traced(x, draw, place, inplace)
-    return _scale_kept(x, draw.key, draw.rate, place, inplace)
+    if draw[2:] == _WHOLE and not traced():
+        return draw, whole_layout(x.shape, tuple(share))
+    place = layout(x.shape, share, draw.offset, draw.global_shape, draw.rows)
+    formula.check_rows(place)
+    return draw, place
+
+
+def traced() -> bool:
+    """Whether something looks on that wants one node rather than a result: a compiler, an exporter, a mode."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool) -> torch.Tensor:
@@ -135,7 +158,7 @@ def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool) -> torch.
     return x.copy_(y) if inplace else y
 
 
-def _scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool) -> torch.Tensor:
+def scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool) -> torch.Tensor:
     """The eager way: the kernel where it may take the tensor by its pointer, torch operations elsewhere."""
     if not cpu.usable(x):
         return _Formula.apply(x, key, rate, place, inplace)
@@ -163,11 +186,11 @@ class _Kernel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         key, rate, place, _ = ctx.rest
-        return _scale_kept(grads[0], key, rate, place, False), None, None, None, None
+        return scale_kept(grads[0], key, rate, place, False), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        return _scale_kept(tangents[0], *ctx.rest)
+        return scale_kept(tangents[0], *ctx.rest)
 
 
 # Function.apply is a Python wrapper that looks for function transforms, which `cpu.usable` has ruled out; what it wraps

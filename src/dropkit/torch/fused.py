@@ -1,0 +1,168 @@
+"""Dropout together with its neighbours in one pass: residual sum, bias and activation.
+
+The masks are those of `dropout` with the same key. On the CPU one kernel does all; elsewhere, and under a compiler
+(which fuses by itself), the same is composed of `dropout` and torch's operations.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..counter import Key
+from ..errors import DropkitValueError, UnknownNameError
+from ..layout import Layout
+from . import cpu, ops
+
+_Rows = torch.Tensor | Sequence[int] | None
+
+# name: (kernel forward, kernel gradient, torch's own)
+ACTIVATIONS: dict[str, tuple[int, int, Any]] = {
+    "relu": (cpu.RELU, cpu.RELU_GRAD, functional.relu),
+    "gelu": (cpu.GELU, cpu.GELU_GRAD, functional.gelu),
+    "gelu_tanh": (cpu.GELU_TANH, cpu.GELU_TANH_GRAD, lambda x: functional.gelu(x, approximate="tanh")),
+}
+
+
+def dropout_add(
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    p: float | torch.Tensor,
+    *,
+    training: bool,
+    key: Key | None = None,
+    share: Sequence[int] = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: _Rows = None,
+) -> torch.Tensor:
+    """The end of a residual branch: `y = residual + dropout(x)`, in one pass over memory.
+
+    Args:
+        x, residual: tensors of one shape and dtype.
+        p, training, key, share, offset, global_shape, rows: as `dropout`.
+
+    Returns:
+        A tensor like x; half types are summed in float32 and rounded once where the kernel runs.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: shapes or dtypes that differ; and as `dropout`.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), residual dropout.
+
+    >>> x = torch.ones(2, 8)
+    >>> dropout_add(x, 10 * x, 0.5, training=True, key=Key(seed=1, site="drop"))
+    tensor([[10., 10., 10., 10., 12., 12., 12., 10.],
+            [10., 12., 12., 12., 10., 10., 12., 10.]])
+    """
+    if x.shape != residual.shape or x.dtype != residual.dtype:
+        raise DropkitValueError(
+            f"x and residual must have one shape and dtype, got {tuple(x.shape)} {x.dtype} and "
+            f"{tuple(residual.shape)} {residual.dtype}"
+        )
+    rate = ops.lower(x, p, ops.mode(training))
+    if rate is None:
+        return x + residual
+    fresh = ops.fresh_with(key, offset, global_shape, rows)
+    if not (_in_one_pass(x, rate) and cpu.usable(residual)):
+        return residual + ops.apply(x, rate, fresh, share, inplace=False)
+    draw, place = ops.prepare(x, rate, fresh, share)
+    return _DropoutAdd.apply(x, residual, draw.key, draw.rate, place)
+
+
+def bias_act_dropout(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    p: float | torch.Tensor,
+    *,
+    activation: str,
+    training: bool,
+    key: Key | None = None,
+    share: Sequence[int] = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: _Rows = None,
+) -> torch.Tensor:
+    """The middle of a feed-forward block: `y = dropout(f(x + bias))`, in one pass over memory.
+
+    Args:
+        x: tensor of shape (..., features).
+        bias: tensor of shape (features,), or None.
+        activation: f, one of "relu", "gelu" (exact) and "gelu_tanh".
+        p, training, key, share, offset, global_shape, rows: as `dropout`.
+
+    Returns:
+        A tensor like x. Saved for backward are x and bias, not the activations and no mask.
+
+    Raises:
+        UnknownNameError, DropkitValueError, DropkitTypeError: an unknown activation; a bias of another shape or dtype;
+            and as `dropout`.
+
+    >>> x = torch.tensor([[-1.0, 2.0, 3.0, 4.0] * 2])
+    >>> bias_act_dropout(x, torch.ones(8), 0.5, activation="relu", training=True, key=Key(seed=1, site="drop"))
+    tensor([[0., 0., 0., 0., 0., 6., 8., 0.]])
+    """
+    if activation not in ACTIVATIONS:
+        raise UnknownNameError("activation", str(activation), ACTIVATIONS)
+    if bias is not None and (bias.shape != x.shape[-1:] or bias.dtype != x.dtype):
+        raise DropkitValueError(
+            f"bias must have shape {tuple(x.shape[-1:])} and dtype {x.dtype}, got {tuple(bias.shape)} {bias.dtype}"
+        )
+    rate = ops.lower(x, p, ops.mode(training))
+    fresh = ops.fresh_with(key, offset, global_shape, rows)
+    if rate is None or not (_in_one_pass(x, rate) and (bias is None or cpu.usable(bias))):
+        y = ACTIVATIONS[activation][2](x if bias is None else x + bias)
+        return y if rate is None else ops.apply(y, rate, fresh, share, inplace=False)
+    draw, place = ops.prepare(x, rate, fresh, share)
+    return _BiasActDropout.apply(x, bias, activation, draw.key, draw.rate, place)
+
+
+def _in_one_pass(x: torch.Tensor, rate: Any) -> bool:
+    return isinstance(rate, int) and not ops.traced() and cpu.usable(x)
+
+
+class _DropoutAdd(torch.autograd.Function):
+    """`y = residual + (x * scale where kept)`: the gradient of the residual is the incoming one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> torch.Tensor:
+        ctx.rest = rest
+        return cpu.run(cpu.RESIDUAL, x, [residual], *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        key, t, place = ctx.rest
+        return ops.scale_kept(grads[0], key, t, place, False), grads[0], None, None, None
+
+
+class _BiasActDropout(torch.autograd.Function):
+    """`y = f(x + bias) * scale` where kept; the gradient computes the mask and f' again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, activation: str, key: Any, t: int, place: Layout
+    ) -> torch.Tensor:
+        ctx.activation, ctx.rest = activation, (key, t, place)
+        ctx.save_for_backward(x, bias)
+        return cpu.run(ACTIVATIONS[activation][0], x, [] if bias is None else [bias], key, t, place)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        x, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: compose it of operations that have one
+            dx = _composed_grad(grads[0], x, bias, ctx.activation, *ctx.rest)
+        else:
+            others = [x] if bias is None else [x, bias]
+            dx = cpu.run(ACTIVATIONS[ctx.activation][1], grads[0], others, *ctx.rest)
+        db = None if bias is None else dx.sum(dim=tuple(range(dx.dim() - 1)))
+        return dx, db, None, None, None, None
+
+
+def _composed_grad(
+    grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, activation: str, key: Any, t: int, place: Layout
+) -> torch.Tensor:
+    masked = ops.scale_kept(grad, key, t, place, False)
+    z = x if bias is None else x + bias
+    (dx,) = torch.autograd.grad(ACTIVATIONS[activation][2](z), z, masked, create_graph=True)
+    return dx
