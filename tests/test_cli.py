@@ -1,4 +1,5 @@
 import gzip
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,26 @@ def test_compare_prints_table_verdict_and_where_the_report_is(
         assert part in out
     assert f"Report: {tmp_path / 'o' / 'report.html'}\n" in out
     assert (tmp_path / "o" / "fixed-0.3" / "seed1" / "checkpoint.safetensors").exists()
+
+
+def test_info_works_with_numpy_alone() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['typer', 'torch', 'rich', 'scipy'], None))\n"
+        "from dropkit import cli\n"
+        "cli.main(['info'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    facts = dict(line.split(None, 1) for line in run.stdout.splitlines())
+    assert {"dropkit", "python", "numpy", "torch", "CPU"} <= facts.keys()
+
+
+def test_impossible_cpu_path_is_one_line() -> None:
+    run = subprocess.run(
+        [*COMMAND, "info"], capture_output=True, text=True, env={**os.environ, "DROPKIT_CPU": "avx9000"}, check=False
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("dropkit: error: DROPKIT_CPU=avx9000 cannot be met") and run.stderr.count("\n") == 1
 
 
 def test_default_folder_names(

@@ -54,6 +54,17 @@ def info() -> dict[str, Any]:
     }
 
 
+def info_text() -> str:
+    """`info()` for people, one fact a line."""
+    facts = info()
+    cpu = facts.pop("cpu")
+    facts["CPU kernels"] = f"{cpu['path'] or 'none'} ({cpu['why']})"
+    if cpu.get("paths"):
+        facts["CPU paths"] = ", ".join(cpu["paths"])
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
+
+
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -28,11 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process by default.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words == ["info"]:  # works with NumPy alone
+            from .choice import info_text
+
+            print(info_text())
+            sys.exit(0)
         # Imported here: without the extra there is no typer, and the error should say what to install.
         from .lab.commands import app
 
-        app(args=None if arguments is None else list(arguments), prog_name="dropkit")
+        app(args=words, prog_name="dropkit")
     except DropkitError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

@@ -35,6 +35,14 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue what the output
 
 
 @app.command()
+def info() -> None:
+    """What dropkit runs on here, and why."""
+    from ..choice import info_text
+
+    typer.echo(info_text())
+
+
+@app.command()
 def compare(
     recipe: RecipeName,
     data: DataName = "digits",
