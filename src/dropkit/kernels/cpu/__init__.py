@@ -1,0 +1,222 @@
+"""CPU kernels: the mask and what it multiplies in one pass, on the widest vectors the machine has.
+
+The kernels know pointers and scalars, no framework and no policy: callers lower a dropout to a key, a threshold and
+strides. One text is compiled for several instruction sets; the fastest that runs here is chosen when the module loads,
+or the one that `DROPKIT_CPU` names (`portable`, `neon`, `avx2`, `avx512`).
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dropkit.errors import DropkitValueError
+
+_cpu: ModuleType | None = None
+_why = ""
+try:
+    _cpu = importlib.import_module("._cpu", __name__)
+except ImportError as error:
+    _why = f"the extension module is not compiled or does not load: {error}"
+
+# Codes of problem.h.
+DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, RATES, KEEP, WORDS = range(11)
+PATHS = ("portable", "neon", "avx2", "avx512")
+
+
+def available() -> bool:
+    """Whether the compiled kernels can be used; `info()["why"]` says why not.
+
+    >>> isinstance(available(), bool)
+    True
+    """
+    return _cpu is not None
+
+
+def extension() -> Any:
+    """The extension module: `dropout`, `walk`, `uniform` and `fold` on raw pointers (see `bind.cpp`).
+
+    Raises:
+        DropkitValueError: it is not there.
+    """
+    if _cpu is None:
+        raise DropkitValueError(f"CPU kernels cannot be used: {_why}; reinstall dropkit with a C++17 compiler")
+    return _cpu
+
+
+def paths() -> list[str]:
+    """Names of the paths that this machine can run, slowest first.
+
+    >>> "portable" in paths() or not available()
+    True
+    """
+    if _cpu is None:
+        return []
+    return [name for i, name in enumerate(PATHS) if _cpu.path_runnable(i)]
+
+
+def path() -> str:
+    """Name of the path that runs when none is asked for.
+
+    Raises:
+        DropkitValueError: the kernels are not there.
+    """
+    return PATHS[extension().default_path()]
+
+
+def path_code(name: str | None) -> int:
+    """The number by which `_cpu` knows a path; -1, its default, for None.
+
+    Raises:
+        DropkitValueError: no such path, or none that runs here.
+    """
+    if name is None:
+        return -1
+    if name not in PATHS:
+        raise DropkitValueError(f"unknown CPU path {name!r}; known: {', '.join(PATHS)}")
+    code = PATHS.index(name)
+    if not extension().path_compiled(code):
+        raise DropkitValueError(f"CPU path {name!r} is not part of this build; use one of: {', '.join(paths())}")
+    if not extension().path_runnable(code):
+        raise DropkitValueError(f"CPU path {name!r} does not run on this machine; use one of: {', '.join(paths())}")
+    return code
+
+
+def info() -> dict[str, Any]:
+    """What was compiled, what runs, and why.
+
+    >>> sorted(info())
+    ['compiled', 'forced', 'path', 'paths', 'why']
+    """
+    forced = os.environ.get("DROPKIT_CPU") or None
+    if _cpu is None:
+        return {"compiled": [], "paths": [], "path": None, "forced": forced, "why": _why}
+    why = f"DROPKIT_CPU={forced}" if forced else "the widest vectors that this machine has"
+    compiled = [name for i, name in enumerate(PATHS) if _cpu.path_compiled(i)]
+    return {"compiled": compiled, "paths": paths(), "path": path(), "forced": forced, "why": why}
+
+
+def adopt_openmp() -> str | None:
+    """Run on the threads of the OpenMP runtime that this process has loaded; its library's path, or None without one.
+
+    PyTorch loads one, and its idle threads spin: a second pool would fight them for the cores. A frontend on such a
+    framework calls this once, after importing it.
+    """
+    return extension().adopt_openmp()
+
+
+def walk(
+    op: int,
+    inputs: Sequence[np.ndarray],
+    out: np.ndarray,
+    key: tuple[int, int],
+    t: int,
+    noise: Sequence[int],
+    base: int = 0,
+    *,
+    rows: np.ndarray | None = None,
+    rows_axis: int = 0,
+    dtype: str | None = None,
+    threads: int = 1,
+    path: str | None = None,
+) -> None:
+    """One operation over NumPy arrays of one shape, written to `out`, which may be an input.
+
+    Args:
+        op: `SCALE` .. `WORDS`; what inputs it takes stands in `problem.h`.
+        inputs: arrays of the shape of the data, broadcast views among them.
+        out: the same shape and dtype; uint8 for `KEEP`. `WORDS` has a function of its own, `words`.
+        key: two words, as from `dropkit.counter.fold`.
+        t: kept out of 65536.
+        noise: by how many indices the noise moves along each axis, 0 where it is shared.
+        base: index of the first element.
+        rows: int64 coordinates that replace 0, 1, 2, ... along `rows_axis`.
+        dtype: a name in `DTYPES`, if it is not the first input's own (bfloat16 travels as uint16).
+        threads: at most this many.
+        path: a name in `PATHS`, or None for the default.
+
+    Raises:
+        DropkitValueError: an unknown dtype, shapes or dtypes that differ, or a path that does not run here.
+    """
+    name = dtype or (inputs[0].dtype.name if inputs else "float32")
+    if name not in DTYPES:
+        raise DropkitValueError(f"no kernel for dtype {name!r}; known: {', '.join(DTYPES)}")
+    if op == WORDS:
+        raise DropkitValueError("packed words do not have the shape of the data; call words() instead of walk()")
+    rates = DTYPES[inputs[1].dtype.name] if op == RATES else 0
+    _check(op, inputs, out)
+    extension().walk(
+        op, DTYPES[name], out.shape, noise, out.ctypes.data, _steps(out), [a.ctypes.data for a in inputs],
+        [_steps(a) for a in inputs], key[0], key[1], t, base, _rows(rows, out.shape, rows_axis), rows_axis,
+        rates, threads, path_code(path),
+    )  # fmt: skip
+
+
+def words(
+    shape: Sequence[int],
+    key: tuple[int, int],
+    t: int,
+    noise: Sequence[int],
+    base: int = 0,
+    *,
+    rows: np.ndarray | None = None,
+    rows_axis: int = 0,
+    threads: int = 1,
+    path: str | None = None,
+) -> np.ndarray:
+    """Packed keep bits of an array of `shape`: element i in C order is bit i % 32 of word i // 32. Arguments as `walk`.
+
+    >>> words((40,), (0, 0), 65536, (1,)) if available() else np.array([4294967295, 255], np.uint32)
+    array([4294967295,        255], dtype=uint32)
+    """
+    out = np.zeros((int(np.prod(shape, dtype=np.int64)) + 31) // 32, np.uint32)
+    extension().walk(
+        WORDS, 0, shape, noise, out.ctypes.data, [0] * len(shape), [], [], key[0], key[1], t, base,
+        _rows(rows, shape, rows_axis), rows_axis, 0, threads, path_code(path),
+    )  # fmt: skip
+    return out
+
+
+def _check(op: int, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """Refuse what would read or write past an array."""
+    for k, array in enumerate(inputs):
+        wanted = array.dtype if op == RATES and k == 1 else out.dtype
+        if array.shape != out.shape or array.dtype != wanted:
+            raise DropkitValueError(
+                f"input {k} has shape {array.shape} and dtype {array.dtype}, the output {out.shape} and {out.dtype}; "
+                "broadcast and cast them alike"
+            )
+    if op == KEEP and out.dtype.itemsize != 1:
+        raise DropkitValueError(f"keep bits take a byte each, got an output of dtype {out.dtype}; pass uint8 or bool")
+
+
+def _rows(rows: np.ndarray | None, shape: Sequence[int], axis: int) -> int:
+    """The address of gathered coordinates."""
+    if rows is None:
+        return 0
+    if rows.dtype != np.int64 or rows.shape != (shape[axis],) or not rows.flags.c_contiguous:
+        raise DropkitValueError(
+            f"rows must be {shape[axis]} contiguous int64 coordinates, got shape {rows.shape} and dtype {rows.dtype}"
+        )
+    return int(rows.ctypes.data)
+
+
+def _steps(array: np.ndarray) -> list[int]:
+    return [stride // array.itemsize for stride in array.strides]
+
+
+def _force(name: str | None) -> None:
+    """Make the path that `DROPKIT_CPU` names the default."""
+    if not name:
+        return
+    try:
+        extension().set_default_path(path_code(name))
+    except DropkitValueError as error:
+        raise DropkitValueError(f"DROPKIT_CPU={name} cannot be met: {error}; unset it or name another") from None
+
+
+_force(os.environ.get("DROPKIT_CPU"))

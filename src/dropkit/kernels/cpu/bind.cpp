@@ -1,0 +1,158 @@
+// The Python module `_cpu`: pointers and scalars in, nothing out. Callers have validated what they pass; what would
+// make the walk itself undefined (an unknown code, a negative extent) is refused here as well.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
+
+#include "dispatch.h"
+#include "pool.h"
+
+namespace nb = nanobind;
+using namespace dropkit;
+
+namespace {
+
+int default_path = -1;
+
+const int64_t DTYPE_SIZE[4] = {4, 8, 2, 2};
+
+// Waiting for the interpreter lock costs more than a small problem does.
+constexpr int64_t KEEP_LOCK_BELOW = 8192;
+
+int checked_path(int path) {
+    if (path < 0) return default_path;
+    if (!path_runnable(path)) throw nb::value_error("this machine or this build has no such path; see paths()");
+    return path;
+}
+
+Dtype checked_dtype(int dtype) {
+    if (dtype < 0 || dtype > BFLOAT16)
+        throw nb::value_error("dtype must be 0 (float32), 1 (float64), 2 (float16) or 3 (bfloat16)");
+    return static_cast<Dtype>(dtype);
+}
+
+uint32_t checked_t(uint32_t t) {
+    if (t > 65536) throw nb::value_error("t must lie in [0, 65536]");
+    return t;
+}
+
+void execute(const Problem& p, int path, int threads, int64_t elements) {
+    if (elements < KEEP_LOCK_BELOW) return run(p, path, 1);
+    nb::gil_scoped_release release;
+    run(p, path, threads);
+}
+
+void dropout(uintptr_t x, uintptr_t y, int64_t n, int dtype, uint32_t k0, uint32_t k1, uint32_t t, uint64_t base,
+             int threads, int path) {
+    Problem p = {};
+    p.op = SCALE;
+    p.dtype = checked_dtype(dtype);
+    int64_t size = DTYPE_SIZE[dtype];
+    p.axes_count = 1;
+    p.axes[0] = {n, 1, size, {size, 0, 0}};
+    p.in[0] = reinterpret_cast<const void*>(x);
+    p.out = reinterpret_cast<void*>(y);
+    p.base = base;
+    p.key[0] = k0;
+    p.key[1] = k1;
+    p.t = checked_t(t);
+    if (n < 0) throw nb::value_error("n must not be negative");
+    execute(p, checked_path(path), threads, n);
+}
+
+typedef std::vector<int64_t> Ints;
+
+int64_t input_size(const Problem& p, int k) {
+    return p.op == RATES && k == 1 ? DTYPE_SIZE[p.rate_dtype] : DTYPE_SIZE[p.dtype];
+}
+
+int64_t output_size(const Problem& p) { return p.op == KEEP ? 1 : p.op == WORDS ? 0 : DTYPE_SIZE[p.dtype]; }
+
+// How many inputs an operation reads: least and most (a bias may be left out).
+void check_inputs(int op, size_t given) {
+    static const size_t least[OPS] = {1, 2, 1, 1, 1, 2, 2, 2, 2, 0, 0};
+    static const size_t most[OPS] = {1, 2, 2, 2, 2, 3, 3, 3, 2, 0, 0};
+    if (op < 0 || op >= OPS) throw nb::value_error("unknown operation");
+    if (given < least[op] || given > most[op]) throw nb::value_error("wrong number of inputs for this operation");
+}
+
+void walk(int op, int dtype, const Ints& extents, const Ints& noise, uintptr_t out, const Ints& out_strides,
+          const std::vector<uintptr_t>& inputs, const std::vector<Ints>& input_strides, uint32_t k0, uint32_t k1,
+          uint32_t t, uint64_t base, uintptr_t rows, int rows_axis, int rate_dtype, int threads, int path) {
+    check_inputs(op, inputs.size());
+    const size_t n = extents.size();
+    bool same = noise.size() == n && out_strides.size() == n && input_strides.size() == inputs.size();
+    for (const Ints& strides : input_strides) same = same && strides.size() == n;
+    if (!same) throw nb::value_error("extents and strides must have one entry per axis");
+    if (n + 2 > MAX_AXES) throw nb::value_error("too many axes");
+    if (rows && (rows_axis < 0 || static_cast<size_t>(rows_axis) >= n))
+        throw nb::value_error("rows_axis is not an axis");
+    Problem p = {};
+    p.op = static_cast<Op>(op);
+    p.dtype = checked_dtype(dtype);
+    p.rate_dtype = checked_dtype(rate_dtype);
+    if (p.rate_dtype > FLOAT64) throw nb::value_error("rates must be float32 or float64");
+    for (size_t k = 0; k < inputs.size(); ++k) p.in[k] = reinterpret_cast<const void*>(inputs[k]);
+    p.out = reinterpret_cast<void*>(out);
+    p.base = base;
+    p.rows = reinterpret_cast<const int64_t*>(rows);
+    p.rows_axis = rows_axis;
+    p.key[0] = k0;
+    p.key[1] = k1;
+    p.t = checked_t(t);
+    int64_t total = 1;
+    p.axes[0] = {1, 0, output_size(p), {0, 0, 0}};
+    for (size_t a = 0; a < n; ++a) {
+        if (extents[a] < 0) throw nb::value_error("extents must not be negative");
+        total *= extents[a];
+        p.axes[a] = {extents[a], noise[a], out_strides[a] * output_size(p), {0, 0, 0}};
+        for (size_t k = 0; k < inputs.size(); ++k)
+            p.axes[a].in[k] = input_strides[k][a] * input_size(p, static_cast<int>(k));
+    }
+    p.axes_count = n ? static_cast<int>(n) : 1;
+    if (n == 0)
+        for (int k = 0; k < MAX_INPUTS; ++k) p.axes[0].in[k] = input_size(p, k);
+    if (total == 0) return;
+    collapse(p);
+    execute(p, checked_path(path), threads, total);
+}
+
+void uniform(uintptr_t out, int64_t n, uint32_t k0, uint32_t k1, uint32_t domain, uint64_t base, int threads,
+             int path) {
+    const uint32_t key[2] = {k0, k1};
+    path = checked_path(path);
+    nb::gil_scoped_release release;
+    run_uniform(key, domain, base, n, reinterpret_cast<float*>(out), path, threads);
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+    default_path = best_path();
+    m.def("dropout", &dropout, nb::arg("x"), nb::arg("y"), nb::arg("n"), nb::arg("dtype"), nb::arg("k0"), nb::arg("k1"),
+          nb::arg("t"), nb::arg("base") = 0, nb::arg("threads") = 1, nb::arg("path") = -1);
+    m.def("walk", &walk, nb::arg("op"), nb::arg("dtype"), nb::arg("extents"), nb::arg("noise"), nb::arg("out"),
+          nb::arg("out_strides"), nb::arg("inputs"), nb::arg("input_strides"), nb::arg("k0"), nb::arg("k1"),
+          nb::arg("t"), nb::arg("base") = 0, nb::arg("rows") = 0, nb::arg("rows_axis") = 0, nb::arg("rate_dtype") = 0,
+          nb::arg("threads") = 1, nb::arg("path") = -1);
+    m.def("uniform", &uniform, nb::arg("out"), nb::arg("n"), nb::arg("k0"), nb::arg("k1"), nb::arg("domain"),
+          nb::arg("base") = 0, nb::arg("threads") = 1, nb::arg("path") = -1);
+    m.def("fold", [](uint64_t seed, uint64_t site, uint64_t step) {
+        uint32_t key[2];
+        fold(seed, site, step, key);
+        return nb::make_tuple(key[0], key[1]);
+    });
+    m.def("path_names", [] {
+        nb::list names;
+        for (const char* name : PATH_NAMES) names.append(name);
+        return names;
+    });
+    m.def("path_compiled", &path_compiled);
+    m.def("path_runnable", &path_runnable);
+    m.def("default_path", [] { return default_path; });
+    m.def("set_default_path", [](int path) { default_path = checked_path(path); });
+    m.def("adopt_openmp", [] {
+        const char* path = adopt_openmp();
+        return path ? nb::object(nb::str(path)) : nb::none();
+    });
+    m.def("drop_openmp", &drop_openmp);
+}

@@ -1,0 +1,191 @@
+// CPU detection, the choice of a path, and the cut of a problem into parts for threads.
+#include "dispatch.h"
+
+#include <string.h>
+
+#include "pages.h"
+#include "pool.h"
+
+#if defined(_MSC_VER) && defined(_M_X64)
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace dropkit {
+
+const char* const PATH_NAMES[PATHS] = {"portable", "neon", "avx2", "avx512"};
+
+namespace {
+
+const Path* compiled(int index) {
+    switch (index) {
+        case 0: return &path_portable;
+#ifdef DROPKIT_NEON
+        case 1: return &path_neon;
+#endif
+#ifdef DROPKIT_AVX2
+        case 2: return &path_avx2;
+#endif
+#ifdef DROPKIT_AVX512
+        case 3: return &path_avx512;
+#endif
+        default: return nullptr;
+    }
+}
+
+#if defined(_MSC_VER) && defined(_M_X64)
+// CPUID leaf 7 tells the instructions, XCR0 whether the system saves the registers.
+bool detected(int index) {
+    int leaf1[4], leaf7[4];
+    __cpuid(leaf1, 1);
+    __cpuidex(leaf7, 7, 0);
+    bool saves = (leaf1[2] >> 27 & 1) != 0;
+    uint64_t xcr0 = saves ? _xgetbv(0) : 0;
+    bool avx2 = (xcr0 & 6) == 6 && (leaf7[1] >> 5 & 1) && (leaf1[2] >> 29 & 1);
+    if (index == 2) return avx2;
+    const int wanted = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31;  // F, DQ, BW, VL
+    return avx2 && (xcr0 & 0xe6) == 0xe6 && (leaf7[1] & wanted) == wanted;
+}
+#elif defined(__x86_64__)
+bool detected(int index) {
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    if (index == 2) return avx2;
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+bool detected(int) { return true; }  // NEON belongs to every 64-bit ARM
+#endif
+
+// Below this many elements a part is not worth waking a thread for.
+constexpr int64_t GRAIN = 16384;
+constexpr int64_t CUT = 4096;  // parts start at multiples of this, so that packed words belong to one part
+
+int64_t parts_of(int64_t total, int threads) {
+    int64_t parts = total / GRAIN;
+    if (parts > threads) parts = threads;
+    return parts < 1 ? 1 : parts;
+}
+
+struct Range {
+    int64_t lo, hi;
+};
+
+Range part_range(int64_t total, int64_t part, int64_t parts) {
+    int64_t size = (total / parts + CUT - 1) / CUT * CUT;
+    int64_t lo = part * size, hi = part + 1 == parts ? total : lo + size;
+    if (lo > total) lo = total;
+    if (hi > total) hi = total;
+    return {lo, hi};
+}
+
+struct Walk {
+    const Path* path;
+    const Problem* problem;
+    int64_t total;
+};
+
+void walk_part(void* context, int64_t part, int64_t parts) {
+    const Walk& w = *static_cast<const Walk*>(context);
+    Range r = part_range(w.total, part, parts);
+    w.path->walk(*w.problem, r.lo, r.hi);
+}
+
+struct Uniform {
+    const Path* path;
+    const uint32_t* key;
+    uint32_t domain;
+    uint64_t base;
+    int64_t n;
+    float* out;
+};
+
+void uniform_part(void* context, int64_t part, int64_t parts) {
+    const Uniform& u = *static_cast<const Uniform*>(context);
+    Range r = part_range(u.n, part, parts);
+    u.path->uniform(u.key, u.domain, u.base + static_cast<uint64_t>(r.lo), r.hi - r.lo, u.out + r.lo);
+}
+
+bool mergeable(const Problem& p, int a) {
+    const Axis &outer = p.axes[a], &inner = p.axes[a + 1];
+    if (p.rows && (a == p.rows_axis || a + 1 == p.rows_axis)) return false;
+    bool same = outer.noise == inner.noise * inner.extent && outer.out == inner.out * inner.extent;
+    for (int k = 0; k < MAX_INPUTS; ++k) same = same && (!p.in[k] || outer.in[k] == inner.in[k] * inner.extent);
+    return same;
+}
+
+void remove_axis(Problem& p, int a) {
+    for (int i = a; i + 1 < p.axes_count; ++i) p.axes[i] = p.axes[i + 1];
+    --p.axes_count;
+    if (p.rows && a < p.rows_axis) --p.rows_axis;
+}
+
+}  // namespace
+
+int path_index(const char* name) {
+    for (int i = 0; i < PATHS; ++i) {
+        if (strcmp(name, PATH_NAMES[i]) == 0) return i;
+    }
+    return -1;
+}
+
+bool path_compiled(int index) { return index >= 0 && index < PATHS && compiled(index) != nullptr; }
+
+bool path_runnable(int index) { return path_compiled(index) && (index == 0 || detected(index)); }
+
+int best_path() {
+    for (int i = PATHS - 1; i > 0; --i) {
+        if (path_runnable(i)) return i;
+    }
+    return 0;
+}
+
+void collapse(Problem& p) {
+    for (int a = p.axes_count - 1; a >= 0 && p.axes_count > 1; --a) {
+        if (p.axes[a].extent == 1 && !(p.rows && a == p.rows_axis)) remove_axis(p, a);
+    }
+    for (int a = p.axes_count - 2; a >= 0; --a) {
+        if (!mergeable(p, a)) continue;
+        p.axes[a + 1].extent *= p.axes[a].extent;
+        remove_axis(p, a);
+    }
+    // The walk looks rows up once per run, so they cannot be the innermost axis.
+    if (p.rows && p.rows_axis == p.axes_count - 1) {
+        Axis one = p.axes[p.rows_axis];
+        one.extent = 1;
+        one.noise = 1;
+        p.axes[p.axes_count++] = one;
+    }
+}
+
+void run(const Problem& p, int path, int threads) {
+    int64_t total = 1;
+    for (int a = 0; a < p.axes_count; ++a) total *= p.axes[a].extent;
+    Walk work = {compiled(path), &p, total};
+    if (p.axes_count == 1 && p.out != p.in[0]) prefer_huge_pages(p.out, total * p.axes[0].out);
+    if (total > 0) parallel(parts_of(total, threads), threads, walk_part, &work);
+}
+
+void run_uniform(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t n, float* out, int path, int threads) {
+    Uniform work = {compiled(path), key, domain, base, n, out};
+    if (n > 0) parallel(parts_of(n, threads), threads, uniform_part, &work);
+}
+
+void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]) {
+    uint32_t c[4] = {static_cast<uint32_t>(site), static_cast<uint32_t>(site >> 32), static_cast<uint32_t>(step),
+                     static_cast<uint32_t>(step >> 32)};
+    uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+    for (int i = 0; i < 10; ++i, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
+        uint64_t m0 = 0xd2511f53ull * c[0], m1 = 0xcd9e8d57ull * c[2];
+        uint32_t c0 = static_cast<uint32_t>(m1 >> 32) ^ c[1] ^ k0, c2 = static_cast<uint32_t>(m0 >> 32) ^ c[3] ^ k1;
+        c[0] = c0;
+        c[1] = static_cast<uint32_t>(m1);
+        c[2] = c2;
+        c[3] = static_cast<uint32_t>(m0);
+    }
+    key[0] = c[0];
+    key[1] = c[1];
+}
+
+}  // namespace dropkit

@@ -1,0 +1,104 @@
+// The vector layer on AVX-512 (F, BW, DQ, VL). Included inside a path's anonymous namespace; see bits.inc for the
+// roles.
+#include <immintrin.h>
+
+#define DROPKIT_PATH path_avx512
+#define DROPKIT_PATH_NAME "avx512"
+
+namespace {
+
+// ---- counters: 8 words in the low halves of 64-bit lanes; what stands in the high halves is never looked at, so that
+// a 32 x 32 -> 64 bit product is its own low word.
+typedef __m512i Vec;
+typedef __m512i Product;
+constexpr int WORDS_PER_BLOCK = 16;
+
+inline Vec splat(uint32_t a) { return _mm512_set1_epi64(a); }
+inline Product mul(Vec a, uint32_t m) { return _mm512_mul_epu32(a, _mm512_set1_epi64(m)); }
+inline Vec high(Product a) { return _mm512_srli_epi64(a, 32); }
+inline Vec low(Product a) { return a; }
+inline Vec xor2(Vec a, Vec b) { return _mm512_xor_si512(a, b); }
+inline Vec xor3(Vec a, Vec b, Vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+inline Vec both(Vec a, Vec b) { return _mm512_and_si512(a, b); }
+inline Vec without(Vec a, Vec b) { return _mm512_andnot_si512(b, a); }
+inline Vec or_without(Vec a, Vec b, Vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0xf4); }  // a | (b & ~c)
+inline bool any(Vec a, Vec b) {
+    return _mm512_mask_test_epi32_mask(0x5555, _mm512_or_si512(a, b), _mm512_set1_epi32(-1)) != 0;
+}
+
+// Words w + 0, 2, 4 .. (half 0) or w + 1, 3, 5 .. (half 1) of a block.
+inline Vec counters(uint32_t w, int half) {
+    return _mm512_add_epi64(splat(w + half), _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0));
+}
+inline void store_block(uint32_t* out, Vec even, Vec odd) {
+    _mm512_storeu_si512(out, _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+}
+
+// ---- data: 16 floats or 8 doubles.
+struct F {
+    __m512 v;
+    static constexpr int lanes = 16;
+    typedef float scalar;
+};
+struct D {
+    __m512d v;
+    static constexpr int lanes = 8;
+    typedef double scalar;
+};
+
+inline F operator+(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline D operator+(D a, D b) { return {_mm512_add_pd(a.v, b.v)}; }
+inline D operator*(D a, D b) { return {_mm512_mul_pd(a.v, b.v)}; }
+inline F fill(F, float a) { return {_mm512_set1_ps(a)}; }
+inline D fill(D, double a) { return {_mm512_set1_pd(a)}; }
+// If an argument is NaN these return the second.
+inline F least(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F most(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline D most(D a, D b) { return {_mm512_max_pd(a.v, b.v)}; }
+// b where a > 0, else 0.
+inline F where_positive(F a, F b) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_GT_OQ), b.v)};
+}
+inline D where_positive(D a, D b) {
+    return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.v, _mm512_setzero_pd(), _CMP_GT_OQ), b.v)};
+}
+// 2^n for a whole n in [-126, 127].
+inline F power_of_two(F n) {
+    return {
+        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+}
+
+// v where the keep bit of elements i .. is set, else +0. `i` is a multiple of the lanes.
+inline F keep(F a, const uint8_t* bits, int64_t i) {
+    uint16_t mask;
+    memcpy(&mask, bits + i / 8, 2);
+    return {_mm512_maskz_mov_ps(mask, a.v)};
+}
+inline D keep(D a, const uint8_t* bits, int64_t i) { return {_mm512_maskz_mov_pd(bits[i / 8], a.v)}; }
+
+inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline D load(const double* p) { return {_mm512_loadu_pd(p)}; }
+inline F load(const Float16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline F load(const BFloat16* p) {
+    __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+}
+inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
+inline void store(double* p, D a) { _mm512_storeu_pd(p, a.v); }
+inline void store(Float16* p, F a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+// Round to nearest even in integers: the bfloat16 instructions flush subnormals. A NaN that comes from bfloat16
+// operands has an empty lower half, which the rounding cannot carry out of.
+inline void store(BFloat16* p, F a) {
+    __m512i bits = _mm512_castps_si512(a.v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+}  // namespace
