@@ -7,18 +7,22 @@ BIN := $(VENV)/bin
 # The stamp holds what was installed: a changed pyproject.toml or constraints.txt installs again.
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench wheel clean
 
 help:
 	@echo "make demo    set up, train an MLP with and without dropout on embedded data, say where the report is"
 	@echo "make test    set up, then lint, types and all tests"
 	@echo "make bench   set up, then every figure that the README claims"
 	@echo "make lint    ruff and mypy"
+	@echo "make wheel   build sdist and wheel, try the wheel with NumPy alone"
+	@echo "make fuzz, test-sanitize, test-neon, callgrind    the kernels beyond the tests: see kernels.mk"
 	@echo "make clean   remove what the build and the runs left"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+KERNELS := $(wildcard src/dropkit/kernels/cpu/*.*)
+
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dropkit needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
@@ -37,7 +41,18 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dropout.py
+
+# What a user gets: sdist and wheel, the wheel tried in an environment of its own with NumPy alone.
+wheel: setup
+	rm -rf build/dist build/wheel-venv
+	$(BIN)/python -m build --outdir build/dist .
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check build/dist/*.whl
+	cd build && wheel-venv/bin/python ../tests/wheel.py
+
+include kernels.mk
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache

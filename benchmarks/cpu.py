@@ -47,7 +47,7 @@ class Dropout(torch.autograd.Function):
 
 
 def timed(calls: dict[str, Callable[[], Any]], rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds a call, per round. An untimed call goes first, so that nobody pays for threads that fell asleep before."""
+    """Seconds a call, per round. An untimed call goes first, so that nobody pays for threads that fell asleep."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():

@@ -12,17 +12,18 @@ import numpy as np
 import dropkit
 import dropkit.numpy
 
-vectors = json.loads((Path(__file__).parent / "golden" / "mask_vectors.json").read_text())["keep"]
-for vector in vectors:
-    key = dropkit.Key(vector["seed"], vector["site"], vector["step"])
-    if "index" in vector:
-        y = dropkit.numpy.dropout(
-            np.ones(len(vector["index"]), np.float32), vector["p"], training=True, key=key, rows=vector["index"]
-        )
-        assert (y != 0).tolist() == vector["bits"], vector
-    else:
-        y = dropkit.numpy.dropout(np.ones(vector["shape"], np.float32), vector["p"], training=True, key=key)
-        assert np.packbits((y != 0).reshape(-1), bitorder="little").tobytes().hex() == vector["bits"], vector
-assert not {"torch", "jax", "keras"} & set(sys.modules)
-assert dropkit.info()["cpu"]["path"], f"the wheel has no kernels: {dropkit.info()['cpu']['why']}"
-print(dropkit.choice.info_text())
+if __name__ == "__main__":
+    vectors = json.loads((Path(__file__).parent / "golden" / "mask_vectors.json").read_text())["keep"]
+    for vector in vectors:
+        key = dropkit.Key(vector["seed"], vector["site"], vector["step"])
+        if "index" in vector:
+            y = dropkit.numpy.dropout(
+                np.ones(len(vector["index"]), np.float32), vector["p"], training=True, key=key, rows=vector["index"]
+            )
+            assert (y != 0).tolist() == vector["bits"], vector
+        else:
+            y = dropkit.numpy.dropout(np.ones(vector["shape"], np.float32), vector["p"], training=True, key=key)
+            assert np.packbits((y != 0).reshape(-1), bitorder="little").tobytes().hex() == vector["bits"], vector
+    assert not {"torch", "jax", "keras"} & set(sys.modules)
+    assert dropkit.info()["cpu"]["path"], f"the wheel has no kernels: {dropkit.info()['cpu']['why']}"
+    print(dropkit.choice.info_text())
