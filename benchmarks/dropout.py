@@ -25,6 +25,7 @@ import dropkit
 import dropkit.numpy
 import dropkit.torch
 from dropkit import Key
+from dropkit.kernels import cpu
 
 KEY = Key(1, "bench")
 Row = dict[str, Any]
@@ -245,6 +246,19 @@ def encoder(drop: Callable[[float], nn.Module]) -> tuple[nn.Module, Tensor]:
     return layer, torch.randn(8, 128, 512)
 
 
+def on_own_threads(step: Callable[[], Any]) -> Callable[[], Any]:
+    """The step with the kernels on a pool of their own, beside torch's, instead of on torch's threads."""
+
+    def run() -> None:
+        cpu.extension().drop_openmp()
+        try:
+            step()
+        finally:
+            cpu.adopt_openmp()
+
+    return run
+
+
 def steps(quick: bool) -> list[Row]:
     """Whole steps with no dropout, torch's, and ours."""
     rows: list[Row] = []
@@ -253,17 +267,20 @@ def steps(quick: bool) -> list[Row]:
         "dropkit": dropkit.torch.Dropout,
         "torch": nn.Dropout,
     }
-    for name, make in (
-        ("mlp 784-256-256-10, batch 256", mlp),
-        ("encoder layer 512/8/2048, 8 x 128", encoder),
-        ("VGG-16 classifier, batch 32", classifier),
-    ):
+    models = {
+        "mlp 784-256-256-10, batch 256": mlp,
+        "encoder layer 512/8/2048, 8 x 128": encoder,
+        "VGG-16 classifier, batch 32": classifier,
+    }
+    for name, make in models.items():
         if quick and make is classifier:
             continue
         calls = {}
         for kind, drop in kinds.items():
             torch.manual_seed(0)
             calls[kind] = step_of(*make(drop))
+        if cpu.available():
+            calls["dropkit, threads of its own"] = on_own_threads(step_of(*make(dropkit.torch.Dropout)))
         rows += rows_of(rounds_of(calls, 7 if quick else 31), 1, {"what": f"step: {name}"}, "none")
         print(f"{name} done", flush=True)
     return rows
