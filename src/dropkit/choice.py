@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from . import counter
 
 OFF = os.environ.get("DROPKIT_CPU") == "off"
+INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def cpu() -> ModuleType | None:
@@ -22,6 +24,14 @@ def cpu() -> ModuleType | None:
     if OFF:
         return None
     from .kernels import cpu as kernels
+
+    return kernels if kernels.available() else None
+
+
+@lru_cache(maxsize=1)
+def triton() -> ModuleType | None:
+    """The module of Triton kernels, or None where torch operations take their place on an accelerator."""
+    from .kernels import triton as kernels
 
     return kernels if kernels.available() else None
 
@@ -36,7 +46,7 @@ def info() -> dict[str, Any]:
     """What dropkit runs on here, and why: versions, the CPU path, and what the loaded frameworks add.
 
     >>> sorted(info())
-    ['cpu', 'dropkit', 'machine', 'numpy', 'python', 'torch']
+    ['cpu', 'cuda', 'dropkit', 'machine', 'numpy', 'python', 'torch']
     """
     if OFF:
         here: dict[str, Any] = {"path": None, "why": "DROPKIT_CPU=off asks for array operations"}
@@ -44,6 +54,8 @@ def info() -> dict[str, Any]:
         from .kernels import cpu as kernels
 
         here = kernels.info()
+    from .kernels import triton as cuda
+
     return {
         "dropkit": _version("dropkit"),
         "python": platform.python_version(),
@@ -51,16 +63,18 @@ def info() -> dict[str, Any]:
         "numpy": _version("numpy"),
         "torch": _version("torch") + ("" if "torch" in sys.modules else " (not loaded)"),
         "cpu": here,
+        "cuda": cuda.info() if "torch" in sys.modules else {"why": "torch is not loaded"},
     }
 
 
 def info_text() -> str:
     """`info()` for people, one fact a line."""
     facts = info()
-    cpu = facts.pop("cpu")
+    cpu, cuda = facts.pop("cpu"), facts.pop("cuda")
     facts["CPU kernels"] = f"{cpu['path'] or 'none'} ({cpu['why']})"
     if cpu.get("paths"):
         facts["CPU paths"] = ", ".join(cpu["paths"])
+    facts["CUDA kernels"] = f"none ({cuda['why']})" if cuda["why"] else f"Triton {cuda['triton']}"
     width = max(map(len, facts))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
 

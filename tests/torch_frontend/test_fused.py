@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from dropkit import DropkitError, Key
-from dropkit.torch import bias_act_dropout, cpu, dropout, dropout_add
+from dropkit.torch import bias_act_dropout, cpu, dropout, dropout_add, dropout_add_norm
 
 KEY = Key(3, "fused", 1)
 ACTIVATIONS = {
@@ -91,6 +91,20 @@ def test_evaluation_and_the_way_without_kernel(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(two, bias_act_dropout(x, bias, 0.5, activation="relu", training=True, key=KEY))
 
 
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_dropout_add_norm(norm: str) -> None:
+    x, residual = (torch.randn(3, 4, 33, requires_grad=True) for _ in range(2))
+    weight = torch.rand(33, requires_grad=True)
+    bias = torch.randn(33, requires_grad=True) if norm == "layer" else None
+    y, z = dropout_add_norm(x, residual, weight, bias, 0.3, training=True, norm=norm, key=KEY)
+    assert torch.equal(z, residual + dropout(x, 0.3, training=True, key=KEY))
+    square = ((z - z.mean(-1, keepdim=True)) if norm == "layer" else z).square().mean(-1, keepdim=True)
+    wanted = (z - z.mean(-1, keepdim=True) if norm == "layer" else z) / (square + 1e-5).sqrt() * weight
+    torch.testing.assert_close(y, wanted if bias is None else wanted + bias, rtol=1e-4, atol=1e-5)
+    y, z = dropout_add_norm(x, residual, weight, bias, 0.3, training=False, norm=norm)
+    assert torch.equal(z, x + residual)
+
+
 def test_compiled() -> None:
     torch._dynamo.reset()
     x, residual, bias = torch.randn(4, 8), torch.randn(4, 8), torch.randn(8)
@@ -114,6 +128,10 @@ def test_compiled() -> None:
         (lambda x: dropout_add(x, x.double(), 0.5, training=True), r"and \(2, 3\) torch.float64"),
         (lambda x: bias_act_dropout(x, x, 0.5, activation="relu", training=True), r"bias must have shape \(3,\)"),
         (lambda x: bias_act_dropout(x, None, 0.5, activation="reul", training=True), "did you mean 'relu'"),
+        (lambda x: dropout_add_norm(x, x, None, x[0], 0.5, training=True, norm="rms"), "an rms norm has no bias"),
+        (lambda x: dropout_add_norm(x, x, None, None, 0.5, training=True, norm="batch"), "unknown norm 'batch'"),
+        (lambda x: dropout_add_norm(x, x, x, None, 0.5, training=True), r"weight must have shape \(3,\)"),
+        (lambda x: dropout_add_norm(x, x[:1], None, None, 0.5, training=True), "one shape and dtype"),
         (lambda x: dropout_add(x, x, 0.5, training=None), "training must be True or False, got None"),
     ],
 )

@@ -10,6 +10,7 @@ from .coordinates import at as at
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
 from .layers import Dropout as Dropout
+from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .sites import bind as bind
 from .sites import unbind as unbind

@@ -22,6 +22,7 @@ import torch
 from .. import choice
 from ..counter import FOLD_ROUNDS, MASK32, Key, philox4x32, site_id, split_product
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from . import cuda
 from .replay import Draw, Words
 
 _fold = choice.fold()
@@ -155,6 +156,8 @@ def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
 def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor) -> Words:
     """The folded key; under a compiler by tensor arithmetic, so that a new step is new data and not new code."""
     if not torch.compiler.is_compiling():
+        if isinstance(step, torch.Tensor):  # a CUDA graph is being captured: the kernel folds what it finds at replay
+            return cuda.stored_key(_like(seed, step), site_id(site), step)
         return _fold(seed, site_id(site), step)  # type: ignore[arg-type]
     number = _constant_site_id(site)
     seed_words, step_words = _halves(seed), _halves(step)
@@ -165,9 +168,14 @@ def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor
 _constant_site_id = torch.compiler.assume_constant_result(site_id)  # hashing a name is nothing to trace
 
 
+def _like(value: int | torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.full((), value - (1 << 64) if value >> 63 else value, dtype=torch.int64, device=other.device)
+
+
 def _halves(value: int | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if not isinstance(value, torch.Tensor):
-        value = torch.full((), value - (1 << 64) if value >> 63 else value, dtype=torch.int64)
+    value = _like(value, torch.empty(0))
     return value & MASK32, (value >> 32) & MASK32
 
 
@@ -178,6 +186,11 @@ def _ambient() -> Words:
     """A key from torch's default CPU generator, whatever the device: reading it never waits for an accelerator."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return torch.randint(0, 1 << 32, (2,), dtype=torch.int64, device="cpu")  # values are not to be had here
+    if cuda.capturing():
+        raise DropkitRuntimeError(
+            "an ambient dropout in a CUDA graph would replay one mask for ever: bind the model with "
+            "dropkit.torch.bind, whose step lives on the device and advances at each replay"
+        )
     try:
         buffer = _local.buffer
     except AttributeError:

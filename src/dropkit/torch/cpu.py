@@ -18,7 +18,9 @@ if kernels is not None:
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, _RATES = range(9)  # the kernels' numbers
+# the kernels' numbers of their operations
+_SCALE, _RESIDUAL, _RATES = 0, 1, 8
+_ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
 
 
 def usable(x: torch.Tensor) -> bool:
@@ -50,6 +52,23 @@ def scale_kept(x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout,
         _raw.dropout(x.data_ptr(), y.data_ptr(), x.numel(), DTYPES[x.dtype], k0, k1, rate, place.base, threads)
         return y
     return run(_SCALE, x, [], key, rate, place, y)
+
+
+def residual(x: torch.Tensor, r: torch.Tensor, key: Any, t: int, place: Layout) -> torch.Tensor:
+    """`r + (x * scale where kept)`."""
+    return run(_RESIDUAL, x, [r], key, t, place)
+
+
+def activate(name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Layout) -> torch.Tensor:
+    """`f(x + bias) * scale` where kept."""
+    return run(_ACTIVATIONS[name][0], x, [] if bias is None else [bias], key, t, place)
+
+
+def activate_grad(
+    name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Layout
+) -> torch.Tensor:
+    """`grad * scale * f'(x + bias)` where kept."""
+    return run(_ACTIVATIONS[name][1], grad, [x] if bias is None else [x, bias], key, t, place)
 
 
 def run(

@@ -13,15 +13,14 @@ from torch.nn import functional
 from ..counter import Key
 from ..errors import DropkitValueError, UnknownNameError
 from ..layout import Layout
-from . import cpu, ops
+from . import ops
 
 _Rows = torch.Tensor | Sequence[int] | None
 
-# name: (kernel forward, kernel gradient, torch's own)
-ACTIVATIONS: dict[str, tuple[int, int, Any]] = {
-    "relu": (cpu.RELU, cpu.RELU_GRAD, functional.relu),
-    "gelu": (cpu.GELU, cpu.GELU_GRAD, functional.gelu),
-    "gelu_tanh": (cpu.GELU_TANH, cpu.GELU_TANH_GRAD, lambda x: functional.gelu(x, approximate="tanh")),
+ACTIVATIONS: dict[str, Any] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
 }
 
 
@@ -65,10 +64,11 @@ def dropout_add(
     if rate is None:
         return x + residual
     fresh = ops.fresh_with(key, offset, global_shape, rows)
-    if not (_in_one_pass(x, rate) and cpu.usable(residual)):
+    kernels = _kernels(rate, x, residual)
+    if kernels is None:
         return residual + ops.apply(x, rate, fresh, share, inplace=False)
     draw, place = ops.prepare(x, rate, fresh, share)
-    return _DropoutAdd.apply(x, residual, draw.key, draw.rate, place)
+    return _DropoutAdd.apply(x, residual, kernels, draw.key, draw.rate, place)
 
 
 def bias_act_dropout(
@@ -111,29 +111,34 @@ def bias_act_dropout(
         )
     rate = ops.lower(x, p, ops.mode(training))
     fresh = ops.fresh_with(key, offset, global_shape, rows)
-    if rate is None or not (_in_one_pass(x, rate) and (bias is None or cpu.usable(bias))):
-        y = ACTIVATIONS[activation][2](x if bias is None else x + bias)
+    kernels = None if rate is None else _kernels(rate, x, bias)
+    if rate is None or kernels is None:
+        y = ACTIVATIONS[activation](x if bias is None else x + bias)
         return y if rate is None else ops.apply(y, rate, fresh, share, inplace=False)
     draw, place = ops.prepare(x, rate, fresh, share)
-    return _BiasActDropout.apply(x, bias, activation, draw.key, draw.rate, place)
+    return _BiasActDropout.apply(x, bias, kernels, activation, draw.key, draw.rate, place)
 
 
-def _in_one_pass(x: torch.Tensor, rate: Any) -> bool:
-    return isinstance(rate, int) and not ops.traced() and cpu.usable(x)
+def _kernels(rate: Any, x: torch.Tensor, other: torch.Tensor | None) -> Any:
+    """The module whose kernels do it in one pass, or None."""
+    if not isinstance(rate, int) or ops.traced():
+        return None
+    kernels = ops.kernels_for(x)
+    return kernels if kernels is None or other is None or kernels.usable(other) else None
 
 
 class _DropoutAdd(torch.autograd.Function):
     """`y = residual + (x * scale where kept)`: the gradient of the residual is the incoming one."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, residual: torch.Tensor, kernels: Any, *rest: Any) -> torch.Tensor:
         ctx.rest = rest
-        return cpu.run(cpu.RESIDUAL, x, [residual], *rest)
+        return kernels.residual(x, residual, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         key, t, place = ctx.rest
-        return ops.scale_kept(grads[0], key, t, place, False), grads[0], None, None, None
+        return ops.scale_kept(grads[0], key, t, place, False), grads[0], None, None, None, None
 
 
 class _BiasActDropout(torch.autograd.Function):
@@ -141,11 +146,11 @@ class _BiasActDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, activation: str, key: Any, t: int, place: Layout
+        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, kernels: Any, activation: str, *rest: Any
     ) -> torch.Tensor:
-        ctx.activation, ctx.rest = activation, (key, t, place)
+        ctx.kernels, ctx.activation, ctx.rest = kernels, activation, rest
         ctx.save_for_backward(x, bias)
-        return cpu.run(ACTIVATIONS[activation][0], x, [] if bias is None else [bias], key, t, place)
+        return kernels.activate(activation, x, bias, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
@@ -153,10 +158,9 @@ class _BiasActDropout(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted: compose it of operations that have one
             dx = _composed_grad(grads[0], x, bias, ctx.activation, *ctx.rest)
         else:
-            others = [x] if bias is None else [x, bias]
-            dx = cpu.run(ACTIVATIONS[ctx.activation][1], grads[0], others, *ctx.rest)
+            dx = ctx.kernels.activate_grad(ctx.activation, grads[0], x, bias, *ctx.rest)
         db = None if bias is None else dx.sum(dim=tuple(range(dx.dim() - 1)))
-        return dx, db, None, None, None, None
+        return dx, db, None, None, None, None, None
 
 
 def _composed_grad(
@@ -164,5 +168,5 @@ def _composed_grad(
 ) -> torch.Tensor:
     masked = ops.scale_kept(grad, key, t, place, False)
     z = x if bias is None else x + bias
-    (dx,) = torch.autograd.grad(ACTIVATIONS[activation][2](z), z, masked, create_graph=True)
+    (dx,) = torch.autograd.grad(ACTIVATIONS[activation](z), z, masked, create_graph=True)
     return dx

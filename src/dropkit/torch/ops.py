@@ -10,7 +10,7 @@ from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout, whole_layout
 from ..mask import ONE, threshold
-from . import cpu, formula, registered, replay
+from . import cpu, cuda, formula, registered, replay
 from .coordinates import draw_for
 from .formula import Rate
 from .replay import Draw
@@ -160,13 +160,19 @@ def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool) -> torch.
 
 def scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool) -> torch.Tensor:
     """The eager way: the kernel where it may take the tensor by its pointer, torch operations elsewhere."""
-    if not cpu.usable(x):
+    kernels = kernels_for(x)
+    if kernels is None:
         return _Formula.apply(x, key, rate, place, inplace)
     if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _kernel(x, key, rate, place, inplace)
+        return _kernel(x, kernels, key, rate, place, inplace)
     if inplace:
         torch.autograd.graph.increment_version(x)
-    return cpu.scale_kept(x, key, rate, place, inplace)
+    return kernels.scale_kept(x, key, rate, place, inplace)
+
+
+def kernels_for(x: torch.Tensor) -> Any:
+    """The module whose kernels take this tensor, or None."""
+    return cpu if cpu.usable(x) else cuda if cuda.usable(x) else None
 
 
 # `x * scale where kept, 0 elsewhere` is linear in x: it is its own derivative, both ways. What is kept for backward is
@@ -174,27 +180,27 @@ def scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bo
 
 
 class _Kernel(torch.autograd.Function):
-    """Dropout of a plain CPU tensor."""
+    """Dropout of a plain tensor for which there is a kernel."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, kernels: Any, *rest: Any) -> torch.Tensor:
         ctx.rest = rest
         if rest[-1]:
             ctx.mark_dirty(x)
-        return cpu.scale_kept(x, *rest)
+        return kernels.scale_kept(x, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         key, rate, place, _ = ctx.rest
-        return scale_kept(grads[0], key, rate, place, False), None, None, None, None
+        return scale_kept(grads[0], key, rate, place, False), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
         return scale_kept(tangents[0], *ctx.rest)
 
 
-# Function.apply is a Python wrapper that looks for function transforms, which `cpu.usable` has ruled out; what it wraps
-# takes 3 of its 8 microseconds less.
+# Function.apply is a Python wrapper that looks for function transforms, which `kernels_for` has ruled out; what it
+# wraps takes 3 of its 8 microseconds less.
 _kernel = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Kernel)
 
 
@@ -241,4 +247,5 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         shape = None
     if shape != x.shape:
         raise DropkitValueError(f"p of shape {tuple(p.shape)} does not broadcast to x of shape {tuple(x.shape)}")
-    return p
+    # What draws again in backward must see this p, whatever the caller writes into it until then.
+    return p if torch.compiler.is_compiling() else p.detach().clone()

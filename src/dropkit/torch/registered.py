@@ -11,7 +11,7 @@ import torch
 
 from ..layout import Layout
 from ..mask import threshold
-from . import cpu, formula
+from . import cpu, cuda, formula
 
 LIBRARY = torch.library.Library("dropkit", "DEF")
 LIBRARY.define(
@@ -48,6 +48,14 @@ def _on_cpu(
     return _dense(x, formula.scale_kept(x, words, rate, place))
 
 
+def _on_cuda(
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
+) -> torch.Tensor:
+    if not cuda.usable(x):
+        return _anywhere(x, p, key, noise, base, rows)
+    return cuda.scale_kept(x, key.to(x.device), p, _place(x, noise, base, rows))
+
+
 def _anywhere(
     x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
 ) -> torch.Tensor:
@@ -73,6 +81,7 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
 
 
 LIBRARY.impl("dropout", _on_cpu, "CPU")
+LIBRARY.impl("dropout", _on_cuda, "CUDA")
 LIBRARY.impl("dropout", _anywhere, "CompositeExplicitAutograd")
 torch.library.register_fake("dropkit::dropout", lambda x, *rest: torch.empty_like(x), lib=LIBRARY)
 torch.library.register_autograd("dropkit::dropout", _backward, setup_context=_setup, lib=LIBRARY)

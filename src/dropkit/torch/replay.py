@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-Words = tuple[int, int] | torch.Tensor  # a key's two words; an int64 pair where a compiler looks on
+# A key's two words; an int64 pair where a compiler looks on; a key in device memory where a CUDA graph is captured.
+Words = Any
 
 _KEPT = 16384  # draws remembered without gradient; forwards that wait for their backward have far fewer
 

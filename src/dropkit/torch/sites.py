@@ -8,7 +8,7 @@ import torch
 
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import coordinates, replay
+from . import coordinates, cuda, replay
 from .coordinates import Coordinates, words_of
 from .layers import Dropout
 from .replay import Words
@@ -32,6 +32,7 @@ class Clock:
         self.depth = 0  # forwards of the model that are running
         self.calls: dict[str, int] = {}  # how often each site was called in the running forward
         self._known: dict[str, tuple[torch.Tensor, int, int]] = {}
+        self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it
         self.hooks = (
             model.register_forward_pre_hook(self._begin),
             # always_call: a forward that raises has ended too
@@ -53,6 +54,8 @@ class Clock:
 
     def _value(self, name: str) -> int:
         buffer = getattr(self.model, name)
+        if self.captured is not None:  # replays advance the buffer without a trace that could be seen here
+            return int(buffer) & MASK64
         known = self._known.get(name)
         if known is None or known[0] is not buffer or known[1] != buffer._version:
             known = (buffer, buffer._version, int(buffer) & MASK64)
@@ -69,6 +72,10 @@ class Clock:
             return
         buffer = getattr(model, STEP)
         if compiling:
+            buffer.add_(1)
+            return
+        if cuda.capturing():
+            self.captured = buffer.clone()  # for the backward too, whenever it runs
             buffer.add_(1)
             return
         after = (self.step + 1) & MASK64
@@ -94,6 +101,8 @@ class Clock:
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
         if torch.compiler.is_compiling():
             seed, step = getattr(self.model, SEED), getattr(self.model, STEP) - 1
+        elif cuda.capturing():
+            seed, step = getattr(self.model, SEED), self.captured
         else:
             seed, step = self.seed, (self.step - 1) & MASK64
         return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
