@@ -53,7 +53,7 @@ class Clock:
         return self._value(STEP)
 
     def _value(self, name: str) -> int:
-        buffer = getattr(self.model, name)
+        buffer = self._buffer(name)
         if self.captured is not None:  # replays advance the buffer without a trace that could be seen here
             return int(buffer) & MASK64
         known = self._known.get(name)
@@ -61,6 +61,13 @@ class Clock:
             known = (buffer, buffer._version, int(buffer) & MASK64)
             self._known[name] = known
         return known[2]
+
+    def _buffer(self, name: str) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            return getattr(self.model, name)
+        buffer = self.model._buffers[name]  # attribute access on a module is slow, and this runs at every dropout
+        assert buffer is not None
+        return buffer
 
     def _begin(self, model: torch.nn.Module, args: Any) -> None:
         self.depth += 1
@@ -70,7 +77,7 @@ class Clock:
         self.calls.clear()
         if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
             return
-        buffer = getattr(model, STEP)
+        buffer = self._buffer(STEP)
         if compiling:
             buffer.add_(1)
             return
@@ -79,8 +86,7 @@ class Clock:
             buffer.add_(1)
             return
         after = (self.step + 1) & MASK64
-        with torch.no_grad():
-            buffer.add_(1)
+        buffer.add_(1)
         self._known[STEP] = (buffer, buffer._version, after)
 
     def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
@@ -99,10 +105,12 @@ class Clock:
             )
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
+        seed: Any
+        step: Any
         if torch.compiler.is_compiling():
-            seed, step = getattr(self.model, SEED), getattr(self.model, STEP) - 1
+            seed, step = self._buffer(SEED), self._buffer(STEP) - 1
         elif cuda.capturing():
-            seed, step = getattr(self.model, SEED), self.captured
+            seed, step = self._buffer(SEED), self.captured
         else:
             seed, step = self.seed, (self.step - 1) & MASK64
         return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
