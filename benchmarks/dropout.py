@@ -175,10 +175,15 @@ def overhead() -> list[Row]:
     """Microseconds of a module's forward on a 64 x 16 tensor that requires grad."""
     x = torch.randn(64, 16, requires_grad=True)
     ours, torchs = dropkit.torch.Dropout(0.1), nn.Dropout(0.1)
-    bound = dropkit.torch.bind(nn.Sequential(dropkit.torch.Dropout(0.1)))
-    times = rounds_of(
-        {"dropkit ambient": lambda: ours(x), "dropkit bound": lambda: bound(x), "torch": lambda: torchs(x)}, 25
-    )
+    bound = dropkit.torch.bind(nn.Sequential(*(dropkit.torch.Dropout(0.1) for _ in range(4))))
+    four = nn.Sequential(*(nn.Dropout(0.1) for _ in range(4)))
+    calls: Calls = {
+        "dropkit": lambda: ours(x),
+        "torch": lambda: torchs(x),
+        "dropkit, bound model of four": lambda: bound(x),
+        "torch, model of four": lambda: four(x),
+    }
+    times = rounds_of(calls, 25)
     return rows_of(times, 1, {"what": "64 x 16 forward, ns a call"}, "torch")
 
 
@@ -327,6 +332,33 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path)
 
 
+def summary(tables: dict[str, list[Row]]) -> str:
+    """The figures that the documentation quotes, as Markdown; a range is that over the rates p."""
+    lines = ["| | dtype | elements | time over floor | torch's time over it |", "|---|---|---|---|---|"]
+    ours = [row for row in tables["elements"] if row["contestant"] == "dropkit"]
+    for what in ("forward", "forward+backward", "in place"):
+        for dtype in ("float32", "bfloat16"):
+            for power in (10, 16, 18, 20, 22, 24, 26):
+                chosen = [r for r in ours if (r["what"], r["dtype"], r["n"]) == (what, dtype, 1 << power)]
+                if chosen:
+                    floor, torchs = ([float(r[name]) for r in chosen] for name in ("over_floor", "torch_over_it"))
+                    lines.append(
+                        f"| {what} | {dtype} | 2^{power} | {min(floor):.2f} to {max(floor):.2f} "
+                        f"| {min(torchs):.0f} to {max(torchs):.0f} |"
+                    )
+    lines += ["", "| training step | dropout | time over the step without any |", "|---|---|---|"]
+    for row in tables["steps"]:
+        if row["contestant"] != "none":
+            lines.append(f"| {row['what'].removeprefix('step: ')} | {row['contestant']} | {row['over_floor']:.3f} |")
+    lines += ["", "| 64 x 16 forward | microseconds |", "|---|---|"]
+    lines += [f"| {row['contestant']} | {row['ns_per_element'] / 1000:.1f} |" for row in tables["overhead"]]
+    lines += ["", "| saved for backward | dtype | bytes an element |", "|---|---|---|"]
+    lines += [
+        f"| {r['contestant']} | {r['dtype']} | {r['bytes_per_element']:g} |" for r in tables["saved for backward"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few sizes and rounds")
@@ -334,16 +366,17 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     print(dropkit.choice.info_text())
-    for title, rows in (
-        ("overhead", overhead()),
-        ("saved for backward", saved()),
-        ("steps", steps(options.quick)),
-        ("elements", elements(options.quick)),
-    ):
+    tables = {
+        "overhead": overhead(),
+        "saved for backward": saved(),
+        "steps": steps(options.quick),
+        "elements": elements(options.quick),
+    }
+    for title, rows in tables.items():
         show(title, rows)
         write(rows, options.out / f"{title.replace(' ', '_')}.csv")
-        if title == "elements":
-            plot(rows, options.out / "speed.svg")
+    plot(tables["elements"], options.out / "speed.svg")
+    (options.out / "summary.md").write_text(summary(tables))
     print(f"\nwritten to {options.out}")
 
 

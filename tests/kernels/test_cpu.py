@@ -14,6 +14,7 @@ import pytest
 from dropkit.counter import Key, fold
 from dropkit.errors import DropkitValueError
 from dropkit.kernels import cpu
+from dropkit.mask import keep_words
 
 from .cases import KEY, LAYOUTS, MEMORY, Case, memory, narrow, numbers, same, storage, widen
 
@@ -72,6 +73,21 @@ def test_uniform_equals_the_oracle(base: int, path: str) -> None:
     out = np.empty(171, np.float32)
     cpu.extension().uniform(out.ctypes.data, len(out), *KEY.words, 1, base, 1, cpu.path_code(path))
     np.testing.assert_array_equal(out, uniform((171,), KEY, index=np.arange(171, dtype=np.uint64) + np.uint64(base)))
+
+
+# Long runs are decided many words at a time; the bases lie within a word, and before the word number's 33rd bit.
+@pytest.mark.parametrize("base", [0, 5, (1 << 37) - 7777])
+@pytest.mark.parametrize("t", [1, 2048 + 16, 32768, 40960 + 256, 52428, 58982, 65535])
+def test_long_runs(t: int, base: int, path: str) -> None:
+    n = 40_000
+    first = base // 32
+    words = keep_words(np.arange(first, (base + n) // 32 + 1, dtype=np.uint64), t, KEY.words).astype("<u4")
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[base % 32 :][:n]
+    out = np.empty(n, np.uint8)
+    cpu.walk(cpu.KEEP, [], out, KEY.words, t, (1,), base, path=path)
+    np.testing.assert_array_equal(out, bits)
+    packed = cpu.words((n,), KEY.words, t, (1,), base, path=path)
+    np.testing.assert_array_equal(packed.view(np.uint8), np.packbits(bits, bitorder="little"))
 
 
 # ---- layouts and dtypes

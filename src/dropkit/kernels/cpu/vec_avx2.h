@@ -30,6 +30,23 @@ inline Vec counters(uint32_t w, int half) {
 inline void store_block(uint32_t* out, Vec even, Vec odd) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
 }
+inline Vec load_block(const uint32_t* in, int half) {
+    Vec both_halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+    return half ? _mm256_srli_epi64(both_halves, 32) : both_halves;
+}
+// Appends the words that are not zero, and their counters, to two lists; how many.
+inline int pack_nonzero(uint32_t* words, uint32_t* w_lo, Vec even, Vec odd, Vec w_even, Vec w_odd) {
+    uint32_t word[WORDS_PER_BLOCK], w[WORDS_PER_BLOCK];
+    store_block(word, even, odd);
+    store_block(w, w_even, w_odd);
+    int n = 0;
+    for (int i = 0; i < WORDS_PER_BLOCK; ++i) {
+        words[n] = word[i];
+        w_lo[n] = w[i];
+        n += word[i] != 0;
+    }
+    return n;
+}
 
 // ---- data: 8 floats or 4 doubles.
 struct F {

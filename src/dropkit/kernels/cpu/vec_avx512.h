@@ -30,8 +30,20 @@ inline bool any(Vec a, Vec b) {
 inline Vec counters(uint32_t w, int half) {
     return _mm512_add_epi64(splat(w + half), _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0));
 }
-inline void store_block(uint32_t* out, Vec even, Vec odd) {
-    _mm512_storeu_si512(out, _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+inline Vec join(Vec even, Vec odd) { return _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)); }
+inline void store_block(uint32_t* out, Vec even, Vec odd) { _mm512_storeu_si512(out, join(even, odd)); }
+inline Vec load_block(const uint32_t* in, int half) {
+    Vec both_halves = _mm512_loadu_si512(in);
+    return half ? _mm512_srli_epi64(both_halves, 32) : both_halves;
+}
+// Appends the words that are not zero, and their counters, to two lists; how many. Compressing into a register and
+// storing all of it is much faster than compressing into memory on some machines.
+inline int pack_nonzero(uint32_t* words, uint32_t* w_lo, Vec even, Vec odd, Vec w_even, Vec w_odd) {
+    Vec word = join(even, odd);
+    __mmask16 some = _mm512_test_epi32_mask(word, word);
+    _mm512_storeu_si512(words, _mm512_maskz_compress_epi32(some, word));
+    _mm512_storeu_si512(w_lo, _mm512_maskz_compress_epi32(some, join(w_even, w_odd)));
+    return __builtin_popcount(some);
 }
 
 // ---- data: 16 floats or 8 doubles.

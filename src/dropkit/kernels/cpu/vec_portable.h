@@ -23,6 +23,20 @@ inline void store_block(uint32_t* out, Vec first, Vec second) {
     out[0] = first;
     out[1] = second;
 }
+inline Vec load_block(const uint32_t* in, int half) { return in[half]; }
+// Appends the words that are not zero, and their counters, to two lists; how many.
+inline int pack_nonzero(uint32_t* words, uint32_t* w_lo, Vec even, Vec odd, Vec w_even, Vec w_odd) {
+    uint32_t word[WORDS_PER_BLOCK], w[WORDS_PER_BLOCK];
+    store_block(word, even, odd);
+    store_block(w, w_even, w_odd);
+    int n = 0;
+    for (int i = 0; i < WORDS_PER_BLOCK; ++i) {
+        words[n] = word[i];
+        w_lo[n] = w[i];
+        n += word[i] != 0;
+    }
+    return n;
+}
 
 template <class T>
 struct Array {
