@@ -39,6 +39,7 @@ class Draw(NamedTuple):
 _by_frame: WeakKeyDictionary[Any, list[Draw]] = WeakKeyDictionary()
 _replayed: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # pack hook of a recomputation -> draws taken so far
 _without_grad: list[tuple[int, Draw]] = []  # number of the next autograd node at the time, draw
+_forgotten = 0  # how many of its oldest are gone, so that a place in it keeps its meaning
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _local = threading.local()  # backward runs in a thread for each device
 
@@ -63,10 +64,16 @@ def draw(fresh: Callable[[Any], Draw], rate: Any) -> Draw:
     for frame in recording:
         _by_frame.setdefault(frame, []).append(new)
     if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-        _without_grad.append((torch._C._autograd._get_sequence_nr(), new))
-        if len(_without_grad) > 2 * _KEPT:
-            del _without_grad[:_KEPT]
+        _remember(new)
     return new
+
+
+def _remember(new: Draw) -> None:
+    global _forgotten
+    _without_grad.append((torch._C._autograd._get_sequence_nr(), new))
+    if len(_without_grad) > 2 * _KEPT:
+        del _without_grad[:_KEPT]
+        _forgotten += _KEPT
 
 
 def _checkpoints() -> tuple[list[Any], tuple[Any, Any] | None]:
@@ -114,10 +121,10 @@ def _next_after_node() -> Draw | None:
     recomputation = (torch._C._current_graph_task_id(), node._sequence_nr())
     last, position = getattr(_local, "cursor", (None, 0))
     if recomputation != last:
-        position = len(_without_grad)
-        while position and _without_grad[position - 1][0] > node._sequence_nr():
+        position = len(_without_grad) + _forgotten
+        while position > _forgotten and _without_grad[position - _forgotten - 1][0] > node._sequence_nr():
             position -= 1
-    if position >= len(_without_grad):
+    if not 0 <= position - _forgotten < len(_without_grad):
         return None
     _local.cursor = (recomputation, position + 1)
-    return _without_grad[position][1]
+    return _without_grad[position - _forgotten][1]
