@@ -211,12 +211,12 @@ def _steps(array: np.ndarray) -> list[int]:
 
 def _force(name: str | None) -> None:
     """Make the path that `DROPKIT_CPU` names the default."""
-    if not name:
+    if not name or name == "off":  # off: no frontend calls these kernels, which dropkit.choice sees to
         return
     try:
         extension().set_default_path(path_code(name))
     except DropkitValueError as error:
-        raise DropkitValueError(f"DROPKIT_CPU={name} cannot be met: {error}; unset it or name another") from None
+        raise DropkitValueError(f"DROPKIT_CPU={name} cannot be met: {error}; unset it, name another, or off") from None
 
 
 _force(os.environ.get("DROPKIT_CPU"))
