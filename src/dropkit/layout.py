@@ -118,6 +118,12 @@ def whole_layout(shape: tuple[int, ...], share: tuple[int, ...]) -> Layout:
     return layout(shape, share)
 
 
+def check_last_row(place: Layout, last: int) -> None:
+    """Refuse rows of which the last one's elements lie past index 2**63."""
+    if (last + 1) * place.strides[0] > MAX_INDEX:
+        raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
+
+
 def _whole_shape(
     shape: tuple[int, ...], offset: Sequence[int] | None, global_shape: Sequence[int] | None, rows: Any
 ) -> tuple[int, ...]:

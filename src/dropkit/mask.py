@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .counter import MASK32, MASK_ROUNDS, Key, philox4x32
 from .errors import DropkitTypeError, DropkitValueError
-from .layout import MAX_INDEX, Layout, axes, layout
+from .layout import MAX_INDEX, Layout, axes, check_last_row, layout
 
 ONE = 1 << 16  # t of "keep everything"
 WORD = 32  # elements that one keep-word decides
@@ -319,9 +319,7 @@ def place_of(
     """`layout` with rows checked: whole numbers, not negative, none past index 2**63."""
     place = layout(shape, share, offset, global_shape, None if rows is None else _whole_numbers("rows", rows))
     if place.rows is not None and place.rows.size:
-        last = int(place.rows.max())
-        if (last + 1) * place.strides[0] > MAX_INDEX:
-            raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
+        check_last_row(place, int(place.rows.max()))
     return place
 
 

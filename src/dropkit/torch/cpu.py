@@ -7,7 +7,7 @@ import torch
 from .. import choice
 from ..errors import DropkitRuntimeError
 from ..layout import Layout
-from .formula import Rate
+from .formula import Rate, plain
 
 kernels = choice.cpu()
 _raw: Any = None
@@ -17,7 +17,6 @@ if kernels is not None:
     kernels.adopt_openmp()
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 # the kernels' numbers of their operations
 _SCALE, _RESIDUAL, _RATES = 0, 1, 8
 _ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
@@ -25,14 +24,7 @@ _ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward,
 
 def usable(x: torch.Tensor) -> bool:
     """Whether a kernel may take this tensor by its pointer."""
-    return (
-        _raw is not None
-        and type(x) in _PLAIN
-        and x.is_cpu
-        and x.layout is torch.strided
-        and not x.is_neg()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return _raw is not None and x.is_cpu and x.layout is torch.strided and plain(x)
 
 
 def scale_kept(x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout, inplace: bool = False) -> torch.Tensor:

@@ -6,20 +6,12 @@ import torch
 
 from .. import choice
 from ..layout import Layout
-from .formula import Rate
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+from .formula import Rate, plain
 
 
 def usable(x: torch.Tensor) -> bool:
     """Whether a Triton kernel may take this tensor by its pointer."""
-    return (
-        (x.is_cuda or (choice.OFF and choice.INTERPRET))
-        and type(x) in _PLAIN
-        and not x.is_neg()
-        and not torch._C._are_functorch_transforms_active()
-        and choice.triton() is not None
-    )
+    return (x.is_cuda or (choice.OFF and choice.INTERPRET)) and plain(x) and choice.triton() is not None
 
 
 def capturing() -> bool:

@@ -5,12 +5,17 @@ from typing import Any
 
 import torch
 
-from ..errors import DropkitValueError
-from ..layout import MAX_INDEX, Layout
+from ..layout import Layout, check_last_row
 from ..mask import ONE, WORD, keep_words, random16, scale
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 Rate = int | torch.Tensor  # t, kept of 65536; or p, floating, broadcast against x
 Words = tuple[Any, Any]
+
+
+def plain(x: torch.Tensor) -> bool:
+    """Whether a tensor is what its pointer says: no subclass, no lazy negation, under no function transform."""
+    return type(x) in _PLAIN and not x.is_neg() and not torch._C._are_functorch_transforms_active()
 
 
 def scale_kept(x: torch.Tensor, key: Words, rate: Rate, place: Layout, inplace: bool = False) -> torch.Tensor:
@@ -101,5 +106,5 @@ def check_rows(place: Layout) -> None:
     rows = place.rows
     if rows is None or torch.compiler.is_compiling():
         return
-    if rows.device.type == "cpu" and rows.numel() and (int(rows.max()) + 1) * place.strides[0] > MAX_INDEX:
-        raise DropkitValueError(f"row {int(rows.max())} of {place.strides[0]} elements lies past index 2**63")
+    if rows.device.type == "cpu" and rows.numel():
+        check_last_row(place, int(rows.max()))
