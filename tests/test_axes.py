@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 
 from dropkit import Drop, DropkitError
-from dropkit.axes.noise import Bernoulli
+from dropkit.axes.noise import Alpha, Bernoulli
 from dropkit.axes.rate import Constant, Step
 from dropkit.axes.share import Share
 from dropkit.axes.when import When
-from dropkit.drop import element, monte_carlo, spatial
+from dropkit.drop import alpha, element, feature_alpha, monte_carlo, spatial
+from dropkit.mask import alpha_factors
 
 
 def test_drop_is_a_product_of_values() -> None:
@@ -17,7 +18,10 @@ def test_drop_is_a_product_of_values() -> None:
     assert hash(Drop(0.5)) == hash(element(0.5))
     assert spatial(0.2) == Drop(0.2, share=[2, 3])
     assert monte_carlo(0.2) == Drop(0.2, when="always")
-    assert Drop(0.2).lower() == (65536 - 13107, 65536 / (65536 - 13107))
+    assert alpha(0.2) == Drop(0.2, noise=Alpha()) != element(0.2)
+    assert feature_alpha(0.2, axes=(2,)) == Drop(0.2, share=(2,), noise=Alpha())
+    assert Drop(0.2).lower() == (65536 - 13107, 65536 / (65536 - 13107), 0.0, 0.0)
+    assert alpha(0.2).lower() == (65536 - 13107, *alpha_factors(65536 - 13107))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Drop(0.5).rate = 0.1  # type: ignore[misc]
 

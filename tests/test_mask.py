@@ -7,6 +7,7 @@ check in 1.7 million, and a fixed key never changes its mind.
 import itertools
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from dropkit import DropkitError, Key, keep, normal, uniform, words
 from dropkit.counter import philox4x32
 from dropkit.layout import layout
-from dropkit.mask import scale, threshold, thresholds
+from dropkit.mask import ALPHA_PRIME, ONE, alpha_factors, scale, threshold, thresholds
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "mask_vectors.json").read_text())
 KEY = Key(seed=1, site="mask", step=2)
@@ -78,6 +79,28 @@ def test_threshold_rounds_half_to_even_and_scale_is_exact() -> None:
     halves = np.array([0.5, 1.5, 2.5]) / 65536
     assert thresholds(halves).tolist() == [threshold(p) for p in halves]
     assert thresholds(np.array([0.1], np.float16)).tolist() == [threshold(float(np.float16(0.1)))]
+
+
+@pytest.mark.parametrize("t", [1, 13107, 32768, 52429, 62259, 65535])
+def test_alpha_factors_in_exact_arithmetic(t: int) -> None:
+    """With z of mean 0 and variance 1 the result has mean `q b + p d` = 0, variance `q (a^2 + b^2) + p d^2` = 1."""
+    a, b, d = map(Fraction, alpha_factors(t))
+    q = Fraction(t, ONE)
+    p = 1 - q
+    for exact, value in ((q * b + p * d, 0), (q * (a * a + b * b) + p * d * d, 1), (d - a * Fraction(ALPHA_PRIME), b)):
+        assert abs(exact - value) < 1e-12 * max(1, float(a))
+
+
+def test_alpha_factors_known_answers() -> None:
+    """Klambauer et al. 2017 with lambda and alpha of SELU as published, in 40 decimal digits, at p = 1/2 and 1/4."""
+    known = {
+        ONE // 2: (0.8864048946659318475146, 0.7791939305180316489391, -0.7791939305180316489391),
+        3 * ONE // 4: (0.8672579238579331473322, 0.3811813960698242040915, -1.1435441882094726122744),
+    }
+    for t, numbers in known.items():
+        np.testing.assert_allclose(alpha_factors(t), numbers, rtol=1e-15)
+    assert alpha_factors(ONE) == (1.0, 0.0, 0.0)
+    assert alpha_factors(0) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("start", [0, 1, 31, 32, 2**32 - 7, 2**37 - 5, 2**63 - 200])

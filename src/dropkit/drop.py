@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .axes.noise import Bernoulli, Noise
+from .axes.noise import Alpha, Bernoulli, Noise
 from .axes.rate import Constant, Rate
 from .axes.share import Share
 from .axes.when import When
 from .axes.when import when as parse_when
 from .errors import DropkitTypeError
-from .mask import scale, threshold
+from .mask import alpha_factors, scale, threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One dropout: what multiplies, who shares a draw, how much and how it moves, in which passes.
+    """One dropout: what becomes of an element, who shares a draw, how much and how it moves, in which passes.
 
     Args:
         rate: a drop probability in [0, 1], or a value with `.at(step)` from `dropkit.axes.rate`.
         share: axes that share a draw, a tuple or a `Share`.
         when: "train", "always" or "never", or a `When`.
-        noise: what multiplies the activations.
+        noise: what becomes of kept and of dropped elements, a value of `dropkit.axes.noise`.
 
     Raises:
         DropkitTypeError, DropkitValueError: a rate outside [0, 1], NaN or no number; a bad share or when.
@@ -60,14 +60,16 @@ class Drop:
         """
         return self.rate.at(step)  # type: ignore[union-attr]
 
-    def lower(self, step: int = 0) -> tuple[int, float]:
-        """The plain scalars of the hot path: t, kept of 65536, and the scale of what is kept.
+    def lower(self, step: int = 0) -> tuple[int, float, float, float]:
+        """The plain scalars of the hot path: t, kept of 65536, then scale, shift and dropped.
+
+        A kept x becomes `x * scale + shift`, a dropped one `dropped`.
 
         >>> Drop(0.5).lower()
-        (32768, 2.0)
+        (32768, 2.0, 0.0, 0.0)
         """
         t = threshold(self.p(step))
-        return t, scale(t)
+        return t, *(alpha_factors(t) if isinstance(self.noise, Alpha) else (scale(t), 0.0, 0.0))
 
 
 def element(p: float) -> Drop:
@@ -78,6 +80,16 @@ def element(p: float) -> Drop:
 def spatial(p: float, axes: Sequence[int] = (2, 3)) -> Drop:
     """Dropout of whole channels of N x C x H x W (Tompson et al. 2015); `axes` are the spatial ones."""
     return Drop(p, share=axes)
+
+
+def alpha(p: float) -> Drop:
+    """Alpha dropout of single elements, for SELU networks (Klambauer et al. 2017)."""
+    return Drop(p, noise=Alpha())
+
+
+def feature_alpha(p: float, axes: Sequence[int] = (2, 3)) -> Drop:
+    """Alpha dropout of whole channels of N x C x H x W; `axes` are the spatial ones."""
+    return Drop(p, share=axes, noise=Alpha())
 
 
 def monte_carlo(p: float) -> Drop:

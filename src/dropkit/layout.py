@@ -25,16 +25,18 @@ class Layout:
         strides: C-order strides of the global noise tensor, 0 on shared axes.
         base: index of the local element (0, ..., 0).
         rows: where given, the global row number of each entry of axis 0, in place of its local coordinate.
+        shift: where given, an integer array added to every index: what tells the slices of a vectorised map apart.
     """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     base: int = 0
     rows: Any = None
+    shift: Any = None
     flat: bool = field(init=False)  # whether the indices are consecutive
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "flat", self.rows is None and self.runs()[0] == 0)
+        object.__setattr__(self, "flat", self.rows is None and self.shift is None and self.runs()[0] == 0)
 
     def runs(self) -> tuple[int, int]:
         """How many leading axes are walked one by one, and how many consecutive indices lie under each position."""
@@ -84,19 +86,27 @@ def layout(
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: Any = None,
+    split: Sequence[tuple[int, int, int]] = (),
 ) -> Layout:
-    """The layout of a tensor of `shape` whose `share` axes share a draw, placed in the whole by offset or rows.
+    """The layout of a tensor of `shape` whose `share` axes share a draw, placed in the whole by offset, split or rows.
+
+    Args:
+        shape, share: of the local tensor.
+        offset, global_shape: where it starts in a whole, and the whole's shape.
+        rows: global row number of each entry of axis 0; what else is said of axis 0 is then of no account.
+        split: triples (axis, index, count): that whole is itself piece `index` of `count` equal ones along the axis.
 
     Raises:
         DropkitValueError: a share axis that does not exist, an offset without a global shape or outside it, rows that
             are not one number for each entry of axis 0, more than 2**63 elements.
     """
     shape = tuple(shape)
-    if rows is None and offset is None and global_shape is None:
+    if rows is None and offset is None and global_shape is None and not split:
         noise = noise_shape(shape, share)
         return Layout(noise, _strides(noise, _shared(shape, share)))
     whole = _whole_shape(shape, offset, global_shape, rows)
     start = (0,) * len(shape) if offset is None else tuple(operator.index(o) for o in offset)
+    start, whole = _of_pieces(start, whole, split)
     for axis, (first, size, total) in enumerate(zip(start, shape, whole, strict=True)):
         if rows is not None and axis == 0:
             continue
@@ -143,6 +153,19 @@ def _whole_shape(
     if rows is not None and offset is not None and offset[0] != 0:
         raise DropkitValueError(f"rows and offset[0]={offset[0]} both place axis 0; give offset[0]=0 beside rows")
     return tuple(operator.index(size) for size in global_shape)
+
+
+def _of_pieces(
+    start: tuple[int, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Offset and shape in the tensor of which `whole` is one piece."""
+    first, total = list(start), list(whole)
+    for axis, index, count in split:
+        if not -len(total) <= axis < len(total):
+            raise DropkitValueError(f"split names axis {axis}, which a tensor of shape {whole} does not have")
+        first[axis] += index * total[axis]
+        total[axis] *= count
+    return tuple(first), tuple(total)
 
 
 def _shared(shape: tuple[int, ...], share: Sequence[int]) -> set[int]:

@@ -23,6 +23,7 @@ from .errors import DropkitTypeError, DropkitValueError
 from .layout import MAX_INDEX, Layout, axes, check_last_row, layout
 
 ONE = 1 << 16  # t of "keep everything"
+ALPHA_PRIME = -1.7580993408473766  # -lambda * alpha of SELU
 WORD = 32  # elements that one keep-word decides
 BERNOULLI, UNIFORM, NORMAL_RADIUS, NORMAL_ANGLE = range(4)  # the domains of the counter's last word
 
@@ -84,6 +85,31 @@ def scale(t: int) -> float:
     (2.0, 0.0)
     """
     return ONE / t if t else 0.0
+
+
+def alpha_factors(t: int) -> tuple[float, float, float]:
+    """Alpha dropout's `(scale, shift, dropped)`: a kept x becomes `x * scale + shift`, a dropped one `dropped`.
+
+    With q = t / 2**16, p = 1 - q and alpha' = -1.7580993408473766, the limit of SELU at minus infinity:
+    `scale = 1 / sqrt(q * (1 + p * alpha'**2))`, `shift = -scale * p * alpha'`, `dropped = scale * alpha' + shift`; an
+    x of mean 0 and variance 1 keeps both. Where everything is dropped all three are 0, where nothing is, `(1, 0, 0)`.
+
+    Args:
+        t: kept of 65536.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515), section "New Dropout Technique".
+
+    >>> [round(factor, 6) for factor in alpha_factors(threshold(0.5))]
+    [0.886405, 0.779194, -0.779194]
+    """
+    if t in (0, ONE):
+        return float(t == ONE), 0.0, 0.0
+    q = t / ONE
+    p = 1.0 - q
+    # Every step is one that IEEE rounds correctly (a power is not), so that all libraries agree.
+    scale = 1.0 / math.sqrt(q * (1.0 + p * (ALPHA_PRIME * ALPHA_PRIME)))
+    shift = -scale * p * ALPHA_PRIME
+    return scale, shift, scale * ALPHA_PRIME + shift
 
 
 # ---------------------------------------------------------------------------------------------------------------------

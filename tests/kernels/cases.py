@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dropkit.counter import Key
 from dropkit.layout import Layout, layout
-from dropkit.mask import keep, threshold
+from dropkit.mask import alpha_factors, keep, threshold
 
 
 def widen(a: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -104,6 +104,13 @@ class Case:
     def dropped(self, x: NDArray[Any], dtype: str) -> NDArray[Any]:
         """`keep ? x * scale : 0` by NumPy."""
         return narrow(self.dropped_wide(x, dtype), dtype)
+
+    def alpha_dropped(self, x: NDArray[Any], dtype: str) -> NDArray[Any]:
+        """`keep ? x * scale + shift : dropped` by NumPy, with the factors of alpha dropout."""
+        wide = widen(x, dtype)
+        factor, shift, gone = (wide.dtype.type(value) for value in alpha_factors(self.t))
+        with np.errstate(all="ignore"):
+            return narrow(np.where(self.keep(), wide * factor + shift, gone), dtype)
 
     def dropped_wide(self, x: NDArray[Any], dtype: str) -> NDArray[Any]:
         wide = widen(x, dtype)

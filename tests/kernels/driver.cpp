@@ -31,6 +31,9 @@ Problem problem(Op op, Dtype dtype, uint32_t t) {
     p.op = op;
     p.dtype = dtype;
     p.t = t;
+    p.scale = 0.8864;
+    p.shift = 0.7792;
+    p.dropped = -0.7791;
     p.key[0] = 123456789;
     p.key[1] = 987654321;
     return p;

@@ -14,7 +14,7 @@ import pytest
 from dropkit.counter import Key, fold
 from dropkit.errors import DropkitValueError
 from dropkit.kernels import cpu
-from dropkit.mask import keep_words
+from dropkit.mask import alpha_factors, keep_words
 
 from .cases import KEY, LAYOUTS, MEMORY, Case, memory, narrow, numbers, same, storage, widen
 
@@ -187,6 +187,58 @@ def test_rates(name: str, rate_dtype: str, dtype: str, path: str) -> None:
     factor = (65536 / np.maximum(t, 1)).astype(wide.dtype)
     with np.errstate(all="ignore"):
         same(out, narrow(np.where(case.keep(p), wide * factor, wide.dtype.type(0)), dtype), dtype)
+
+
+# ---- a value for what is dropped
+
+
+def affine(case: Case, x: np.ndarray, out: np.ndarray, dtype: str, path: str, **more: Any) -> None:
+    cpu.walk(
+        cpu.AFFINE, [x], out, case.key.words, case.t, **case.place, dtype=dtype, path=path,
+        factors=alpha_factors(case.t), **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_affine(case: Case, dtype: str, path: str) -> None:
+    x = numbers(case.shape, dtype, seed=1)
+    out = np.empty_like(x)
+    affine(case, x, out, dtype, path, threads=2)
+    same(out, case.alpha_dropped(x, dtype), dtype)
+    affine(case, x, x, dtype, path)
+    same(x, out, dtype)
+
+
+@pytest.mark.parametrize("kinds", [(a, b) for a in MEMORY for b in MEMORY], ids=" to ".join)
+@pytest.mark.parametrize("name", ["odd tail", "spatial", "gathered rows"])
+def test_affine_in_any_memory(name: str, kinds: tuple[str, str], path: str) -> None:
+    case = LAYOUTS[name]
+    x, out = (memory(case.shape, np.dtype("float64"), kind) for kind in kinds)
+    x[...] = numbers(case.shape, "float64", seed=2)
+    affine(case, x, out, "float64", path)
+    same(out, case.alpha_dropped(x, "float64"), "float64")
+
+
+def test_affine_is_rounded_after_the_product_and_after_the_sum(path: str) -> None:
+    """4097^2 = 2^24 + 2^13 + 1 less its rounded self: 0 where the product is rounded first, 1 where both are fused."""
+    x = np.full(64, 4097.0, np.float32)
+    out = np.empty_like(x)
+    rounded = float(np.float32(4097) * np.float32(4097))
+    assert rounded != 4097.0**2
+    cpu.walk(cpu.AFFINE, [x], out, KEY.words, 65536, (1,), path=path, factors=(4097.0, -rounded, 0.0))
+    assert not out.any()
+
+
+def test_dropped_nan_is_the_given_value_and_minus_zero_survives(path: str) -> None:
+    x = np.full(4000, np.nan, np.float32)
+    x[1::2] = -0.0
+    case, out = Case((4000,), 0.5, KEY), np.empty(4000, np.float32)
+    cpu.walk(cpu.AFFINE, [x], out, KEY.words, case.t, (1,), path=path, factors=(2.0, -0.0, -1.5))
+    kept = case.keep()
+    assert (out[~kept] == -1.5).all()
+    assert np.isnan(out[::2][kept[::2]]).all()
+    assert np.signbit(out[1::2][kept[1::2]]).all()
 
 
 # ---- fused operations

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dropkit.counter import Key
 from dropkit.kernels import cpu
+from dropkit.mask import alpha_factors
 
 from .cases import MEMORY, Case, memory, narrow, numbers, same, storage, widen
 
@@ -69,6 +70,8 @@ def test_fuzz(case: Case, dtype: str, kinds: tuple[str, str, str], path: str, th
 
     cpu.walk(cpu.SCALE, [x], out, words, t, **more)
     same(out, case.dropped(x, dtype), dtype)
+    cpu.walk(cpu.AFFINE, [x], out, words, t, factors=alpha_factors(t), **more)
+    same(out, case.alpha_dropped(x, dtype), dtype)
     cpu.walk(cpu.RESIDUAL, [x, r], out, words, t, **more)
     with np.errstate(all="ignore"):
         same(out, narrow(case.dropped_wide(x, dtype) + widen(r, dtype), dtype), dtype)

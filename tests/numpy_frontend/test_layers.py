@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dropkit import DropkitError, Key, keep
-from dropkit.numpy import Dense, Dropout, Sequential, SoftmaxCrossEntropy, dropout
+from dropkit.axes.noise import Alpha
+from dropkit.numpy import Dense, Dropout, Sequential, SoftmaxCrossEntropy, alpha_dropout, dropout
 
 RNG = np.random.Generator(np.random.Philox(4))
 
@@ -132,6 +133,21 @@ def test_initial_weights_follow_the_coordinates() -> None:
 def test_memory_order_of_the_input_is_kept() -> None:
     x = np.asfortranarray(np.ones((5, 6), np.float32))
     assert dropout(x, 0.5, training=True, key=Key()).flags.f_contiguous
+
+
+def test_alpha_layer() -> None:
+    drop = Dropout(0.4, seed=1, site="alpha", noise=Alpha())
+    x, weights = RNG.normal(size=(6, 40)), RNG.normal(size=(6, 40))
+
+    def loss() -> float:
+        drop.step = 0
+        return float((drop.forward(x, training=True) * weights).sum())
+
+    loss()
+    np.testing.assert_allclose(drop.backward(weights), finite_difference(loss, x), atol=1e-7)
+    y = drop.forward(x, training=True)
+    np.testing.assert_array_equal(y, alpha_dropout(x, 0.4, training=True, key=Key(1, "alpha", 1)))
+    assert drop.forward(x, training=False) is x
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Noise: what multiplies the activations."""
+"""Noise: what becomes of kept and of dropped activations."""
 
 from dataclasses import dataclass
 
@@ -16,4 +16,18 @@ class Bernoulli:
     """
 
 
-Noise = Bernoulli
+@dataclass(frozen=True, slots=True)
+class Alpha:
+    """Drop to the value at which SELU saturates and rescale: `y = a x + b` if kept, `a alpha' + b` if dropped.
+
+    alpha' = -1.7581 is SELU's limit at minus infinity, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and `b = -a p alpha'`:
+    inputs of mean 0 and variance 1 keep both, which zeros would not. For networks of SELU units; p = 1 gives 0.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> Alpha()
+    Alpha()
+    """
+
+
+Noise = Bernoulli | Alpha

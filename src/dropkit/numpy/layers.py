@@ -5,16 +5,17 @@ layer's output and returns the one with respect to its input. Arrays are batch x
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..axes.noise import Alpha, Bernoulli, Noise
 from ..counter import Key
 from ..drop import Drop
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
 from ..mask import normal
-from .ops import dropout
+from .ops import alpha_dropout, alpha_dropout_backward, dropout
 
 
 class Layer(Protocol):
@@ -30,6 +31,8 @@ class Layer(Protocol):
 class Dropout:
     """Dropout with its backward pass: `y = x * m / (1 - p)`, `dx = dy * m / (1 - p)` with the same mask m.
 
+    With `noise=Alpha()` it is alpha dropout, with `alpha_dropout_backward`.
+
     The mask is a function of (seed, site, step), and the step counts the forwards that drop. Backward computes the mask
     again; after an evaluation forward it is the identity, as that forward was.
 
@@ -38,9 +41,10 @@ class Dropout:
         share: axes along which one draw is shared.
         when: "train", "always" or "never".
         seed, site: coordinates of the mask; give each layer of a network a site of its own.
+        noise: a value of `dropkit.axes.noise`.
 
     Raises:
-        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share, when, seed or site.
+        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share, when, noise, seed or site.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929).
 
@@ -54,9 +58,16 @@ class Dropout:
     """
 
     def __init__(
-        self, p: float = 0.5, *, share: Sequence[int] = (), when: str = "train", seed: int = 0, site: int | str = 0
+        self,
+        p: float = 0.5,
+        *,
+        share: Sequence[int] = (),
+        when: str = "train",
+        seed: int = 0,
+        site: int | str = 0,
+        noise: Noise | None = None,
     ):
-        self.drop = Drop(p, share=share, when=when)
+        self.drop = Drop(p, share=share, when=when, noise=Bernoulli() if noise is None else noise)
         self.key = Key(seed, site)  # checks them
         self.p = self.drop.p()
         self.step = 0
@@ -66,18 +77,23 @@ class Dropout:
         """x with elements dropped, or x itself; `rows` gives each sample's own row number in the data set."""
         p, on, key = self.p, self.drop.active(training), Key(self.key.seed, self.key.site, self.step)
         self.step += on
-
-        def masked(values: NDArray) -> NDArray:
-            return dropout(values, p, training=on, key=key, share=self.drop.axes, rows=rows)
-
-        self._backward = masked  # linear in x: the backward pass is the same function
-        return masked(x)
+        there, back = _FUNCTIONS[type(self.drop.noise)]
+        more: dict[str, Any] = {"training": on, "key": key, "share": self.drop.axes, "rows": rows}
+        self._backward = lambda grad: back(grad, p, **more)
+        return there(x, p, **more)
 
     def backward(self, grad: NDArray) -> NDArray:
         """The gradient through the mask of the last forward."""
         if self._backward is None:
             raise DropkitRuntimeError("Dropout.backward comes after a forward; call forward first")
         return self._backward(grad)
+
+
+# of each noise: forward and backward (dropout is linear in x, so its backward pass is the same function)
+_FUNCTIONS: dict[type[Noise], tuple[Callable[..., NDArray], Callable[..., NDArray]]] = {
+    Bernoulli: (dropout, dropout),
+    Alpha: (alpha_dropout, alpha_dropout_backward),
+}
 
 
 def _relu(z: NDArray) -> NDArray:

@@ -1,7 +1,7 @@
 """Dropout as a function on NumPy arrays."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,13 +10,14 @@ from .. import choice
 from ..counter import Key, site_id
 from ..errors import DropkitTypeError, DropkitValueError
 from ..layout import Layout
-from ..mask import ONE, keep, place_of, scale, threshold, thresholds
+from ..mask import ONE, alpha_factors, keep, place_of, scale, threshold, thresholds
 
 _KERNELS = choice.cpu()
 _FOLD = choice.fold()
 _THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 FLOATING = (np.float16, np.float32, np.float64)
+Law = Callable[[int], tuple[float, float, float]]  # of t: scale, shift and what is dropped
 
 
 def dropout(
@@ -58,42 +59,153 @@ def dropout(
     array([[0., 0., 0., 0., 2., 2., 2., 0.],
            [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
     """
-    if not isinstance(training, bool):
-        raise DropkitTypeError(f"training must be True or False, got {training!r}")
-    each = thresholds(p) if isinstance(p, np.ndarray) and p.ndim else None
-    t = threshold(p.item() if isinstance(p, np.ndarray) else p) if each is None else None
-    if not training or t == ONE or x.size == 0:
+    t = _lowered(x, p, training)
+    if t is None:
         return x
-    if x.dtype not in FLOATING:
-        raise DropkitTypeError(
-            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
-            "x.astype(np.float32)"
-        )
     key = _needed(key)
-    if _KERNELS is not None and isinstance(x, np.ndarray) and x.flags.aligned and x.dtype.isnative:
+    if _kernel_takes(x):
         place = place_of(x.shape, share, offset, global_shape, rows)
-        return _by_kernel(x, t, p, key, place)
+        assert _KERNELS is not None
+        if isinstance(t, int):
+            return _by_kernel(_KERNELS.SCALE, [x], t, key, place)
+        rates = np.asarray(p)
+        rates = _broadcast(rates if rates.dtype == np.float64 else rates.astype(np.float32), x.shape)
+        return _by_kernel(_KERNELS.RATES, [x, rates], 0, key, place)
     kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
-    wide = np.float64 if x.dtype == np.float64 else np.float32
-    factor = wide(scale(t)) if each is None else np.divide(ONE, each, out=np.zeros(each.shape, wide), where=each > 0)  # type: ignore[arg-type]
+    wide = _wide(x)
+    factor = wide(scale(t)) if isinstance(t, int) else np.divide(ONE, t, out=np.zeros(t.shape, wide), where=t > 0)
     # `where` rather than a product: a dropped NaN is 0.
     if x.dtype == np.float16:
         return np.multiply(x, factor, dtype=wide, out=np.zeros_like(x, wide), where=kept).astype(np.float16)
     return np.multiply(x, factor, out=np.zeros_like(x), where=kept)
 
 
-def _by_kernel(x: NDArray, t: int | None, p: float | NDArray, key: Key, place: Layout) -> NDArray:
+def alpha_dropout(
+    x: NDArray,
+    p: float | NDArray,
+    *,
+    training: bool,
+    key: Key | None = None,
+    share: Sequence[int] = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None,
+) -> NDArray:
+    """Dropout that keeps mean 0 and variance 1, for SELU networks: `y = a x + b` if kept, `a alpha' + b` if dropped.
+
+    Here alpha' = -1.7580993408473766, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and `b = -a p alpha'`, exact for the
+    rounded p; p = 1 gives 0. Arguments, mask and errors are those of `dropout`. Share the spatial axes to drop whole
+    channels (feature alpha dropout).
+
+    Returns:
+        An array like x, computed as `dropout` does; a dropped NaN is a dropped value. x itself if nothing is dropped.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> x = np.ones((1, 8), np.float32)
+    >>> alpha_dropout(x, 0.5, training=True, key=Key(seed=1, site="drop")).round(3)
+    array([[-0.779, -0.779, -0.779, -0.779,  1.666,  1.666,  1.666, -0.779]],
+          dtype=float32)
+    """
+    return _affine(x, p, alpha_factors, training, key, share, offset, global_shape, rows)
+
+
+def alpha_dropout_backward(
+    grad: NDArray,
+    p: float | NDArray,
+    *,
+    training: bool,
+    key: Key | None = None,
+    share: Sequence[int] = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None,
+) -> NDArray:
+    """The gradient through `alpha_dropout` of the same arguments: `dx = a dy` where kept, 0 elsewhere.
+
+    >>> dy = np.ones((1, 8), np.float32)
+    >>> alpha_dropout_backward(dy, 0.5, training=True, key=Key(seed=1, site="drop")).round(3)
+    array([[0.   , 0.   , 0.   , 0.   , 0.886, 0.886, 0.886, 0.   ]],
+          dtype=float32)
+    """
+    return _affine(grad, p, _alpha_gradient, training, key, share, offset, global_shape, rows)
+
+
+def _alpha_gradient(t: int) -> tuple[float, float, float]:
+    return alpha_factors(t)[0], -0.0, 0.0  # adding -0 changes nothing, not even the sign of a zero
+
+
+def _affine(
+    x: NDArray,
+    p: float | NDArray,
+    law: Law,
+    training: bool,
+    key: Key | None,
+    share: Sequence[int],
+    offset: Sequence[int] | None,
+    global_shape: Sequence[int] | None,
+    rows: ArrayLike | None,
+) -> NDArray:
+    """`x * scale + shift` where kept, `dropped` elsewhere, as the law says of t."""
+    t = _lowered(x, p, training)
+    if t is None:
+        return x
+    key = _needed(key)
+    if isinstance(t, int) and _kernel_takes(x):
+        assert _KERNELS is not None
+        place = place_of(x.shape, share, offset, global_shape, rows)
+        return _by_kernel(_KERNELS.AFFINE, [x], t, key, place, law(t))
+    kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
+    values, where = np.unique(t, return_inverse=True)
+    table = np.array([law(int(value)) for value in values], _wide(x))
+    scaled, shift, dropped = table.T[:, where.reshape(np.shape(t))]
+    y = np.full_like(x, dropped, dtype=_wide(x))
+    np.multiply(x, scaled, dtype=y.dtype, out=y, where=kept)
+    np.add(y, shift, out=y, where=kept)
+    return y.astype(x.dtype, copy=False)
+
+
+def _lowered(x: NDArray, p: float | NDArray, training: bool) -> int | NDArray | None:
+    """p as kept of 65536, one number or an array of them; None where nothing is to be dropped."""
+    if not isinstance(training, bool):
+        raise DropkitTypeError(f"training must be True or False, got {training!r}")
+    each = thresholds(p) if isinstance(p, np.ndarray) and p.ndim else None
+    t = threshold(p.item() if isinstance(p, np.ndarray) else p) if each is None else None
+    if not training or t == ONE or x.size == 0:
+        return None
+    if x.dtype not in FLOATING:
+        raise DropkitTypeError(
+            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
+            "x.astype(np.float32)"
+        )
+    return t if each is None else each
+
+
+def _wide(x: NDArray) -> type[np.float32] | type[np.float64]:
+    """The type that x is computed in."""
+    return np.float64 if x.dtype == np.float64 else np.float32
+
+
+def _kernel_takes(x: NDArray) -> bool:
+    return _KERNELS is not None and isinstance(x, np.ndarray) and x.flags.aligned and x.dtype.isnative
+
+
+def _by_kernel(
+    op: int,
+    inputs: list[NDArray],
+    t: int,
+    key: Key,
+    place: Layout,
+    factors: tuple[float, float, float] = (1.0, 0.0, 0.0),
+) -> NDArray:
     """The same in one pass, with nothing allocated but the result."""
     assert _KERNELS is not None
-    y = np.empty_like(x)
-    inputs = [x]
-    if t is None:
-        rates = np.asarray(p)
-        inputs.append(_broadcast(rates if rates.dtype == np.float64 else rates.astype(np.float32), x.shape))
-    op = _KERNELS.SCALE if t is not None else _KERNELS.RATES
+    y = np.empty_like(inputs[0])
     words = _FOLD(key.seed, site_id(key.site), key.step)
     rows = None if place.rows is None else place.rows.astype(np.int64)
-    _KERNELS.walk(op, inputs, y, words, t or 0, place.strides, place.base, rows=rows, threads=_THREADS)
+    _KERNELS.walk(
+        op, inputs, y, words, t, place.strides, place.base, rows=rows, threads=_THREADS, factors=factors
+    )  # fmt: skip
     return y
 
 

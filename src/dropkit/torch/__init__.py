@@ -6,11 +6,38 @@ except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError('dropkit.torch needs PyTorch: pip install "dropkit[torch]"', name="torch") from error
 
 from . import functional as functional
+from .binding import bind as bind
+from .binding import unbind as unbind
+from .contexts import disabled as disabled
+from .contexts import enabled as enabled
 from .coordinates import at as at
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
+from .inventory import Site as Site
+from .inventory import sites as sites
+from .inventory import table as table
+from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
+from .layers import Dropout1d as Dropout1d
+from .layers import Dropout2d as Dropout2d
+from .layers import Dropout3d as Dropout3d
+from .layers import FeatureAlphaDropout as FeatureAlphaDropout
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
-from .sites import bind as bind
-from .sites import unbind as unbind
+from .receipt import Receipt as Receipt
+from .rewind import replay as replay
+from .selftest import Report as Report
+from .selftest import check as check
+from .surgery import insert as insert
+from .surgery import set_rate as set_rate
+from .surgery import strip as strip
+from .surgery import swap as swap
+
+
+def __getattr__(name: str) -> object:
+    # torch.distributed.tensor takes a second to load, and few need it
+    if name == "ShardedDropout":
+        from .sharding import ShardedDropout
+
+        return ShardedDropout
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,26 +10,34 @@ The rules, first match wins, for each coordinate by itself:
 An ambient call has no seed, site or step of its own, so an `at` that sets any of them must set seed and site.
 """
 
+import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from .. import choice
 from ..counter import FOLD_ROUNDS, MASK32, Key, philox4x32, site_id, split_product
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import cuda
-from .replay import Draw, Words
+from . import cuda, ranks, registered
+from .recomputation import Draw, Words
 
 _fold = choice.fold()
 
 
+Split = tuple[tuple[int, int, int], ...]  # (axis, index, count): piece `index` of `count` equal ones along the axis
+
+
 class Site(Protocol):
-    """A dropout of a bound model, as far as drawing needs to know it."""
+    """A dropout that has a name or a place, as far as drawing needs to know it."""
+
+    def split(self, at: "Coordinates") -> Split:
+        """How the tensors of this call are split over processes."""
 
     def words(self, at: "Coordinates") -> Words:
         """The key words of this call."""
@@ -45,6 +53,8 @@ class Coordinates:
     rows: torch.Tensor | None = None
     offset: tuple[int, ...] | None = None
     global_shape: tuple[int, ...] | None = None
+    split: Split | None = None
+    together: frozenset[int] | None = None  # the ranks of a tensor that knows which part it is
 
 
 _NOTHING = Coordinates()
@@ -60,6 +70,7 @@ def at(
     rows: torch.Tensor | Sequence[int] | None = None,
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
+    split: Mapping[int, tuple[int, int]] | None = None,
 ) -> Iterator[None]:
     """Set coordinates by hand for every dropout inside the block; what is left out stays as it is.
 
@@ -67,9 +78,14 @@ def at(
         seed, site, step: coordinates of the key. Under a given step a bound model's clock stands still.
         rows: row number in the data set of each sample of the batch (axis 0), int64 tensor or sequence of ints.
         offset, global_shape: where the tensors in the block lie in the whole.
+        split: axis -> (index, count): the tensors in the block are piece `index` of `count` equal ones along that
+            axis, whatever their other axes are. {0: (rank, ranks)} is a batch split over ranks, {1: (rank, ranks)} a
+            sequence of batch x time x features. It overrules what is known of those axes from elsewhere, as from a
+            data-parallel wrapper; a given global_shape overrules it, and rows do for axis 0.
 
     Raises:
-        DropkitValueError, DropkitTypeError: numbers outside [0, 2**64), rows that are no whole numbers.
+        DropkitValueError, DropkitTypeError: numbers outside [0, 2**64), rows that are no whole numbers, a split whose
+            index does not lie in [0, count).
 
     Nested blocks add up; the inner one wins. Works for bound models, for calls with a key (rows, offset and
     global_shape only) and, with seed and site, for unbound calls.
@@ -89,9 +105,12 @@ def at(
         None if rows is None else row_numbers(rows),
         None if offset is None else tuple(offset),
         None if global_shape is None else tuple(global_shape),
+        None if split is None else pieces(split),
     )
     set_here = {f.name: value for f in fields(given) if (value := getattr(given, f.name)) is not None}
     before = current()
+    if given.split is not None:
+        set_here["split"] = _over(given.split, before.split or ())
     _set_current(replace(before, **set_here))
     try:
         yield
@@ -127,15 +146,75 @@ def draw_for(
 ) -> Draw:
     """The draw of one call, by the rules above."""
     here = current()
-    if here is _NOTHING and offset is None and global_shape is None and rows is None:
+    split = () if site is None else site.split(here)
+    if here is _NOTHING and not split and offset is None and global_shape is None and rows is None:
         return Draw(_key_words(key, site, here), rate)
-    return Draw(
-        _key_words(key, site, here),
-        rate,
-        here.offset if offset is None else tuple(offset),
-        here.global_shape if global_shape is None else tuple(global_shape),
-        here.rows if rows is None else row_numbers(rows),
-    )
+    words = _key_words(key, site, here)
+    offset = here.offset if offset is None else tuple(offset)
+    global_shape = here.global_shape if global_shape is None else tuple(global_shape)
+    rows = here.rows if rows is None else row_numbers(rows)
+    if global_shape is not None:
+        split = ()
+    elif here.split is not None:
+        split = _over(here.split, split)
+    if rows is not None:
+        split = tuple(piece for piece in split if piece[0] != 0)
+    return Draw(words, rate, offset, global_shape, rows, split or None)
+
+
+def _over(upper: Split, lower: Split) -> Split:
+    """Both, where the upper one says all of the axes that it names."""
+    named = {axis for axis, _, _ in upper}
+    return (*upper, *(piece for piece in lower if piece[0] not in named))
+
+
+def draw_together(fresh: Callable[[Any], Draw], rate: Any, ranks_of_parts: frozenset[int]) -> Draw:
+    """`fresh(rate)` for a tensor whose parts lie on these ranks, all of which have to draw alike."""
+    before = current()
+    _set_current(replace(before, together=ranks_of_parts))
+    try:
+        return fresh(rate)
+    finally:
+        _set_current(before)
+
+
+def not_covered(pieces: Iterable[ranks.Piece], at: Coordinates) -> Split:
+    """The split that these pieces make of a tensor, but for what the tensor at hand knows by itself."""
+    known = at.together or ()
+    return tuple(piece[:3] for piece in pieces if piece.parts > 1 and not piece.ranks.issubset(known))
+
+
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """The site of a dropout that is not bound and whose tensors are split over processes."""
+
+    pieces: tuple[ranks.Piece, ...] = ()
+
+    def split(self, at: Coordinates) -> Split:
+        """How the tensors of this call are split over processes."""
+        return not_covered(self.pieces, at)
+
+    def words(self, at: Coordinates) -> Words:
+        """Key words as for any dropout that is not bound; all who hold a piece have to draw alike."""
+        if at.together is None:
+            at = replace(at, together=frozenset().union(*(piece.ranks for piece in self.pieces)))
+        return _key_words(None, None, at)
+
+
+def pieces(split: Mapping[int, tuple[int, int]]) -> Split:
+    """A split as triples, checked."""
+    triples = []
+    for axis, piece in split.items():
+        try:
+            index, count = map(operator.index, piece)
+            triples.append((operator.index(axis), index, count))
+        except (TypeError, ValueError):
+            raise DropkitTypeError(
+                f"split must map an axis to (index, count) such as {{0: (rank, ranks)}}, got {split!r}"
+            ) from None
+        if not 0 <= index < count:
+            raise DropkitValueError(f"split[{axis}] = {piece}: the index must lie in [0, count)")
+    return tuple(triples)
 
 
 def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
@@ -144,7 +223,7 @@ def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
     if site is not None:
         return site.words(here)
     if here.seed is None and here.site is None and here.step is None:
-        return _ambient()
+        return _ambient(here.together)
     if here.seed is None or here.site is None:
         raise DropkitRuntimeError(
             f"at(seed={here.seed!r}, site={here.site!r}, step={here.step!r}) around a dropout that is not bound: "
@@ -165,7 +244,12 @@ def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor
     return torch.stack([k0, k1])
 
 
-_constant_site_id = torch.compiler.assume_constant_result(site_id)  # hashing a name is nothing to trace
+def _constant_site_id(site: int | str) -> int:
+    return site_id(site)
+
+
+# hashing a name is nothing to trace; what torch.compiler.assume_constant_result does, which would load the compiler
+_constant_site_id._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _like(value: int | torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -180,17 +264,26 @@ def _halves(value: int | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 _local = threading.local()
+_watch, _world = ranks.watch, ranks.world
 
 
-def _ambient() -> Words:
+def _ambient(together: frozenset[int] | None) -> Words:
     """A key from torch's default CPU generator, whatever the device: reading it never waits for an accelerator."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return torch.randint(0, 1 << 32, (2,), dtype=torch.int64, device="cpu")  # values are not to be had here
+    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    if traced or torch._C._get_tracing_state() is not None:
+        return registered.ambient_key()  # values are not to be had here
+    if torch._C._are_functorch_transforms_active():
+        with temporarily_clear_interpreter_stack():  # or torch.vmap refuses what it takes for a random mask
+            return _ambient(together)
     if cuda.capturing():
         raise DropkitRuntimeError(
             "an ambient dropout in a CUDA graph would replay one mask for ever: bind the model with "
             "dropkit.torch.bind, whose step lives on the device and advances at each replay"
         )
+    if together is not None:
+        _watch.together(together)
+    elif _watch.waiting and _world._default_pg is not None:
+        _watch.alone()
     try:
         buffer = _local.buffer
     except AttributeError:

@@ -7,7 +7,7 @@ import torch
 from .. import choice
 from ..errors import DropkitRuntimeError
 from ..layout import Layout
-from .formula import Rate, plain
+from .formula import BERNOULLI, Rate, factors, plain
 
 kernels = choice.cpu()
 _raw: Any = None
@@ -18,30 +18,36 @@ if kernels is not None:
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # the kernels' numbers of their operations
-_SCALE, _RESIDUAL, _RATES = 0, 1, 8
+_SCALE, _RESIDUAL, _RATES, _AFFINE = 0, 1, 8, 11
 _ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
 
 
-def usable(x: torch.Tensor) -> bool:
-    """Whether a kernel may take this tensor by its pointer."""
-    return _raw is not None and x.is_cpu and x.layout is torch.strided and plain(x)
+def usable(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> bool:
+    """Whether a kernel may take this tensor by its pointer, and knows the law."""
+    known = law == BERNOULLI or isinstance(rate, int)
+    return known and _raw is not None and x.is_cpu and x.layout is torch.strided and plain(x)
 
 
-def scale_kept(x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout, inplace: bool = False) -> torch.Tensor:
-    """`x * scale` where kept, 0 elsewhere; the memory format of x is kept."""
+def scale_kept(
+    x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout, inplace: bool = False, law: str = BERNOULLI
+) -> torch.Tensor:
+    """What the law makes of x; its memory format is kept."""
     if inplace and torch._debug_has_internal_overlap(x) == 1:
         raise DropkitRuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
         )
     y = x if inplace else torch.empty_like(x)
+    if law != BERNOULLI:
+        return run(_AFFINE, x, [], key, rate, place, y, factors(rate, law))  # type: ignore[arg-type]
     if isinstance(rate, torch.Tensor):
         p = rate.detach().to("cpu", torch.float64 if rate.dtype == torch.float64 else torch.float32)
         return run(_RATES, x, [p], key, 0, place, y)
     if place.shape == x.shape and place.flat and x.is_contiguous():
         k0, k1 = key
         threads = torch.get_num_threads()
-        _raw.dropout(x.data_ptr(), y.data_ptr(), x.numel(), DTYPES[x.dtype], k0, k1, rate, place.base, threads)
+        to = y.data_ptr()  # first: it gives y, which may be x, memory of its own where that is still to be copied
+        _raw.dropout(x.const_data_ptr(), to, x.numel(), DTYPES[x.dtype], k0, k1, rate, place.base, threads)  # type: ignore[attr-defined]
         return y
     return run(_SCALE, x, [], key, rate, place, y)
 
@@ -71,14 +77,15 @@ def run(
     t: int,
     place: Layout,
     y: torch.Tensor | None = None,
+    constants: tuple[float, float, float] = (1.0, 0.0, 0.0),
 ) -> torch.Tensor:
     """One of the kernels' operations over x and tensors that broadcast to it; y is like x, or given."""
     y = torch.empty_like(x) if y is None else y
     inputs = [x, *(other.expand(x.shape) for other in others)]
     rows = None if place.rows is None else place.rows.contiguous()  # alive as long as its pointer is in use
     _raw.walk(
-        op, DTYPES[x.dtype], x.shape, place.strides, y.data_ptr(), y.stride(), [i.data_ptr() for i in inputs],
-        [i.stride() for i in inputs], *key, t, place.base, 0 if rows is None else rows.data_ptr(), 0,
-        DTYPES[others[0].dtype] if op == _RATES else 0, torch.get_num_threads(),
+        op, DTYPES[x.dtype], x.shape, place.strides, y.data_ptr(), y.stride(), [i.const_data_ptr() for i in inputs],  # type: ignore[attr-defined]
+        [i.stride() for i in inputs], *key, t, place.base, 0 if rows is None else rows.const_data_ptr(), 0,
+        DTYPES[others[0].dtype] if op == _RATES else 0, torch.get_num_threads(), -1, *constants,
     )  # fmt: skip
     return y

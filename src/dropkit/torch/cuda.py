@@ -6,12 +6,13 @@ import torch
 
 from .. import choice
 from ..layout import Layout
-from .formula import Rate, plain
+from .formula import BERNOULLI, Rate, device_factors, factors, plain
 
 
-def usable(x: torch.Tensor) -> bool:
-    """Whether a Triton kernel may take this tensor by its pointer."""
-    return (x.is_cuda or (choice.OFF and choice.INTERPRET)) and plain(x) and choice.triton() is not None
+def usable(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> bool:
+    """Whether a Triton kernel may take this tensor by its pointer, and knows the law."""
+    known = law == BERNOULLI or isinstance(rate, int) or rate.numel() == 1
+    return known and (x.is_cuda or (choice.OFF and choice.INTERPRET)) and plain(x) and choice.triton() is not None
 
 
 def capturing() -> bool:
@@ -29,8 +30,15 @@ def stored_key(seed: torch.Tensor, site: int, step: torch.Tensor) -> Any:
     return StoredKey(seed, site, step)
 
 
-def scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool = False) -> torch.Tensor:
-    """`x * scale` where kept, 0 elsewhere; the memory format of x is kept."""
+def scale_kept(
+    x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool = False, law: str = BERNOULLI
+) -> torch.Tensor:
+    """What the law makes of x; its memory format is kept."""
+    if law != BERNOULLI:
+        from ..kernels.triton.affine import affine
+
+        constants = factors(rate, law) if isinstance(rate, int) else device_factors(rate, x.device, law)
+        return affine(x, key, rate, constants, *_where(x, place), inplace=inplace)
     from ..kernels.triton.dropout import dropout
 
     return dropout(x, key, rate, *_where(x, place), inplace=inplace)

@@ -1,21 +1,132 @@
-"""Modules: torch's own classes, drawn by dropkit."""
+"""Modules: torch's own dropout classes, drawn by dropkit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
+from ..axes.noise import Alpha
 from ..drop import Drop
-from . import ops
+from ..errors import DropkitTypeError, DropkitValueError
+from ..mask import ONE, threshold
+from . import channels, ops, scripted
 from .coordinates import Site, draw_for
-from .formula import Rate
-from .replay import Draw
+from .formula import ALPHA, BERNOULLI, Rate
+from .recomputation import Draw
 
 
-class Dropout(torch.nn.Dropout):
+class Drawn(nn.Module):
+    """What every dropout module of dropkit shares: a rate that may move, when it is on, and where its draws come from.
+
+    `p` is data: it is kept as a number for eager calls and as a 0-dim tensor for compiled ones, so that assigning
+    another compiles nothing again.
+    """
+
+    __jit_unused_properties__: ClassVar = ["p", "active", "drop"]
+
+    site: Site | None = None  # set by bind
+    when: str
+    inplace: bool
+    _p: float
+    _t: int
+    _rate: torch.Tensor
+
+    @property
+    def p(self) -> float:
+        """The drop probability; may be assigned at any time, a number or 0-dim tensor in [0, 1]."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        t = checked_rate(value)
+        number = float(value) if isinstance(value, torch.Tensor) else value
+        rate = torch.tensor(1 - t / ONE, dtype=torch.float32, device="cpu")  # exact: t has 17 bits
+        # past Module.__setattr__, which looks for parameters: schedules assign at every step
+        self.__dict__.update(_p=number, _t=t, _rate=rate)
+
+    @property
+    def active(self) -> bool:
+        """Whether a forward now would drop.
+
+        >>> Dropout(0.3).eval().active, Dropout(0.3, when="always").eval().active
+        (False, True)
+        """
+        return self.when == "always" or (self.training and self.when == "train")
+
+    def _dropped(self, input: torch.Tensor, share: Sequence[int], law: str = BERNOULLI) -> torch.Tensor:
+        if not self.active:
+            return input
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            rate: Rate = self._rate.clone()  # what is saved for backward must not be what the next schedule step writes
+        elif self._p == 0:
+            return input
+        else:
+            rate = self._t
+        if not ops.droppable(input, rate):
+            return input
+        return ops.apply(input, rate, self._draw, share, self.inplace, law)
+
+    def _channels_dropped(
+        self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]], law: str = BERNOULLI
+    ) -> torch.Tensor:
+        if isinstance(input, torch.fx.Proxy):
+            return as_leaf(self, input)
+        share = axes(input)
+        if self.active and (torch.compiler.is_compiling() or 0 < self._p < 1):  # p's value is no code
+            channels.check(input, axes)
+        return self._dropped(input, share, law)
+
+    def _draw(self, rate: Rate) -> Draw:
+        return draw_for(rate, site=self.site)
+
+    def extra_repr(self) -> str:
+        """torch's own, and the axes that torch does not have where they are set."""
+        return f"p={self.p}, inplace={self.inplace}{self._more_repr()}"
+
+    def _more_repr(self) -> str:
+        return "" if self.when == "train" else f", when={self.when!r}"
+
+
+def checked_rate(p: float) -> int:
+    """The threshold of a module's p.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: not one number in [0, 1]; a tensor that requires grad.
+    """
+    if isinstance(p, torch.Tensor):
+        if p.requires_grad:
+            raise DropkitTypeError(
+                "p requires grad, but a hard mask has no gradient in p: pass p.detach(), or learn it by a relaxed noise"
+            )
+        if p.numel() != 1:
+            raise DropkitValueError(
+                f"a dropout module has one p, but got a tensor of shape {tuple(p.shape)}; "
+                "dropkit.torch.dropout takes a p that broadcasts to x"
+            )
+    return threshold(p)
+
+
+def checked_when(when: str) -> str:
+    """The name, if it is one of the three.
+
+    Raises:
+        DropkitValueError: another name.
+    """
+    return Drop(0.0, when=when).when.value  # type: ignore[union-attr]
+
+
+def as_leaf(module: nn.Module, proxy: Any) -> Any:
+    """One call_module node: torch.fx looks into every class from outside torch.nn, and here is nothing to see."""
+    tracer = proxy.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (proxy,), {})
+
+
+class Dropout(Drawn, nn.Dropout):
     """`torch.nn.Dropout` whose mask is a function of coordinates: `y = x * keep / (1 - p)` in training, x in eval.
 
     Args:
-        p: drop probability in [0, 1]; may be assigned at any time.
+        p: drop probability in [0, 1]; may be assigned at any time, which recompiles nothing.
         inplace: write into the input.
         share: axes along which one draw is shared; (2, 3) drops whole channels of N x C x H x W.
         when: "train" (only in training mode), "always" (Monte Carlo dropout) or "never".
@@ -36,15 +147,16 @@ class Dropout(torch.nn.Dropout):
     Dropout(p=0.3, inplace=False, share=(2, 3))
     """
 
-    site: Site | None = None  # set by bind
+    _axes: list[int]
 
     def __init__(
         self, p: float = 0.5, inplace: bool = False, *, share: Sequence[int] = (), when: str = "train"
     ) -> None:
-        spec = Drop(p, share=share, when=when)
+        checked_rate(p)  # refuses what torch's own check lets pass, such as NaN
         super().__init__(p, inplace)
-        self.share = spec.axes
-        self.when = when
+        self.share = Drop(0.0, share=share).axes
+        self._axes = list(self.share)  # for TorchScript, which knows no tuple of any length
+        self.when = checked_when(when)
 
     @property
     def drop(self) -> Drop:
@@ -57,26 +169,181 @@ class Dropout(torch.nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with elements dropped, or the input itself where nothing is dropped."""
-        rate = ops.lower(input, self.p, self.active)
-        return input if rate is None else ops.apply(input, rate, self._draw, self.share, self.inplace)
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.dropout(input, self.p, active, self.inplace, self._axes, "bernoulli")
+        else:  # noqa: RET505  # TorchScript compiles one branch only where there are two
+            if isinstance(input, torch.fx.Proxy):
+                return as_leaf(self, input)
+            return self._dropped(input, self.share)
+
+    def _more_repr(self) -> str:
+        return (f", share={self.share}" if self.share else "") + super()._more_repr()
+
+
+class Dropout1d(Drawn, nn.Dropout1d):
+    """`torch.nn.Dropout1d`: whole channels of N x C x L, or of C x L, are dropped.
+
+    Args:
+        p: drop probability of a channel in [0, 1].
+        inplace: write into the input.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+        DropkitRuntimeError: an input of other than two or three axes, in evaluation too.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> torch.unique(Dropout1d(0.5)(torch.ones(4, 8, 16)), dim=2).shape
+    torch.Size([4, 8, 1])
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input with channels dropped, or the input itself where nothing is dropped."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.channels(input, self.p, active, self.inplace, input.dim() - 1, "bernoulli")
+        else:  # noqa: RET505
+            return self._channels_dropped(input, channels.of_1d)
+
+
+class Dropout2d(Drawn, nn.Dropout2d):
+    """`torch.nn.Dropout2d`: whole channels of N x C x H x W are dropped; three axes are N x C x L and warn.
+
+    Args:
+        p: drop probability of a channel in [0, 1].
+        inplace: write into the input.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+        DropkitRuntimeError: an input of fewer than two axes, in training.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> Dropout2d(0.2)
+    Dropout2d(p=0.2, inplace=False)
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input with channels dropped, or the input itself where nothing is dropped."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.channels(input, self.p, active, self.inplace, 2, "bernoulli")
+        else:  # noqa: RET505
+            return self._channels_dropped(input, channels.of_2d)
+
+
+class Dropout3d(Drawn, nn.Dropout3d):
+    """`torch.nn.Dropout3d`: whole channels of N x C x D x H x W, or of C x D x H x W, are dropped.
+
+    Args:
+        p: drop probability of a channel in [0, 1].
+        inplace: write into the input.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> Dropout3d(0.2, True)
+    Dropout3d(p=0.2, inplace=True)
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input with channels dropped, or the input itself where nothing is dropped."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.channels(input, self.p, active, self.inplace, 2 if input.dim() == 5 else 1, "bernoulli")
+        else:  # noqa: RET505
+            return self._channels_dropped(input, channels.of_3d)
+
+
+class AlphaDropout(Drawn, nn.AlphaDropout):
+    """`torch.nn.AlphaDropout`, for SELU: a dropped element takes SELU's lower limit, mean 0 and variance 1 are kept.
+
+    With alpha' = -1.7581, `y = a * (x * keep + alpha' * (1 - keep)) + b`, `a = 1 / sqrt((1 - p)(1 + p alpha'^2))`,
+    `b = -a p alpha'`; zeros for p = 1.
+
+    Args:
+        p: drop probability in [0, 1].
+        inplace: write into the input; torch's class takes this and does not do it.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> AlphaDropout(0.1)
+    AlphaDropout(p=0.1, inplace=False)
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
 
     @property
-    def active(self) -> bool:
-        """Whether a forward now would drop.
+    def drop(self) -> Drop:
+        """This dropout as a point on the four axes."""
+        return Drop(self.p, when=self.when, noise=Alpha())
 
-        >>> Dropout(0.3).eval().active, Dropout(0.3, when="always").eval().active
-        (False, True)
-        """
-        return self.when == "always" or (self.training and self.when == "train")
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input with elements dropped to SELU's limit, or the input itself where nothing is dropped."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.dropout(input, self.p, active, self.inplace, [], "alpha")
+        else:  # noqa: RET505
+            if isinstance(input, torch.fx.Proxy):
+                return as_leaf(self, input)
+            return self._dropped(input, (), ALPHA)
 
-    def _draw(self, rate: Rate) -> Draw:
-        return draw_for(rate, site=self.site)
 
-    def extra_repr(self) -> str:
-        """torch's own, and the axes that torch does not have where they are set."""
-        extra = super().extra_repr()
-        if self.share:
-            extra += f", share={self.share}"
-        if self.when != "train":
-            extra += f", when={self.when!r}"
-        return extra
+class FeatureAlphaDropout(Drawn, nn.FeatureAlphaDropout):
+    """`torch.nn.FeatureAlphaDropout`: alpha dropout of whole channels of N x C x anything.
+
+    Args:
+        p: drop probability of a channel in [0, 1].
+        inplace: write into the input; torch's class takes this and does not do it.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+        DropkitRuntimeError: an input of fewer than two axes, in training.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515); Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> FeatureAlphaDropout(0.1)
+    FeatureAlphaDropout(p=0.1, inplace=False)
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input with channels dropped to SELU's limit, or the input itself where nothing is dropped."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            active = self.when == "always" or (self.training and self.when == "train")
+            return scripted.channels(input, self.p, active, self.inplace, 2, "alpha")
+        else:  # noqa: RET505
+            return self._channels_dropped(input, channels.of_features, ALPHA)

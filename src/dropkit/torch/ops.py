@@ -5,22 +5,27 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from ..axes.noise import Alpha, Bernoulli, Noise
 from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout, whole_layout
 from ..mask import ONE, threshold
-from . import cpu, cuda, formula, registered, replay
+from . import cpu, cuda, elsewhere, formula, recomputation, registered
 from .coordinates import draw_for
-from .formula import Rate
-from .replay import Draw
+from .formula import ALPHA, BERNOULLI, GRADIENT, Rate
+from .recomputation import Draw
 
 Fresh = Callable[[Rate], Draw]
-_WHOLE = (None, None, None)  # no offset, no global shape, no rows
+_WHOLE = (None, None, None, None)  # no offset, no global shape, no rows, no split
 
 
-class DropkitDtypeError(DropkitTypeError, RuntimeError):
-    """A tensor of a dtype that dropout cannot scale; a RuntimeError too, as torch's own."""
+class DropkitDtypeError(DropkitTypeError, NotImplementedError):
+    """A tensor of a dtype or layout that dropout cannot scale; the RuntimeErrors that torch raises there, too."""
+
+
+_INVERTED = Bernoulli()
 
 
 def dropout(
@@ -34,6 +39,7 @@ def dropout(
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: torch.Tensor | Sequence[int] | None = None,
+    noise: Noise = _INVERTED,
 ) -> torch.Tensor:
     """Zero elements with probability p and scale the rest: `y = x * keep / (1 - p)`, gradient `g * keep / (1 - p)`.
 
@@ -50,11 +56,12 @@ def dropout(
         offset, global_shape: where x starts in a larger tensor, and that tensor's shape: x then gets its slice of
             the larger tensor's mask.
         rows: row number in the whole of each entry of axis 0: a sample's mask then does not depend on its batch.
+        noise: what becomes of kept and dropped elements; `dropkit.axes.noise.Alpha()` is alpha dropout, for SELU.
 
     Returns:
         A tensor like x: kept values are exactly `x * scale` (in float32 arithmetic for half types, rounded once),
-        dropped ones 0 even where x is NaN or infinite. x itself if nothing is dropped: not training, p below 2**-17,
-        or no elements; torch's generator is then not advanced, nor is it for p = 1.
+        dropped ones 0 even where x is NaN or infinite. x itself if nothing can be dropped: not training, p = 0, or no
+        elements; torch's generator is then not advanced, nor is it for p = 1.
 
     Raises:
         DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a dtype other than the four, in
@@ -69,10 +76,16 @@ def dropout(
     >>> dropout(x, 0.5, training=False) is x
     True
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(
+            dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
+            global_shape=global_shape, rows=rows, noise=noise,
+        )  # fmt: skip
     rate = lower(x, p, mode(training))
     if rate is None:
         return x
-    return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace)
+    fresh = fresh_with(key, offset, global_shape, rows)
+    return apply(x, rate, fresh, share, inplace, ALPHA if isinstance(noise, Alpha) else BERNOULLI)
 
 
 def mode(training: bool) -> bool:
@@ -107,125 +120,133 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool) -> Rate | No
         if not 0.0 <= p <= 1.0:
             threshold(p)  # raises
         training = training and p != 0.0
-        rate = torch.full((), p, dtype=torch.float64)
+        rate = torch.zeros((), dtype=torch.float64) + p  # a sum: of torch.full the compiler would make a constant
     else:
         rate = threshold(p)
-        training = training and rate != ONE
-    if not training or x.numel() == 0:
-        return None
-    if x.dtype not in cpu.DTYPES:
+        training = training and p != 0
+    return rate if training and droppable(x, rate) else None
+
+
+def droppable(x: torch.Tensor, rate: Rate) -> bool:
+    """Whether x has elements; refuses sparse ones, and dtypes that cannot be scaled unless everything goes."""
+    if x.dtype not in cpu.DTYPES and not (isinstance(rate, int) and rate == 0):
         raise DropkitDtypeError(
             f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype} (result type Float "
-            "can't be cast to the desired output type); convert with x.float()"
+            f"can't be cast to the desired output type {_TORCHS_NAMES.get(x.dtype, x.dtype)}); convert with x.float()"
         )
-    return rate
+    if x.layout is not torch.strided and not x.is_nested:
+        raise DropkitDtypeError(f"dropout in training needs a dense tensor, but x is {x.layout}: take x.to_dense()")
+    # Under a compiler or in a trace the size is known only when it runs; an empty tensor stays one there by itself.
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or x.numel() != 0
 
 
-def apply(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool) -> torch.Tensor:
+_TORCHS_NAMES = {
+    torch.int64: "Long", torch.int32: "Int", torch.int16: "Short", torch.int8: "Char", torch.uint8: "Byte",
+    torch.bool: "Bool",
+}  # fmt: skip
+
+
+def apply(
+    x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool, law: str = BERNOULLI
+) -> torch.Tensor:
     """Dropout with the draw that `fresh(rate)` gives, or that a recomputed forward gave before."""
     if inplace and x.requires_grad and x.is_leaf and torch.is_grad_enabled():
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
+    if (type(x) not in formula.PLAIN or x.is_nested) and (parts := elsewhere.parts_of(x, law)) is not None:
+        y = parts.rebuilt(apply(parts.local, rate, parts.placed(fresh), parts.share(share), False, law))
+        return x.copy_(y) if inplace else y
+    if x.dtype not in cpu.DTYPES:  # everything goes: no arithmetic, so any dtype
+        return x.zero_() if inplace else torch.zeros_like(x)
+    if elsewhere.exporting_to_onnx():
+        return elsewhere.torchs_own(x, rate, share, law)
     draw, place = prepare(x, rate, fresh, share)
-    if traced():
-        return _traced(x, draw, place, inplace)
-    return scale_kept(x, draw.key, draw.rate, place, inplace)
+    if traced() and (torch.compiler.is_compiling() or place.shift is None):
+        return _traced(x, draw, place, inplace, law)
+    return scale_kept(x, draw.key, draw.rate, place, inplace, law)
 
 
 def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> tuple[Draw, Layout]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else replay.draw(fresh, rate)
-    if draw[2:] == _WHOLE and not traced():
+    draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else recomputation.draw(fresh, rate)
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if draw[2:] == _WHOLE and not transformed and not traced():
         return draw, whole_layout(x.shape, tuple(share))
-    place = layout(x.shape, share, draw.offset, draw.global_shape, draw.rows)
+    place = layout(elsewhere.shape_of(x), share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
     formula.check_rows(place)
-    return draw, place
+    return draw, elsewhere.told_apart(place) if transformed else place
 
 
 def traced() -> bool:
     """Whether something looks on that wants one node rather than a result: a compiler, an exporter, a mode."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
 
 
-def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool) -> torch.Tensor:
+def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool, law: str) -> torch.Tensor:
     """One node for whatever traces: a compiler, an exporter, a mode."""
     rate = draw.rate
-    p = rate if isinstance(rate, torch.Tensor) else torch.tensor(1 - rate / ONE, dtype=torch.float64)
+    p = rate if isinstance(rate, torch.Tensor) else torch.full((), 1 - rate / ONE, dtype=torch.float64, device="cpu")
     key = draw.key if isinstance(draw.key, torch.Tensor) else torch.tensor(draw.key)
-    y = registered.dropout(x, p, key, place)
+    transformed = torch._C._are_functorch_transforms_active()
+    y = (registered.composed if transformed else registered.dropout)(x, p, key, place, law)
     return x.copy_(y) if inplace else y
 
 
-def scale_kept(x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool) -> torch.Tensor:
+def scale_kept(
+    x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool, law: str = BERNOULLI
+) -> torch.Tensor:
     """The eager way: the kernel where it may take the tensor by its pointer, torch operations elsewhere."""
-    kernels = kernels_for(x)
+    kernels = kernels_for(x, rate, law)
     if kernels is None:
-        return _Formula.apply(x, key, rate, place, inplace)
+        if torch._C._are_functorch_transforms_active():
+            return formula.scale_kept(x, key, rate, place, inplace, law)
+        return _Dropped.apply(x, formula, key, rate, place, inplace, law)
     if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _kernel(x, kernels, key, rate, place, inplace)
+        return _dropped(x, kernels, key, rate, place, inplace, law)
     if inplace:
         torch.autograd.graph.increment_version(x)
-    return kernels.scale_kept(x, key, rate, place, inplace)
+    return kernels.scale_kept(x, key, rate, place, inplace, law)
 
 
-def kernels_for(x: torch.Tensor) -> Any:
+def kernels_for(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> Any:
     """The module whose kernels take this tensor, or None."""
-    return cpu if cpu.usable(x) else cuda if cuda.usable(x) else None
+    return cpu if cpu.usable(x, rate, law) else cuda if cuda.usable(x, rate, law) else None
 
 
-# `x * scale where kept, 0 elsewhere` is linear in x: it is its own derivative, both ways. What is kept for backward is
-# the key, as two integers.
+# What becomes of a kept element is linear in it, and a dropped one is gone: the derivative is the same function, both
+# ways, with the law's constants left out. What is kept for backward is the key, as two integers.
 
 
-class _Kernel(torch.autograd.Function):
-    """Dropout of a plain tensor for which there is a kernel."""
+class _Dropped(torch.autograd.Function):
+    """Dropout by kernels, or by `formula` where there is none: another device, a subclass."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, kernels: Any, *rest: Any) -> torch.Tensor:
         ctx.rest = rest
-        if rest[-1]:
+        if rest[-2]:
             ctx.mark_dirty(x)
         return kernels.scale_kept(x, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        key, rate, place, _ = ctx.rest
-        return scale_kept(grads[0], key, rate, place, False), None, None, None, None, None
+        key, rate, place, _, law = ctx.rest
+        return scale_kept(grads[0], key, rate, place, False, GRADIENT[law]), *[None] * 6
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        return scale_kept(tangents[0], *ctx.rest)
+        key, rate, place, inplace, law = ctx.rest
+        return scale_kept(tangents[0], key, rate, place, inplace, GRADIENT[law])
 
 
 # Function.apply is a Python wrapper that looks for function transforms, which `kernels_for` has ruled out; what it
 # wraps takes 3 of its 8 microseconds less.
-_kernel = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Kernel)
-
-
-class _Formula(torch.autograd.Function):
-    """Dropout of any other tensor: another device, a subclass, one under a function transform."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: torch.Tensor, *rest: Any) -> torch.Tensor:
-        return formula.scale_kept(x, *rest)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        x, *ctx.rest = inputs
-        if ctx.rest[-1]:
-            ctx.mark_dirty(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        return _Formula.apply(grads[0], *ctx.rest[:-1], False), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        return _Formula.apply(tangents[0], *ctx.rest)
+_dropped = torch._C._FunctionBase.__dict__["apply"].__get__(None, _Dropped)
 
 
 def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -236,7 +257,9 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if p.dtype.is_complex:
         raise DropkitTypeError(f"dropout probability must be a real number, but got a tensor of {p.dtype}")
     inside = (p >= 0) & (p <= 1)  # False for NaN
-    if p.device.type != "cpu" or torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(p):
+        pass  # its values are not to be had inside a function transform
+    elif p.device.type != "cpu" or torch.compiler.is_compiling():
         torch._assert_async(inside.all(), "dropout probability has to be between 0 and 1")
     elif not inside.all():
         wrong = p[~inside].flatten()[0].item()

@@ -4,23 +4,28 @@ Eager tensors take a shorter way (`ops.py`). This one costs a trip through torch
 sees one node with a shape function and a derivative, whose only saved tensors are the key and p.
 """
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ..errors import DropkitRuntimeError
 from ..layout import Layout
 from ..mask import threshold
 from . import cpu, cuda, formula
 
 LIBRARY = torch.library.Library("dropkit", "DEF")
 LIBRARY.define(
-    "dropout(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows) -> Tensor",
+    'dropout(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows, str law="bernoulli") -> Tensor',
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 
-def dropout(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout) -> torch.Tensor:
+def dropout(
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout, law: str = formula.BERNOULLI
+) -> torch.Tensor:
     """Dropout as one node.
 
     Args:
@@ -28,8 +33,9 @@ def dropout(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout) 
         p: drop probability, floating tensor, 0-dim or one that broadcasts to x.
         key: two words, int64.
         place: where x lies in the whole.
+        law: what becomes of kept and dropped elements, a name of `formula`.
     """
-    return torch.ops.dropkit.dropout(x, p, key, place.strides, place.base, place.rows)
+    return torch.ops.dropkit.dropout(x, p, key, place.strides, place.base, place.rows, law)
 
 
 def _place(x: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None) -> Layout:
@@ -38,30 +44,48 @@ def _place(x: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor 
 
 
 def _on_cpu(
-    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
+    x: torch.Tensor,
+    p: torch.Tensor,
+    key: torch.Tensor,
+    noise: Sequence[int],
+    base: int,
+    rows: torch.Tensor | None,
+    law: str = formula.BERNOULLI,
 ) -> torch.Tensor:
     rate = threshold(p.item()) if p.dim() == 0 else p
     words: Any = tuple(key.tolist())
     place = _place(x, noise, base, rows)
-    if cpu.usable(x):
-        return cpu.scale_kept(x, words, rate, place)
-    return _dense(x, formula.scale_kept(x, words, rate, place))
+    if cpu.usable(x, rate, law):
+        return cpu.scale_kept(x, words, rate, place, law=law)
+    return _dense(x, formula.scale_kept(x, words, rate, place, law=law))
 
 
 def _on_cuda(
-    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
+    x: torch.Tensor,
+    p: torch.Tensor,
+    key: torch.Tensor,
+    noise: Sequence[int],
+    base: int,
+    rows: torch.Tensor | None,
+    law: str = formula.BERNOULLI,
 ) -> torch.Tensor:
-    if not cuda.usable(x):
-        return _anywhere(x, p, key, noise, base, rows)
-    return cuda.scale_kept(x, key.to(x.device), p, _place(x, noise, base, rows))
+    if not cuda.usable(x, p, law):
+        return _anywhere(x, p, key, noise, base, rows, law)
+    return cuda.scale_kept(x, key.to(x.device), p, _place(x, noise, base, rows), law=law)
 
 
 def _anywhere(
-    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
+    x: torch.Tensor,
+    p: torch.Tensor,
+    key: torch.Tensor,
+    noise: Sequence[int],
+    base: int,
+    rows: torch.Tensor | None,
+    law: str = formula.BERNOULLI,
 ) -> torch.Tensor:
     # key and p stay on their device: asking for their values would wait for it
     words: Any = key.to(x.device).unbind()
-    return _dense(x, formula.scale_kept(x, words, p, _place(x, noise, base, rows)))
+    return _dense(x, formula.scale_kept(x, words, p, _place(x, noise, base, rows), law=law))
 
 
 def _dense(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -71,13 +95,14 @@ def _dense(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, p, key, ctx.noise, ctx.base, rows = inputs
+    _, p, key, ctx.noise, ctx.base, rows, *law = inputs
+    ctx.law = formula.GRADIENT[law[0] if law else formula.BERNOULLI]
     ctx.save_for_backward(p, key, rows)
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     p, key, rows = ctx.saved_tensors
-    return torch.ops.dropkit.dropout(grad, p, key, ctx.noise, ctx.base, rows), None, None, None, None, None
+    return torch.ops.dropkit.dropout(grad, p, key, ctx.noise, ctx.base, rows, ctx.law), *[None] * 6
 
 
 LIBRARY.impl("dropout", _on_cpu, "CPU")
@@ -85,3 +110,92 @@ LIBRARY.impl("dropout", _on_cuda, "CUDA")
 LIBRARY.impl("dropout", _anywhere, "CompositeExplicitAutograd")
 torch.library.register_fake("dropkit::dropout", lambda x, *rest: torch.empty_like(x), lib=LIBRARY)
 torch.library.register_autograd("dropkit::dropout", _backward, setup_context=_setup, lib=LIBRARY)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# keep: the mask alone, for compiled function transforms, which an operator with a derivative of its own cannot take
+
+LIBRARY.define(
+    "keep(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def composed(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout, law: str) -> torch.Tensor:
+    """`dropout` as the mask in one node and the arithmetic in torch's operations."""
+    kept = torch.ops.dropkit.keep(x.detach(), p, key, place.strides, place.base, place.rows)
+    return formula.apply_mask(x, kept, formula.thresholds(p, x.device), law)
+
+
+def _keep(
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None
+) -> torch.Tensor:
+    words: Any = key.to(x.device).unbind()
+    kept = formula.keep_mask(_place(x, noise, base, rows), formula.thresholds(p, x.device), words, x.device)
+    return kept.expand(x.shape).contiguous()
+
+
+def _keep_vectorised(
+    info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, p: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, int]:
+    """One call for all slices: the same mask for each, or the next stretch of indices where they must differ."""
+    key, noise, base, rows = rest
+    if in_dims[2] is not None or rows is not None:
+        raise DropkitRuntimeError("a compiled vmap cannot map over keys or rows of a dropout; call it with all at once")
+    x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+    if in_dims[1] is not None:
+        p = p.movedim(in_dims[1], 0)
+        p = p.reshape(info.batch_size, *[1] * (x.dim() - p.dim()), *p.shape[1:])
+    shape = [size if step else 1 for size, step in zip(x.shape[1:], noise, strict=True)]
+    stride = math.prod(shape) if info.randomness == "different" else 0
+    return torch.ops.dropkit.keep(x, p, key, [stride, *noise], base, None), 0
+
+
+LIBRARY.impl("keep", _keep, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "dropkit::keep", lambda x, *rest: torch.empty(x.shape, dtype=torch.bool, device=x.device), lib=LIBRARY
+)
+torch.library.register_vmap("dropkit::keep", _keep_vectorised, lib=LIBRARY)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# fresh_key: an ambient key, a random number that no compiler may draw a second time
+
+LIBRARY.define("fresh_key() -> Tensor", tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded))
+
+
+def _fresh_key() -> torch.Tensor:
+    return torch.randint(0, 1 << 32, (2,), dtype=torch.int64, device="cpu")
+
+
+LIBRARY.impl("fresh_key", _fresh_key, "CompositeExplicitAutograd")
+
+
+def _fake_key() -> torch.Tensor:
+    # AOTAutograd makes one call of two that look the same, whatever their tags say, unless they are in its own list.
+    compiler = sys.modules.get("torch._functorch.compile_utils")
+    if compiler is not None and torch.ops.dropkit.fresh_key not in compiler.rand_ops:
+        compiler.rand_ops.append(torch.ops.dropkit.fresh_key)
+    return torch.empty(2, dtype=torch.int64, device="cpu")
+
+
+torch.library.register_fake("dropkit::fresh_key", _fake_key, lib=LIBRARY)
+torch.library.register_vmap("dropkit::fresh_key", lambda info, in_dims: (_fresh_key(), None), lib=LIBRARY)
+
+
+def ambient_key() -> torch.Tensor:
+    """A fresh key for a graph that is being traced.
+
+    Raises:
+        DropkitRuntimeError: the compiler is told to save less than it would
+            (`torch._functorch.config.activation_memory_budget` below 1). It then runs any operator again in backward,
+            random ones among them, and gradients are silently wrong: torch's own dropout has that fault.
+    """
+    if torch.compiler.is_compiling() and torch._functorch.config.activation_memory_budget < 1:
+        raise DropkitRuntimeError(
+            "an ambient dropout cannot be compiled with activation_memory_budget below 1: the compiler would draw "
+            "another mask in backward. Bind the model with dropkit.torch.bind: keyed masks are recomputed exactly"
+        )
+    if torch._C._get_tracing_state() is not None:
+        return _fresh_key()  # TorchScript takes every operator but torch's own for a constant, and would fold it
+    return torch.ops.dropkit.fresh_key()

@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from dropkit.kernels.triton import bias_activation, dropout, norm, residual, walk
+from dropkit.kernels.triton import affine, bias_activation, dropout, norm, residual, walk
 from dropkit.kernels.triton.bits import RUN, SCATTERED, SHARED
 
 FLAT = {"extents": (), "strides": ()}
@@ -84,6 +84,8 @@ def main() -> None:
     biased = OUTER | {"others": ("i32", "i32")}
     constants = {**ROWS, "CELLS": 8, "OTHER": 1}
     report["by rate"] = compiled(dropout.dropout_by_rate_kernel, pointers("x y p", "fp32") | biased, constants)
+    for name, given in (("affine", {}), ("affine, stored", {"factors": "*fp64"})):
+        report[name] = compiled(affine.affine_kernel, pointers("x y") | FLAT | given, ONE_ROW)
     report["residual"] = compiled(residual.residual_kernel, pointers("x r y") | FLAT, ONE_ROW)
     for name, act in (("relu", 0), ("gelu", 1), ("gelu_tanh", 2)):
         constants = {**ONE_ROW, "OTHER": 1, "ACT": act}

@@ -17,15 +17,16 @@ from dropkit import Key, keep
 from dropkit.errors import DropkitValueError, UnknownNameError
 from dropkit.kernels import cpu
 from dropkit.kernels import triton as package
+from dropkit.kernels.triton import affine as affine_file
 from dropkit.kernels.triton import bias_activation as bias_activation_file
 from dropkit.kernels.triton import dropout as dropout_file
 from dropkit.kernels.triton import norm as norm_file
 from dropkit.kernels.triton import residual as residual_file
 from dropkit.kernels.triton import walk as walk_file
 from dropkit.layout import layout
-from dropkit.mask import scale, threshold
+from dropkit.mask import alpha_factors, scale, threshold
 
-dropout, residual = dropout_file.dropout, residual_file.residual
+dropout, residual, affine = dropout_file.dropout, residual_file.residual, affine_file.affine
 bias_activation = bias_activation_file.bias_activation
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "mask_vectors.json").read_text())
 KEY = Key(seed=1, site="triton", step=2)
@@ -219,6 +220,48 @@ def test_rate_from_memory(p: float) -> None:
 def test_a_rate_that_is_no_probability_drops() -> None:
     for p in (float("nan"), -0.1, 1.5):
         assert (dropout(torch.ones(50), KEY.words, torch.tensor(p)) == 0).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# affine
+
+
+def alpha_dropped(x: torch.Tensor, p: float, kept: np.ndarray) -> torch.Tensor:
+    wide = (x if x.dtype == torch.float64 else x.float()).numpy()
+    factor, shift, gone = (wide.dtype.type(value) for value in alpha_factors(threshold(p)))
+    return torch.from_numpy(np.where(kept, wide * factor + shift, gone)).to(x.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "p"), list(itertools.product(DTYPES, RATES)))
+def test_affine_is_bit_equal(dtype: torch.dtype, p: float) -> None:
+    x, t = data(3, 1361, dtype=dtype), threshold(p)
+    want = alpha_dropped(x, p, keep(x.shape, p, KEY))
+    assert_bits(affine(x, KEY.words, t, alpha_factors(t)), want)
+    stored = torch.tensor(alpha_factors(t), dtype=torch.float64)
+    assert_bits(affine(x, KEY.words, torch.tensor(t), stored), want)
+    assert affine(x, KEY.words, t, alpha_factors(t), inplace=True) is x
+    assert_bits(x, want)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_affine_layouts(name: str) -> None:
+    shape, where = PLACES[name]
+    x, t = data(*shape), threshold(0.3)
+    y = affine(x, KEY.words, t, alpha_factors(t), **placed(shape, where))
+    assert_bits(y, alpha_dropped(x, 0.3, keep(shape, 0.3, KEY, **where)))
+
+
+def test_affine_strides_nan_and_nothing() -> None:
+    t = threshold(0.5)
+    x = data(4, 6, 40).transpose(0, 2)
+    x[0] = float("nan")
+    kept = torch.from_numpy(keep(x.shape, 0.5, KEY).copy())
+    for inplace in (False, True):
+        y = affine(x, KEY.words, t, (2.0, 1.0, -3.0), inplace=inplace)
+        assert y.stride() == torch.empty_like(x).stride()
+        assert (y[~kept] == -3).all()
+        assert torch.equal(y.isnan().any(), torch.tensor(True))
+    assert affine(torch.empty(0, 3), KEY.words, t, (2.0, 1.0, -3.0)).shape == (0, 3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ except ImportError as error:
 
 # Codes of problem.h.
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
-SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, RATES, KEEP, WORDS = range(11)
+SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, RATES, KEEP, WORDS, AFFINE = range(12)
 PATHS = ("portable", "neon", "avx2", "avx512")
 
 
@@ -123,11 +123,12 @@ def walk(
     dtype: str | None = None,
     threads: int = 1,
     path: str | None = None,
+    factors: tuple[float, float, float] = (1.0, 0.0, 0.0),
 ) -> None:
     """One operation over NumPy arrays of one shape, written to `out`, which may be an input.
 
     Args:
-        op: `SCALE` .. `WORDS`; what inputs it takes stands in `problem.h`.
+        op: `SCALE` .. `AFFINE`; what inputs it takes stands in `problem.h`.
         inputs: arrays of the shape of the data, broadcast views among them.
         out: the same shape and dtype; uint8 for `KEEP`. `WORDS` has a function of its own, `words`.
         key: two words, as from `dropkit.counter.fold`.
@@ -138,6 +139,7 @@ def walk(
         dtype: a name in `DTYPES`, if it is not the first input's own (bfloat16 travels as uint16).
         threads: at most this many.
         path: a name in `PATHS`, or None for the default.
+        factors: of `AFFINE`: scale, shift and what a dropped element becomes, as from `dropkit.mask.alpha_factors`.
 
     Raises:
         DropkitValueError: an unknown dtype, shapes or dtypes that differ, or a path that does not run here.
@@ -152,7 +154,7 @@ def walk(
     extension().walk(
         op, DTYPES[name], out.shape, noise, out.ctypes.data, _steps(out), [a.ctypes.data for a in inputs],
         [_steps(a) for a in inputs], key[0], key[1], t, base, _rows(rows, out.shape, rows_axis), rows_axis,
-        rates, threads, path_code(path),
+        rates, threads, path_code(path), *factors,
     )  # fmt: skip
 
 

@@ -69,15 +69,16 @@ int64_t output_size(const Problem& p) { return p.op == KEEP ? 1 : p.op == WORDS 
 
 // How many inputs an operation reads: least and most (a bias may be left out).
 void check_inputs(int op, size_t given) {
-    static const size_t least[OPS] = {1, 2, 1, 1, 1, 2, 2, 2, 2, 0, 0};
-    static const size_t most[OPS] = {1, 2, 2, 2, 2, 3, 3, 3, 2, 0, 0};
+    static const size_t least[OPS] = {1, 2, 1, 1, 1, 2, 2, 2, 2, 0, 0, 1};
+    static const size_t most[OPS] = {1, 2, 2, 2, 2, 3, 3, 3, 2, 0, 0, 1};
     if (op < 0 || op >= OPS) throw nb::value_error("unknown operation");
     if (given < least[op] || given > most[op]) throw nb::value_error("wrong number of inputs for this operation");
 }
 
 void walk(int op, int dtype, const Ints& extents, const Ints& noise, uintptr_t out, const Ints& out_strides,
           const std::vector<uintptr_t>& inputs, const std::vector<Ints>& input_strides, uint32_t k0, uint32_t k1,
-          uint32_t t, uint64_t base, uintptr_t rows, int rows_axis, int rate_dtype, int threads, int path) {
+          uint32_t t, uint64_t base, uintptr_t rows, int rows_axis, int rate_dtype, int threads, int path, double scale,
+          double shift, double dropped) {
     check_inputs(op, inputs.size());
     const size_t n = extents.size();
     bool same = noise.size() == n && out_strides.size() == n && input_strides.size() == inputs.size();
@@ -99,6 +100,9 @@ void walk(int op, int dtype, const Ints& extents, const Ints& noise, uintptr_t o
     p.key[0] = k0;
     p.key[1] = k1;
     p.t = checked_t(t);
+    p.scale = scale;
+    p.shift = shift;
+    p.dropped = dropped;
     int64_t total = 1;
     p.axes[0] = {1, 0, output_size(p), {0, 0, 0}};
     for (size_t a = 0; a < n; ++a) {
@@ -133,7 +137,8 @@ NB_MODULE(_cpu, m) {
     m.def("walk", &walk, nb::arg("op"), nb::arg("dtype"), nb::arg("extents"), nb::arg("noise"), nb::arg("out"),
           nb::arg("out_strides"), nb::arg("inputs"), nb::arg("input_strides"), nb::arg("k0"), nb::arg("k1"),
           nb::arg("t"), nb::arg("base") = 0, nb::arg("rows") = 0, nb::arg("rows_axis") = 0, nb::arg("rate_dtype") = 0,
-          nb::arg("threads") = 1, nb::arg("path") = -1);
+          nb::arg("threads") = 1, nb::arg("path") = -1, nb::arg("scale") = 1.0, nb::arg("shift") = 0.0,
+          nb::arg("dropped") = 0.0);
     m.def("uniform", &uniform, nb::arg("out"), nb::arg("n"), nb::arg("k0"), nb::arg("k1"), nb::arg("domain"),
           nb::arg("base") = 0, nb::arg("threads") = 1, nb::arg("path") = -1);
     m.def("fold", [](uint64_t seed, uint64_t site, uint64_t step) {

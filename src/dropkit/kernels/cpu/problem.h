@@ -19,10 +19,11 @@ enum Op : int {
     RELU_GRAD = 5,  // dx = keep ? dy * scale * relu'(x + b) : 0           inputs dy, x, b
     GELU_GRAD = 6,
     GELU_TANH_GRAD = 7,
-    RATES = 8,   // y = R < T(p) ? x * scale(p) : 0, p by element       inputs x, p
-    KEEP = 9,    // y = keep as one byte, 0 or 1                        no inputs
-    WORDS = 10,  // y = keep bits packed in 32-bit words, walk order    no inputs
-    OPS = 11,
+    RATES = 8,    // y = R < T(p) ? x * scale(p) : 0, p by element       inputs x, p
+    KEEP = 9,     // y = keep as one byte, 0 or 1                        no inputs
+    WORDS = 10,   // y = keep bits packed in 32-bit words, walk order    no inputs
+    AFFINE = 11,  // y = keep ? x * scale + shift : dropped, all given   inputs x
+    OPS = 12,
 };
 
 constexpr int MAX_AXES = 16;
@@ -47,7 +48,8 @@ struct Problem {
     const int64_t* rows;  // replaces the coordinate along `rows_axis`, or null
     int rows_axis;
     uint32_t key[2];
-    uint32_t t;  // kept out of 65536; at 0 and 65536 no random number is computed
+    uint32_t t;                    // kept out of 65536; at 0 and 65536 no random number is computed
+    double scale, shift, dropped;  // of AFFINE; all others take their scale from t
 };
 
 // One instruction set: does the walk's elements first .. last - 1, counted in walk order.

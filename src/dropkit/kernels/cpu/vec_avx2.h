@@ -81,17 +81,21 @@ inline F power_of_two(F n) {
         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
 }
 
-// v where the keep bit of elements i .. is set, else +0. `i` is a multiple of the lanes.
-inline F keep(F a, const uint8_t* bits, int64_t i) {
+// All ones in the lanes whose keep bit is set.
+inline __m256 lanes_of(F, const uint8_t* bits, int64_t i) {
     const __m256i lane = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
-    __m256i mask = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits[i / 8]), lane), lane);
-    return {_mm256_and_ps(a.v, _mm256_castsi256_ps(mask))};
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits[i / 8]), lane), lane));
 }
-inline D keep(D a, const uint8_t* bits, int64_t i) {
+inline __m256d lanes_of(D, const uint8_t* bits, int64_t i) {
     const __m256i lane = _mm256_set_epi64x(8, 4, 2, 1);
-    __m256i mask = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(bits[i / 8] >> (i & 4)), lane), lane);
-    return {_mm256_and_pd(a.v, _mm256_castsi256_pd(mask))};
+    __m256i mask = _mm256_and_si256(_mm256_set1_epi64x(bits[i / 8] >> (i & 4)), lane);
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(mask, lane));
 }
+// a where the keep bit of elements i .. is set, else +0, or b. `i` is a multiple of the lanes.
+inline F keep(F a, const uint8_t* bits, int64_t i) { return {_mm256_and_ps(a.v, lanes_of(a, bits, i))}; }
+inline D keep(D a, const uint8_t* bits, int64_t i) { return {_mm256_and_pd(a.v, lanes_of(a, bits, i))}; }
+inline F keep(F a, F b, const uint8_t* bits, int64_t i) { return {_mm256_blendv_ps(b.v, a.v, lanes_of(a, bits, i))}; }
+inline D keep(D a, D b, const uint8_t* bits, int64_t i) { return {_mm256_blendv_pd(b.v, a.v, lanes_of(a, bits, i))}; }
 
 inline F load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline D load(const double* p) { return {_mm256_loadu_pd(p)}; }

@@ -83,13 +83,16 @@ inline F power_of_two(F n) {
         _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
 }
 
-// v where the keep bit of elements i .. is set, else +0. `i` is a multiple of the lanes.
-inline F keep(F a, const uint8_t* bits, int64_t i) {
+inline __mmask16 lanes_of(const uint8_t* bits, int64_t i) {
     uint16_t mask;
     memcpy(&mask, bits + i / 8, 2);
-    return {_mm512_maskz_mov_ps(mask, a.v)};
+    return mask;
 }
+// a where the keep bit of elements i .. is set, else +0, or b. `i` is a multiple of the lanes.
+inline F keep(F a, const uint8_t* bits, int64_t i) { return {_mm512_maskz_mov_ps(lanes_of(bits, i), a.v)}; }
 inline D keep(D a, const uint8_t* bits, int64_t i) { return {_mm512_maskz_mov_pd(bits[i / 8], a.v)}; }
+inline F keep(F a, F b, const uint8_t* bits, int64_t i) { return {_mm512_mask_mov_ps(b.v, lanes_of(bits, i), a.v)}; }
+inline D keep(D a, D b, const uint8_t* bits, int64_t i) { return {_mm512_mask_mov_pd(b.v, bits[i / 8], a.v)}; }
 
 inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline D load(const double* p) { return {_mm512_loadu_pd(p)}; }

@@ -87,17 +87,24 @@ inline F power_of_two(F n) {
     return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(127)), 23))};
 }
 
-// v where the keep bit of elements i .. is set, else +0. `i` is a multiple of the lanes.
-inline F keep(F a, const uint8_t* bits, int64_t i) {
+// All ones in the lanes whose keep bit is set.
+inline uint32x4_t lanes_of(F, const uint8_t* bits, int64_t i) {
     const uint32_t lane[4] = {1, 2, 4, 8};
-    uint32x4_t mask = vtstq_u32(vdupq_n_u32(static_cast<uint32_t>(bits[i / 8] >> (i & 4))), vld1q_u32(lane));
-    return {vreinterpretq_f32_u32(vandq_u32(mask, vreinterpretq_u32_f32(a.v)))};
+    return vtstq_u32(vdupq_n_u32(static_cast<uint32_t>(bits[i / 8] >> (i & 4))), vld1q_u32(lane));
+}
+inline uint64x2_t lanes_of(D, const uint8_t* bits, int64_t i) {
+    const uint64_t lane[2] = {1, 2};
+    return vtstq_u64(vdupq_n_u64(static_cast<uint64_t>(bits[i / 8] >> (i & 6))), vld1q_u64(lane));
+}
+// a where the keep bit of elements i .. is set, else +0, or b. `i` is a multiple of the lanes.
+inline F keep(F a, const uint8_t* bits, int64_t i) {
+    return {vreinterpretq_f32_u32(vandq_u32(lanes_of(a, bits, i), vreinterpretq_u32_f32(a.v)))};
 }
 inline D keep(D a, const uint8_t* bits, int64_t i) {
-    const uint64_t lane[2] = {1, 2};
-    uint64x2_t mask = vtstq_u64(vdupq_n_u64(static_cast<uint64_t>(bits[i / 8] >> (i & 6))), vld1q_u64(lane));
-    return {vreinterpretq_f64_u64(vandq_u64(mask, vreinterpretq_u64_f64(a.v)))};
+    return {vreinterpretq_f64_u64(vandq_u64(lanes_of(a, bits, i), vreinterpretq_u64_f64(a.v)))};
 }
+inline F keep(F a, F b, const uint8_t* bits, int64_t i) { return {vbslq_f32(lanes_of(a, bits, i), a.v, b.v)}; }
+inline D keep(D a, D b, const uint8_t* bits, int64_t i) { return {vbslq_f64(lanes_of(a, bits, i), a.v, b.v)}; }
 
 inline F load(const float* p) { return {vld1q_f32(p)}; }
 inline D load(const double* p) { return {vld1q_f64(p)}; }

@@ -92,7 +92,7 @@ inline F power_of_two(const F& n) {
     return map<float>([&](int i) { return float_of((bits_of(n.v[i] + 12582912.0f) + 127) << 23); });
 }
 
-// v where the keep bit of elements i .. is set, else +0. `i` is a multiple of the lanes.
+// a where the keep bit of elements i .. is set, else +0, or b. `i` is a multiple of the lanes.
 inline F keep(const F& a, const uint8_t* bits, int64_t i) {
     uint32_t byte = bits[i / 8];
     return map<float>([&](int j) { return float_of(bits_of(a.v[j]) & (0u - (byte >> j & 1))); });
@@ -100,6 +100,17 @@ inline F keep(const F& a, const uint8_t* bits, int64_t i) {
 inline D keep(const D& a, const uint8_t* bits, int64_t i) {
     uint32_t byte = bits[i / 8];
     return map<double>([&](int j) { return byte >> j & 1 ? a.v[j] : 0.0; });
+}
+inline F keep(const F& a, const F& b, const uint8_t* bits, int64_t i) {
+    uint32_t byte = bits[i / 8];
+    return map<float>([&](int j) {
+        uint32_t kept = 0u - (byte >> j & 1);
+        return float_of((bits_of(a.v[j]) & kept) | (bits_of(b.v[j]) & ~kept));
+    });
+}
+inline D keep(const D& a, const D& b, const uint8_t* bits, int64_t i) {
+    uint32_t byte = bits[i / 8];
+    return map<double>([&](int j) { return byte >> j & 1 ? a.v[j] : b.v[j]; });
 }
 
 inline F load(const float* p) {

@@ -1,8 +1,8 @@
 """CUDA kernels in Triton: the mask and what it multiplies in one pass, one file for each operation.
 
-The launchers (`dropout`, `residual`, `bias_activation`, `norm`, each in the module of its name) know tensors and
-scalars, no policy and no autograd: callers lower a dropout to a key, a threshold and noise strides. Triton and torch
-are imported with those modules, not with this one. Under `TRITON_INTERPRET=1` the same kernels run on CPU tensors.
+The launchers (`dropout`, `affine`, `residual`, `bias_activation`, `norm`, each in the module of its name) know tensors
+and scalars, no policy and no autograd: callers lower a dropout to a key, a threshold and noise strides. Triton and
+torch are imported with those modules, not with this one. Under `TRITON_INTERPRET=1` the kernels run on CPU tensors.
 """
 
 import importlib.util

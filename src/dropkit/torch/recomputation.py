@@ -34,6 +34,7 @@ class Draw(NamedTuple):
     offset: tuple[int, ...] | None = None
     global_shape: tuple[int, ...] | None = None
     rows: torch.Tensor | None = None
+    split: tuple[tuple[int, int, int], ...] | None = None
 
 
 _by_frame: WeakKeyDictionary[Any, list[Draw]] = WeakKeyDictionary()

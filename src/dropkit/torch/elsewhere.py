@@ -1,0 +1,127 @@
+"""Tensors that are not what their pointer says: nested ones, sharded ones, slices of a vectorised map, exports."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.nn import functional
+
+from ..errors import DropkitValueError
+from ..layout import Layout
+from ..mask import ONE
+from .formula import ALPHA
+from .recomputation import Draw
+
+Fresh = Callable[[Any], Draw]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A tensor that wraps another: the plain one inside, where that lies, and how to wrap the result again."""
+
+    local: torch.Tensor
+    rebuilt: Callable[[torch.Tensor], torch.Tensor]
+    placed: Callable[[Fresh], Fresh]
+    share: Callable[[Sequence[int]], Sequence[int]]
+
+
+def parts_of(x: torch.Tensor, law: str | None = None) -> Parts | None:
+    """The parts of a wrapper tensor that dropout must look into; None for any other tensor."""
+    if hasattr(x, "device_mesh"):  # a DTensor, and torch's part about it is loaded
+        from . import sharding
+
+        return sharding.parts_of(x, law)  # type: ignore[arg-type]
+    return _nested(x) if x.is_nested else None
+
+
+def _nested(x: Any) -> Parts:
+    """A jagged tensor's coordinates are those of its packed values: batch and ragged axis are one axis there."""
+    if x.layout is not torch.jagged:
+        return _nested_strided(x)
+    ragged = x._ragged_idx
+
+    def share_of_values(share: Sequence[int]) -> list[int]:
+        axes = [axis % x.dim() for axis in share]
+        if set(axes) & {0, ragged}:
+            raise DropkitValueError(
+                f"share {tuple(share)} names the batch or the ragged axis of a nested tensor, whose rows differ"
+            )
+        return [axis - 1 for axis in axes]
+
+    def rebuilt(values: torch.Tensor) -> torch.Tensor:
+        return torch.nested.nested_tensor_from_jagged(
+            values, x.offsets(), getattr(x, "_lengths", None), jagged_dim=ragged
+        )
+
+    return Parts(x.values(), rebuilt, lambda fresh: fresh, share_of_values)
+
+
+def _nested_strided(x: torch.Tensor) -> Parts:
+    """torch's older kind of nested tensor: its pieces, one behind the other."""
+    pieces = x.unbind()
+
+    def rebuilt(flat: torch.Tensor) -> torch.Tensor:
+        parts = flat.split([piece.numel() for piece in pieces])
+        shaped = [part.view(piece.shape) for part, piece in zip(parts, pieces, strict=True)]
+        return torch.nested.as_nested_tensor(shaped)
+
+    def share_of_flat(share: Sequence[int]) -> Sequence[int]:
+        if share:
+            raise DropkitValueError(
+                f"share {tuple(share)} on a nested tensor needs the jagged layout: build it with layout=torch.jagged"
+            )
+        return share
+
+    return Parts(torch.cat([piece.reshape(-1) for piece in pieces]), rebuilt, lambda fresh: fresh, share_of_flat)
+
+
+def told_apart(place: Layout) -> Layout:
+    """The place of a slice of `torch.vmap`: with randomness="different" each slice takes another stretch of indices.
+
+    "same", and the default "error", leave the slices one mask: it is a function of coordinates, so nothing random is
+    called that torch would have to refuse.
+    """
+    shift: Any = None
+    stretch = math.prod(place.shape)
+    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
+        if interpreter.key() != torch._C._functorch.TransformType.Vmap:
+            continue
+        level = torch._C._functorch.CVmapInterpreterPtr(interpreter)
+        if level.randomness() != torch._C._functorch.RandomnessType.Different:
+            continue
+        count = level.batchSize()
+        with temporarily_clear_interpreter_stack():  # or the numbers would belong to the innermost transform
+            numbers = torch.arange(count) * stretch
+            numbers = torch._C._functorch._add_batch_dim(numbers, 0, level.level())
+        shift = numbers if shift is None else shift + numbers
+        stretch *= count
+    return place if shift is None else replace(place, shift=shift)
+
+
+def shape_of(x: torch.Tensor) -> Sequence[int]:
+    """The shape as numbers, which under `torch.jit.trace` are tensors: a trace holds for one shape past the batch."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        return x.shape
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        return tuple(x.shape)
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def exporting_to_onnx() -> bool:
+    """Whether an ONNX file is being written, which knows dropout only by its own operator."""
+    return torch.onnx.is_in_onnx_export()
+
+
+def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str) -> torch.Tensor:
+    """torch's dropout of the same law, for an exporter that has no other name for it."""
+    p = float(rate) if isinstance(rate, torch.Tensor) else 1 - rate / ONE
+    if share:
+        names = {ALPHA: functional.feature_alpha_dropout}
+        return names.get(law, torch.feature_dropout)(x, p, True)
+    return functional.alpha_dropout(x, p, True) if law == ALPHA else functional.dropout(x, p, True)

@@ -1,0 +1,384 @@
+"""Change the dropouts of a model that is there already: swap, insert, set rates, strip; all of it can be taken back.
+
+Each function checks everything first, then edits instances (never classes), and returns a `Receipt`. Keys of the
+`state_dict`, parameters, optimizers and hooks are left as they are.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from ..errors import DropkitTypeError, DropkitValueError
+from ..mask import threshold
+from . import layers
+from .inventory import sites
+from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
+from .structure import holds_survival, layer_p, layer_rate, numbers
+
+SWAPS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(nn, name): getattr(layers, name)
+    for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+}
+_FORWARDS = {kind.forward for pair in SWAPS.items() for kind in pair}
+_INNER = set(layers.Dropout().__dict__) - set(nn.Dropout().__dict__)  # how our classes keep p
+_SHOWN = 20  # places that an error lists
+
+Where = str | type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool]
+
+
+def swap(model: nn.Module) -> Receipt:
+    """Replace torch's dropout modules by dropkit's of the same name: same p, inplace, mode, hooks and extra attributes.
+
+    Only the exact classes `torch.nn.Dropout`, `Dropout1d`, `Dropout2d`, `Dropout3d`, `AlphaDropout` and
+    `FeatureAlphaDropout` are replaced, in containers, inside torch's transformer layers and in parametrizations too.
+    Subclasses are left alone, as are numbers that torch draws by itself (`nn.MultiheadAttention`, `nn.LSTM`): the
+    receipt names both. A module that sits in several places is one new module in all of them.
+
+    Args:
+        model: holds the dropouts; edited in place.
+
+    Returns:
+        A `Receipt`, whose `restore()` gives the original back.
+
+    Raises:
+        DropkitValueError: no such dropout; the model itself is one; one that cannot be replaced alike (a forward of
+            its own, compiled, with parameters, buffers or submodules, p outside [0, 1]). Nothing is changed then.
+        DropkitTypeError: not a module.
+
+    Warns:
+        UserWarning: the model is bound: what is swapped in is not, until it is unbound and bound again.
+
+    >>> from dropkit.torch import surgery
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
+    >>> print(surgery.swap(model))
+    1: torch.nn Dropout(p=0.3, inplace=False) -> dropkit Dropout(p=0.3, inplace=False)
+    """
+    _check_model(model, "swap", SWAPS)
+    found = [place for place in places(model) if type(place.module) in SWAPS]
+    if not found:
+        raise DropkitValueError(f"no dropout of torch.nn to swap in {type(model).__name__}: {_what_there_is(model)}")
+    news = {id(place.module): _twin(place) for place in found}
+    notes = [
+        f"{place.path}: left alone, {type(place.module).__name__} is a subclass of {kind.__name__}"
+        for place in places(model)
+        for kind in SWAPS
+        if isinstance(place.module, kind) and type(place.module) is not kind
+        if not isinstance(place.module, layers.Drawn)
+    ]
+    notes += [
+        f"{rate.name}: left alone, torch draws what {type(rate.module).__name__} drops"
+        for rate in rates(model)
+        if isinstance(rate.module, nn.MultiheadAttention | nn.RNNBase) and rate.p
+    ]
+    _warn_if_bound(model, [place.path for place in found])
+    return Receipt([Replacement(place, news[id(place.module)]) for place in found], notes)
+
+
+def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Module]) -> Receipt:
+    """Put a dropout behind every submodule that matches, without changing a path or a key of the `state_dict`.
+
+    The dropout becomes a submodule `dropkit_drop` of the module behind which it stands, so that `modules()`, `train()`,
+    `eval()` and `bind` see it, and a forward hook runs it on the output: a tensor, or the first entry of a tuple.
+    Behind an `nn.Sequential` means behind its last module.
+
+    Args:
+        model: edited in place.
+        after: a pattern of module paths as in `fnmatch` ("encoder.*.linear2"), a module class or a tuple of them, or
+            a function of (path, module) that says whether.
+        drop: a dropout, of which each place gets its own deep copy; or a function without arguments that makes one.
+
+    Returns:
+        A `Receipt`, whose `restore()` gives the original back.
+
+    Raises:
+        DropkitValueError: nothing matches; a match that is never called (a list of modules; if nothing else matches,
+            the projection inside `nn.MultiheadAttention`), has an inserted dropout already, or sits in several places
+            of which not all match; a drop that is bound. Nothing is changed then.
+        DropkitTypeError: not a module; an `after` or `drop` of another kind; when the model runs, an output of another.
+
+    Warns:
+        UserWarning: the model is bound: what is inserted is not, until it is unbound and bound again.
+
+    >>> from dropkit.torch import Dropout, surgery
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    >>> print(surgery.insert(model, nn.ReLU, Dropout(0.1)))
+    1: dropkit Dropout(p=0.1, inplace=False) behind ReLU
+    >>> list(model.state_dict())
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+    _check_model(model, "insert")
+    matches = _matcher(after)
+    everywhere = list(places(model))
+    chosen = [place for place in everywhere if matches(place.path, place.module)]
+    if not isinstance(after, str) and matches("", model):
+        chosen.append(Place("", model, "", model))
+    if not chosen:
+        known = _listed([f"{place.path} ({type(place.module).__name__})" for place in everywhere])
+        raise DropkitValueError(f"after={after!r} matches nothing in {type(model).__name__}; it has {known}")
+    targets = {id(target.module): target for target in map(_behind, chosen)}
+    unused = [target for target in targets.values() if _never_called(target)]
+    targets = {key: target for key, target in targets.items() if target not in unused} or targets
+    for target in targets.values():
+        _check_insertable(target, chosen, everywhere)
+    make = _maker(drop)
+    edits: list[Edit] = []
+    for target in targets.values():
+        new = make()
+        new.train(target.module.training)
+        edits.append(Insertion(target.path or "the model itself", target.module, new))
+    _warn_if_bound(model, [f"{target.path}.{INSERTED}" for target in targets.values()])
+    return Receipt(edits, [f"{target.path}: left alone, nn.MultiheadAttention never calls it" for target in unused])
+
+
+def set_rate(model: nn.Module, pattern: str, p: float) -> Receipt:
+    """Set the rate of every dropout whose path matches: modules, and numbers that a forward reads.
+
+    A dropout module goes by its path ("encoder.layers.0.dropout1"), a number by its owner's path and its attribute
+    ("encoder.layers.0.self_attn.dropout", "block.drop_path.drop_prob"); the owner's path alone finds its numbers too.
+    Numbers are those of `nn.MultiheadAttention`, `nn.LSTM`, of classes like DropPath and of modules that hand a rate to
+    a function. Config objects are left untouched: modules read them once, when they are made, so writing there changes
+    nothing (transformers#14914).
+
+    Args:
+        model: edited in place.
+        pattern: of paths as in `fnmatch`; "*" is all.
+        p: drop probability in [0, 1].
+
+    Returns:
+        A `Receipt`, whose `restore()` gives the old rates back.
+
+    Raises:
+        DropkitValueError: nothing matches; p outside [0, 1] or NaN. Nothing is changed then.
+        DropkitTypeError: not a module; p no number.
+
+    >>> from dropkit.torch import surgery
+    >>> model = nn.TransformerEncoderLayer(8, 2, dropout=0.1)
+    >>> print(surgery.set_rate(model, "*attn*", 0.2))
+    self_attn.dropout: dropout 0.1 -> 0.2
+    """
+    _check_model(model, "set_rate")
+    threshold(p)
+    if not isinstance(pattern, str):
+        raise DropkitTypeError(f"pattern must be a str such as 'encoder.*', got {pattern!r}")
+    known = rates(model)
+    chosen = [rate for rate in known if fnmatchcase(rate.name, pattern) or fnmatchcase(rate.owner, pattern)]
+    if not chosen:
+        names = _listed([f"{rate.name or 'the model itself'} ({rate.p})" for rate in known])
+        raise DropkitValueError(f"pattern {pattern!r} matches no rate in {type(model).__name__}; it has {names}")
+    return Receipt(_assignments(chosen, float(p)), [])
+
+
+def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
+    """Take dropout out for export, so that a graph holds none even when it is traced in training mode.
+
+    Dropout modules become `nn.Identity`; subclasses with a forward of their own stay, at rate 0; numbers that a forward
+    reads (`nn.MultiheadAttention`, `nn.LSTM`, DropPath, attention modules) become 0. What a forward writes out as a
+    literal or reads from a config, `F.dropout(x, 0.1, ...)`, is no part of any module: with inputs the model is run and
+    refused if such calls are left. `dropkit.torch.disabled` reaches them, while a graph is traced too.
+
+    Args:
+        model: edited in place.
+        inputs, kwargs: what the model's forward takes, to make sure that nothing is left.
+
+    Returns:
+        A `Receipt`, whose `restore()` gives the original back; as a context it does so at the end.
+
+    Raises:
+        DropkitValueError: nothing to strip; the model itself is a dropout; calls are left. Nothing is changed then.
+        DropkitTypeError: not a module.
+
+    >>> from dropkit.torch import surgery
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
+    >>> with surgery.strip(model):
+    ...     print(model[1])
+    Identity()
+    """
+    _check_model(model, "strip", _DropoutNd)
+    gone = [place for place in places(model) if _plain(place.module)]
+    out = {id(place.module) for place in gone}
+    rest = [rate for rate in rates(model) if id(rate.module) not in out]
+    if not gone and not rest:
+        raise DropkitValueError(f"nothing to strip in {type(model).__name__}: {_what_there_is(model)}")
+    news = {id(place.module): _carry(place, nn.Identity()) for place in gone}
+    receipt = Receipt([Replacement(place, news[id(place.module)]) for place in gone] + _assignments(rest, 0.0), [])
+    left = [site for site in sites(model, *inputs, **kwargs) if site.train or site.eval] if inputs or kwargs else []
+    if left:
+        receipt.restore()
+        raise DropkitValueError(
+            f"calls drop that no module shows: {_listed([f'{site.name} at {site.source}' for site in left])}; trace "
+            "the model inside dropkit.torch.disabled(model), or give them rates that are attributes of modules"
+        )
+    return receipt
+
+
+class Rate(NamedTuple):
+    """A rate that some forward reads from an attribute."""
+
+    name: str
+    owner: str
+    module: Any
+    attribute: str
+    p: float
+
+    def stored(self, p: float) -> float:
+        """What the attribute holds for a drop probability: some hold what survives."""
+        return 1.0 - p if holds_survival(self.attribute) else p
+
+
+def rates(model: nn.Module) -> list[Rate]:
+    """Every rate of a model, a shared module's under each of its names."""
+    found = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        attribute = layer_rate(module)
+        if isinstance(module, _DropoutNd):
+            found.append(Rate(path, path, module, "p", module.p))
+        elif attribute is not None and holds_survival(attribute):
+            found.append(Rate(f"{path}.{attribute}", path, module, attribute, layer_p(module, attribute)))
+    return found + [Rate(n.name, n.path, n.module, n.attribute, n.value) for n in numbers(model)]
+
+
+def _assignments(chosen: list[Rate], p: float) -> list[Edit]:
+    once = {(id(rate.module), rate.attribute): rate for rate in chosen}
+    return [
+        Assignment(rate.name or "the model itself", rate.module, rate.attribute, rate.stored(p))
+        for rate in once.values()
+    ]
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is a dropout and nothing else: torch's forward or ours, not one of a subclass or an instance."""
+    return isinstance(module, _DropoutNd) and type(module).forward in _FORWARDS and "forward" not in module.__dict__
+
+
+def _twin(place: Place) -> nn.Module:
+    """dropkit's module for one of torch's, with all that was hung on it."""
+    old: Any = place.module
+    try:
+        new = SWAPS[type(old)](old.p, old.inplace)
+    except (DropkitValueError, DropkitTypeError, ValueError, TypeError) as error:
+        raise DropkitValueError(f"cannot swap {place.path}: {error}") from None
+    return _carry(place, new)
+
+
+def _carry(place: Place, new: nn.Module) -> nn.Module:
+    """The new module with mode, hooks and extra attributes of the old one.
+
+    Dictionaries of hooks are handed on as they are: a handle removes its hook from both, and order is kept.
+    """
+    old = place.module
+    reasons = {
+        "it holds parameters, buffers or submodules": old._parameters or old._buffers or old._modules,
+        "its forward was replaced on the instance": "forward" in old.__dict__,
+        "it was compiled by itself": old.__dict__.get("_compiled_call_impl") is not None,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise DropkitValueError(f"cannot replace {place.path} ({described(old)}): {reason}; replace it by hand")
+    own = {"p", "inplace", "share", "when", "site", "_parameters", "_buffers", "_modules"} | _INNER
+    new.__dict__.update({name: value for name, value in old.__dict__.items() if name not in own})
+    return new
+
+
+def _behind(place: Place) -> Place:
+    """Where the output of a place is made: an `nn.Sequential` would run an added submodule by itself."""
+    module = place.module
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        name, last = list(module._modules.items())[-1]
+        assert last is not None
+        place = Place(f"{place.path}.{name}" if place.path else name, module, name, last)
+        module = last
+    return place
+
+
+def _never_called(target: Place) -> bool:
+    """Whether the module is there for its weights only."""
+    return isinstance(target.parent, nn.MultiheadAttention) and target.name == "out_proj"
+
+
+def _check_insertable(target: Place, chosen: list[Place], everywhere: list[Place]) -> None:
+    module, path = target.module, target.path or "the model itself"
+    inert = type(module).forward is nn.Module.forward
+    if inert or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        raise DropkitValueError(
+            f"cannot insert behind {path}: a {type(module).__name__} is not called as a whole; name its entries"
+        )
+    if _never_called(target):
+        raise DropkitValueError(
+            f"cannot insert behind {path}: nn.MultiheadAttention uses its weights and never calls it; insert behind "
+            "the attention itself"
+        )
+    if INSERTED in module._modules:
+        raise DropkitValueError(f"{path} has an inserted dropout already; set its rate with set_rate, or restore first")
+    reached = {_behind(place).path for place in chosen}
+    missed = [place.path for place in everywhere if place.module is module and place.path not in reached]
+    if missed:
+        raise DropkitValueError(
+            f"cannot insert behind {path} alone: the same module also sits at {', '.join(missed)}; match all of them, "
+            "or give each place a module of its own"
+        )
+
+
+def _matcher(after: Where) -> Callable[[str, nn.Module], bool]:
+    if isinstance(after, str):
+        return lambda path, module: fnmatchcase(path, after)
+    kinds = after if isinstance(after, tuple) else (after,)
+    if all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):
+        return lambda path, module: isinstance(module, kinds)  # type: ignore[arg-type]
+    if isinstance(after, tuple | type) or not callable(after):
+        raise DropkitTypeError(
+            f"after must be a pattern of paths, a class of modules or a function of (path, module), got {after!r}"
+        )
+    return after
+
+
+def _maker(drop: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    if isinstance(drop, nn.Module):
+        if getattr(drop, "site", None) is not None:
+            raise DropkitValueError("drop is bound to a model; pass a fresh one such as dropkit.torch.Dropout(0.1)")
+        return lambda: copy.deepcopy(drop)
+    if not callable(drop):
+        raise DropkitTypeError(f"drop must be a module such as dropkit.torch.Dropout(0.1), got {drop!r}")
+
+    def make() -> nn.Module:
+        new = drop()
+        if not isinstance(new, nn.Module):
+            raise DropkitTypeError(f"drop() must return a torch.nn.Module, got {new!r}")
+        return new
+
+    return make
+
+
+def _check_model(model: Any, verb: str, kinds: Any = ()) -> None:
+    if not isinstance(model, nn.Module):
+        raise DropkitTypeError(f"{verb} needs a torch.nn.Module, got {type(model).__name__}")
+    if type(model) in kinds if isinstance(kinds, dict) else isinstance(model, kinds):
+        raise DropkitValueError(
+            f"the model itself is a dropout, {described(model)}, and nothing holds it that could be edited: put "
+            "another module in its place"
+        )
+
+
+def _warn_if_bound(model: nn.Module, paths: list[str]) -> None:
+    if any(getattr(module, "site", None) is not None for module in model.modules()):
+        warnings.warn(
+            f"the model is bound and these are not: {_listed(paths)}; dropkit.torch.unbind and bind it again",
+            stacklevel=3,
+        )
+
+
+def _what_there_is(model: nn.Module) -> str:
+    names = [f"{rate.name} ({type(rate.module).__name__})" for rate in rates(model)]
+    found = f"it has {_listed(names)}" if names else "it has no dropout module and no rate in an attribute"
+    return f"{found}; dropkit.torch.sites(model, *inputs) finds functional calls"
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

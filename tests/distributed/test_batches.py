@@ -1,0 +1,40 @@
+"""Which samples a rank has; what is asserted is in `batches`."""
+
+import pytest
+
+from .conftest import RANKS
+from .launch import Report, result
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("check", ["wrappers", "said_by_hand", "accumulation"])
+def test_the_batch_of_a_rank(reports: dict[int, Report], ranks: int, check: str) -> None:
+    assert all(result(reports[ranks], check))
+
+
+def test_every_wrapper_was_met(reports: dict[int, Report]) -> None:
+    assert len(result(reports[2], "wrappers")[0]) == 12
+
+
+def test_a_mesh_of_two_axes(reports: dict[int, Report]) -> None:
+    assert result(reports[4], "on_a_square") == [True] * 4
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_ranks_without_a_wrapper_are_warned_once(reports: dict[int, Report], ranks: int) -> None:
+    for texts in result(reports[ranks], "later_wrapper"):
+        assert texts == ([] if ranks == 1 else [WARNING.format(ranks=ranks)])
+
+
+WARNING = (
+    "a bound Net runs on {ranks} ranks, and nothing says which samples each has, so all draw the same masks: wrap it "
+    "in DistributedDataParallel or fully_shard, pass bind(model, seed, data_parallel=group), or data_parallel=False "
+    "where every rank has the whole batch"
+)
+
+
+def test_what_is_no_group_is_refused(reports: dict[int, Report]) -> None:
+    first, second = result(reports[2], "refused")
+    assert first[0] == "DropkitTypeError: need a ProcessGroup or a DeviceMesh, got 4"
+    assert first[1] == "DropkitTypeError: need a ProcessGroup or a DeviceMesh, got 'no group'"
+    assert second[1].startswith("Dropkit"), second
