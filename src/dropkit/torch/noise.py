@@ -17,7 +17,7 @@ from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, philox4x32, split_produc
 from ..layout import Layout
 from ..mask import NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM
 from .formula import _starts
-from .replay import Words
+from .recomputation import Words
 
 Blocks = Callable[[torch.Tensor], torch.Tensor]
 

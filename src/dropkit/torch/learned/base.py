@@ -12,16 +12,17 @@ from torch import nn
 from ...axes.when import when as parse_when
 from ...errors import DropkitTypeError, DropkitValueError
 from ...layout import Layout
-from .. import ops, replay
-from ..coordinates import Site, draw_for
-from ..replay import Words
+from .. import ops, recomputation
+from ..coordinates import draw_for
+from ..layers import Drawn
+from ..recomputation import Words
 
 _ANY = 1  # a fixed rate's place in a draw; here the rate is a parameter
 _PATIENCE = 100  # training forwards of a site without a call of `regularizer` after which it counts as forgotten
 _warned: set[str] = set()  # what has been said once
 
 
-class Learned(nn.Module):
+class Learned(Drawn):
     """A dropout whose rate is a parameter. Abstract: a family gives `rate`, `forward` and, where it has one, `penalty`.
 
     Args:
@@ -31,7 +32,6 @@ class Learned(nn.Module):
         DropkitValueError: a `when` that is none of the three.
     """
 
-    site: Site | None = None  # set by bind
     rate_names: tuple[str, ...] = ()  # its parameters that are rates, as against weights
     _since = 0  # training forwards since the last call of `regularizer`
 
@@ -66,13 +66,20 @@ class Learned(nn.Module):
         """
         return self.rate().detach().mean().item()
 
+    @p.setter
+    def p(self, value: float) -> None:
+        raise DropkitTypeError(
+            f"the rate of {type(self).__name__} is learned, so p cannot be set to {value!r}; give it as the first rate to "
+            "the constructor, or change the parameters that `rate_parameters(model)` lists"
+        )
+
     def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
         self._notice()
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
         return draw.key, place
 
-    def _fresh(self, rate: Any) -> replay.Draw:
+    def _fresh(self, rate: Any) -> recomputation.Draw:
         return draw_for(rate, site=self.site)
 
     def _notice(self) -> None:

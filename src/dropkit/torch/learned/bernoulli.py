@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ...errors import UnknownNameError
-from .. import noise, replay
+from .. import noise, recomputation
 from .base import warn_once
 from .logit import Layer, LogitDropout
 
@@ -107,7 +107,7 @@ class LearnableBernoulli(LogitDropout):
             logit = logit.detach()  # the path-wise term without the other one would be no gradient at all
         p = torch.sigmoid(logit.detach())
         keep = u < 1 - p if self.second else u > p
-        if self.second is False and not replay.in_backward():
+        if self.second is False and not recomputation.in_backward():
             self.records.append(Record(u))
         y = input * (1 + logit.exp()) if self.scale else input
         return torch.where(keep, y, 0)
