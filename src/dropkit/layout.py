@@ -102,8 +102,8 @@ def layout(
     """
     shape = tuple(shape)
     if rows is None and offset is None and global_shape is None and not split:
-        noise = noise_shape(shape, share)
-        return Layout(noise, _strides(noise, _shared(shape, share)))
+        _check_size(noise_shape(shape, share))
+        return symbolic_layout(shape, share)
     whole = _whole_shape(shape, offset, global_shape, rows)
     start = (0,) * len(shape) if offset is None else tuple(operator.index(o) for o in offset)
     start, whole = _of_pieces(start, whole, split)
@@ -116,6 +116,7 @@ def layout(
                 f"from {first} to {first + size} of {total}"
             )
     noise = noise_shape(shape, share)
+    _check_size(noise_shape(whole, share))
     strides = _strides(noise_shape(whole, share), _shared(shape, share))
     base = sum(first * stride for first, stride in zip(start, strides, strict=True))
     by_rows = rows is not None and 0 not in _shared(shape, share)  # sharing axis 0 means no row has a mask of its own
@@ -126,6 +127,12 @@ def layout(
 def whole_layout(shape: tuple[int, ...], share: tuple[int, ...]) -> Layout:
     """`layout` of a whole tensor, remembered: a training step asks for the same few again and again."""
     return layout(shape, share)
+
+
+def symbolic_layout(shape: tuple[int, ...], share: Sequence[int]) -> Layout:
+    """`layout` of a whole tensor whose sizes may be symbols: a question how large they are would bound an export."""
+    noise = noise_shape(shape, share)
+    return Layout(noise, _strides(noise, _shared(shape, share)))
 
 
 def check_last_row(place: Layout, last: int) -> None:
@@ -172,8 +179,11 @@ def _shared(shape: tuple[int, ...], share: Sequence[int]) -> set[int]:
     return {axis % len(shape) for axis in axes(share)} if shape else set()
 
 
-def _strides(whole: tuple[int, ...], shared: set[int]) -> tuple[int, ...]:
+def _check_size(whole: tuple[int, ...]) -> None:
     if math.prod(whole) > MAX_INDEX:
         raise DropkitValueError(f"a noise tensor of shape {whole} has more than 2**63 elements")
+
+
+def _strides(whole: tuple[int, ...], shared: set[int]) -> tuple[int, ...]:
     strides = [math.prod(whole[axis + 1 :]) for axis in range(len(whole))]
     return tuple(0 if axis in shared else stride for axis, stride in enumerate(strides))

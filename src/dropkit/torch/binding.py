@@ -81,6 +81,10 @@ class Clock:
         if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
             return
         buffer = self._buffer(STEP)
+        if compiling and torch._functorch.config.activation_memory_budget < 1:
+            # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
+            setattr(self.model, STEP, buffer + 1)
+            return
         if compiling:
             buffer.add_(1)
             return

@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ..axes.noise import Alpha, Bernoulli, Noise
 from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..layout import Layout, layout, whole_layout
+from ..layout import Layout, layout, symbolic_layout, whole_layout
 from ..mask import ONE, threshold
 from . import cpu, cuda, elsewhere, formula, recomputation, registered
 from .coordinates import draw_for
@@ -174,8 +174,12 @@ def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> 
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     if draw[2:] == _WHOLE and not transformed and not traced():
         return draw, whole_layout(x.shape, tuple(share))
-    place = layout(elsewhere.shape_of(x), share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
-    formula.check_rows(place)
+    shape = tuple(elsewhere.shape_of(x))
+    if draw[2:] == _WHOLE:
+        place = symbolic_layout(shape, share)
+    else:
+        place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
+        formula.check_rows(place)
     return draw, elsewhere.told_apart(place) if transformed else place
 
 
@@ -193,7 +197,8 @@ def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool, law: str)
     rate = draw.rate
     p = rate if isinstance(rate, torch.Tensor) else torch.full((), 1 - rate / ONE, dtype=torch.float64, device="cpu")
     key = draw.key if isinstance(draw.key, torch.Tensor) else torch.tensor(draw.key)
-    transformed = torch._C._are_functorch_transforms_active()
+    # vmap cannot look into the operator, and it has no forward derivative, which torch would take for zero.
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     y = (registered.composed if transformed else registered.dropout)(x, p, key, place, law)
     return x.copy_(y) if inplace else y
 
@@ -257,9 +262,11 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if p.dtype.is_complex:
         raise DropkitTypeError(f"dropout probability must be a real number, but got a tensor of {p.dtype}")
     inside = (p >= 0) & (p <= 1)  # False for NaN
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(p):
+    compiling = torch.compiler.is_compiling()
+    transforms = torch._C._functorch
+    if torch._C._are_functorch_transforms_active() if compiling else transforms.is_functorch_wrapped_tensor(p):
         pass  # its values are not to be had inside a function transform
-    elif p.device.type != "cpu" or torch.compiler.is_compiling():
+    elif p.device.type != "cpu" or compiling:
         torch._assert_async(inside.all(), "dropout probability has to be between 0 and 1")
     elif not inside.all():
         wrong = p[~inside].flatten()[0].item()
@@ -271,4 +278,4 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if shape != x.shape:
         raise DropkitValueError(f"p of shape {tuple(p.shape)} does not broadcast to x of shape {tuple(x.shape)}")
     # What draws again in backward must see this p, whatever the caller writes into it until then.
-    return p if torch.compiler.is_compiling() else p.detach().clone()
+    return p if compiling else p.detach().clone()
