@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...axes.when import when as parse_when
 from ...errors import DropkitTypeError, DropkitValueError
@@ -69,8 +68,8 @@ class Learned(Drawn):
     @p.setter
     def p(self, value: float) -> None:
         raise DropkitTypeError(
-            f"the rate of {type(self).__name__} is learned, so p cannot be set to {value!r}; give it as the first rate to "
-            "the constructor, or change the parameters that `rate_parameters(model)` lists"
+            f"the rate of {type(self).__name__} is learned, so p cannot be set to {value!r}; give it to the "
+            "constructor as the first rate, or change the parameters that `rate_parameters(model)` lists"
         )
 
     def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
