@@ -181,7 +181,16 @@ class Dropout(Drawn, nn.Dropout):
         return (f", share={self.share}" if self.share else "") + super()._more_repr()
 
 
-class Dropout1d(Drawn, nn.Dropout1d):
+class _Constructed(Drawn):
+    """The constructor of the classes that share what their name says."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        checked_rate(p)
+        super().__init__(p, inplace)
+        self.when = checked_when(when)
+
+
+class Dropout1d(_Constructed, nn.Dropout1d):
     """`torch.nn.Dropout1d`: whole channels of N x C x L, or of C x L, are dropped.
 
     Args:
@@ -199,11 +208,6 @@ class Dropout1d(Drawn, nn.Dropout1d):
     torch.Size([4, 8, 1])
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
-        checked_rate(p)
-        super().__init__(p, inplace)
-        self.when = checked_when(when)
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -213,7 +217,7 @@ class Dropout1d(Drawn, nn.Dropout1d):
             return self._channels_dropped(input, channels.of_1d)
 
 
-class Dropout2d(Drawn, nn.Dropout2d):
+class Dropout2d(_Constructed, nn.Dropout2d):
     """`torch.nn.Dropout2d`: whole channels of N x C x H x W are dropped; three axes are N x C x L and warn.
 
     Args:
@@ -231,11 +235,6 @@ class Dropout2d(Drawn, nn.Dropout2d):
     Dropout2d(p=0.2, inplace=False)
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
-        checked_rate(p)
-        super().__init__(p, inplace)
-        self.when = checked_when(when)
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -245,7 +244,7 @@ class Dropout2d(Drawn, nn.Dropout2d):
             return self._channels_dropped(input, channels.of_2d)
 
 
-class Dropout3d(Drawn, nn.Dropout3d):
+class Dropout3d(_Constructed, nn.Dropout3d):
     """`torch.nn.Dropout3d`: whole channels of N x C x D x H x W, or of C x D x H x W, are dropped.
 
     Args:
@@ -262,11 +261,6 @@ class Dropout3d(Drawn, nn.Dropout3d):
     Dropout3d(p=0.2, inplace=True)
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
-        checked_rate(p)
-        super().__init__(p, inplace)
-        self.when = checked_when(when)
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -276,7 +270,7 @@ class Dropout3d(Drawn, nn.Dropout3d):
             return self._channels_dropped(input, channels.of_3d)
 
 
-class AlphaDropout(Drawn, nn.AlphaDropout):
+class AlphaDropout(_Constructed, nn.AlphaDropout):
     """`torch.nn.AlphaDropout`, for SELU: a dropped element takes SELU's lower limit, mean 0 and variance 1 are kept.
 
     With alpha' = -1.7581, `y = a * (x * keep + alpha' * (1 - keep)) + b`, `a = 1 / sqrt((1 - p)(1 + p alpha'^2))`,
@@ -296,11 +290,6 @@ class AlphaDropout(Drawn, nn.AlphaDropout):
     AlphaDropout(p=0.1, inplace=False)
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
-        checked_rate(p)
-        super().__init__(p, inplace)
-        self.when = checked_when(when)
-
     @property
     def drop(self) -> Drop:
         """This dropout as a point on the four axes."""
@@ -317,7 +306,7 @@ class AlphaDropout(Drawn, nn.AlphaDropout):
             return self._dropped(input, (), ALPHA)
 
 
-class FeatureAlphaDropout(Drawn, nn.FeatureAlphaDropout):
+class FeatureAlphaDropout(_Constructed, nn.FeatureAlphaDropout):
     """`torch.nn.FeatureAlphaDropout`: alpha dropout of whole channels of N x C x anything.
 
     Args:
@@ -334,11 +323,6 @@ class FeatureAlphaDropout(Drawn, nn.FeatureAlphaDropout):
     >>> FeatureAlphaDropout(0.1)
     FeatureAlphaDropout(p=0.1, inplace=False)
     """
-
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
-        checked_rate(p)
-        super().__init__(p, inplace)
-        self.when = checked_when(when)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with channels dropped to SELU's limit, or the input itself where nothing is dropped."""
