@@ -146,6 +146,62 @@ def train(
     say_where(console, folder / "report.html")
 
 
+@app.command()
+def tune(
+    recipe: RecipeName,
+    data: DataName = "digits",
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="How many rates to try.")] = 20,
+    low: Annotated[float, typer.Option("--low", metavar="P", help="Lowest rate.")] = 0.0,
+    high: Annotated[float, typer.Option("--high", metavar="P", help="Highest rate.")] = 0.8,
+    shared: Annotated[bool, typer.Option("--shared", help="One rate for all sites.")] = False,
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Runs of each trial.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="Of the search.")] = 0,
+    epochs: Epochs = None,
+    size: Size = "small",
+    validation: Annotated[float, typer.Option("--validation", metavar="FRACTION", help="Part to choose by.")] = 0.1,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-tune.")] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    data_dir: DataDir = None,
+) -> None:
+    """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}-tune"
+    from rich.console import Console
+
+    from .console import progress_bar, say_where, show, show_trials
+    from .tuning import tune as run_search
+
+    console = Console()
+    with _resumable(folder), progress_bar(console) as bar:
+        found = run_search(
+            recipe,
+            trials=trials,
+            low=low,
+            high=high,
+            shared=shared,
+            seeds=seeds,
+            seed=seed,
+            data=data,
+            size=size,
+            epochs=epochs,
+            validation=validation,
+            out=folder,
+            resume=resume,
+            device=device,
+            precision=precision,
+            data_dir=data_dir,
+            on_start=bar.begin,
+            on_epoch=bar,
+        )
+    show_trials(console, found)
+    show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"])
+    say_where(console, folder / "yardstick" / "report.html")
+    typer.echo("More seeds, or other strategies beside these: the command compare with the same options, and")
+    names = ",".join(line.strategy for line in found.yardstick.lines)
+    typer.echo(f"--strategies {names},... --validation {validation} --resume --out {folder / 'yardstick'}")
+
+
 @app.command(name="recipes")
 def list_recipes() -> None:
     """List the recipes, a line each."""

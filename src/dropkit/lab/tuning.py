@@ -1,7 +1,7 @@
 """tune: search constant rates by validation loss, the yardstick for rates that adapt.
 
-The study is the list of its trials. What a trial tries is a function of (seed, its number, the trials before it), with a
-sampler of its own: so a search that was stopped goes on as if it never had been, and no sampler's state is stored.
+The study is the list of its trials. What a trial tries is a function of (seed, its number, the trials before it), with
+a sampler of its own: so a search that was stopped goes on as if it never had been, and no sampler's state is stored.
 """
 
 import math
@@ -21,10 +21,12 @@ from .files import read_json, write_json
 from .plan import Choices, Plan, open_folder
 from .recipe import Recipe, Strategy, at_least_one, strategy_rates
 from .run import OnEpoch, Run, epochs_done, run_plan
-from .stats import Interval, mean_interval
+from .stats import MOST_SEEDS, Interval, mean_interval
 from .table import BASELINE, LAST
 
 FIXED = "fixed"
+STARTUP = 10  # trials drawn at random before the sampler models them, Optuna's own number
+FIRST_SEED = MOST_SEEDS  # of the trials, beyond those of any comparison
 SHARED = "shared"  # the name of a rate that all sites have in common
 
 
@@ -45,6 +47,11 @@ class Trial:
         """Mean validation loss with its 95 % interval over seeds; None where a run diverged."""
         return mean_interval(self.losses) if math.isfinite(self.loss) else None
 
+    def rates(self, sites: Sequence[str]) -> dict[str, float]:
+        """Site -> p."""
+        values = self.strategy.values
+        return dict(zip(sites, values * len(sites) if len(values) == 1 else values, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -61,7 +68,7 @@ class Tuning:
     @property
     def rates(self) -> dict[str, float]:
         """The best rates: site -> p."""
-        return _by_site(self.trials[self.best].strategy, self.config["sites"])
+        return self.trials[self.best].rates(self.config["sites"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,8 @@ class Search:
         low, high = probability("low", self.low), probability("high", self.high)
         if low >= high:
             raise DropkitValueError(f"low must lie below high, got low {low} and high {high}; try --low 0 --high 0.8")
-        Key(self.seed)
+        for name, value in (("low", low), ("high", high), ("seed", Key(self.seed).seed)):
+            object.__setattr__(self, name, value)
 
     def suggest(self, trials: Sequence[Trial]) -> Strategy:
         """The rates of the trial after these, by Optuna's TPE sampler, to four decimals."""
@@ -89,7 +97,7 @@ class Search:
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # or each trial announces a study
         try:
-            study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=int(seed[0])))
+            study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=int(seed[0]), n_startup_trials=STARTUP))
         finally:
             optuna.logging.set_verbosity(verbosity)
         for trial in trials:
@@ -123,18 +131,17 @@ def tune(
 ) -> Tuning:
     """Search constant rates, one for each site, for the lowest mean validation loss over paired seeds (Optuna, TPE).
 
-    A run's validation loss is the mean of its last three epochs. With `seeds` = n, trials are trained with seeds n to
-    2 n - 1 and the best is then compared on the test set with seeds 0 to n - 1, which had no part in choosing it.
+    A run's validation loss is the mean of its last three epochs. Trials are trained with the seeds 1000, 1001, ...;
+    the best is then compared on the test set with the seeds 0, 1, ..., which had no part in choosing it.
 
     Args:
         trials: how many rates to try; the first ten are drawn at random.
         low, high: between which rates are searched, in [0, 1].
         shared: one rate for all sites.
-        seeds: how many; the size's own by default.
+        seeds: how many for each trial and for the comparison; the size's own by default.
         seed: of the search; the same seed tries the same rates.
         validation: fraction of the training set to hold out, more than 0.
-        out: folder: config.json, trials.json, result.json, `trial-<k>/seed<s>/` for each run, and `yardstick/`, which is
-            laid out like a comparison.
+        out: folder: config.json, trials.json, result.json, `trial-<k>/seed<s>/`, and `yardstick/`, a comparison.
         resume: continue; trials may be more than before, everything else must be the same.
         recipe, data, size, epochs, device, precision, data_dir, on_start, on_epoch: see `train`.
 
@@ -149,26 +156,16 @@ def tune(
     """
     version, folder = _optuna().__version__, Path(out)
     choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
-    _check_held_out(choices)
-    rates = strategy_rates(choices.recipe, Strategy(FIXED), choices.settings, choices.steps)
-    search = Search(tuple(rates), float(low), float(high), shared, seed)
+    search = Search(_sites(choices), low, high, shared, seed)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
-    config = {**choices.record(), **asdict(search), "sites": list(rates)}
-    config |= {"trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
+    config = {**choices.record(), "trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
+    config |= {**asdict(search), "sites": list(search.sites)}
     open_folder(folder, config, resume=resume, may_grow=("trials",), ignore=("optuna",))
     if on_start is not None:
-        total = (trials * count + len(_others(choices)) * count + count) * choices.settings.epochs
-        done = sum(epochs_done(table.parent) for table in folder.glob("*/**/metrics.csv"))
-        on_start(min(done, total), total)
+        on_start(*_epochs(folder, (trials + len(_others(choices)) + 1) * count * choices.settings.epochs))
     found = _run_trials(search, choices, trials, count, folder, on_epoch)
-    best = min(range(trials), key=lambda number: found[number].loss)
-    if not math.isfinite(found[best].loss):
-        raise DropkitValueError(
-            f"none of {trials} trials ended with a finite validation loss; {choices.recipe.name} diverges at this size "
-            "whatever the rate: try a lower --high, or other settings"
-        )
-    yardstick = _compare(choices, str(found[best].strategy), count, folder / "yardstick", on_epoch)
-    tuning = Tuning(config, tuple(found), best, yardstick, folder)
+    yardstick = _compare(choices, str(found[_best(found)].strategy), count, folder / "yardstick", on_epoch)
+    tuning = Tuning(config, tuple(found), _best(found), yardstick, folder)
     write_json(folder / "result.json", _result(tuning))
     return tuning
 
@@ -181,12 +178,31 @@ def _optuna() -> Any:
     return optuna
 
 
-def _check_held_out(choices: Choices) -> None:
+def _sites(choices: Choices) -> tuple[str, ...]:
+    """The sites whose rates are searched, where there is validation data to choose them by."""
     if not choices.held_out:
         raise DropkitValueError(
-            f"tune chooses rates by validation loss, and validation {choices.validation} holds out no sample: hold some "
-            "out with --validation, such as --validation 0.1; the test set chooses nothing"
+            f"tune chooses rates by validation loss, and validation {choices.validation} holds out no sample: hold "
+            "some out with --validation, such as --validation 0.1"
         )
+    return tuple(strategy_rates(choices.recipe, Strategy(FIXED), choices.settings, choices.steps))
+
+
+def _epochs(folder: Path, total: int) -> tuple[int, int]:
+    """How many epochs are done and how many there are; yardsticks of an earlier, shorter search do not count twice."""
+    done = sum(epochs_done(table.parent) for table in folder.glob("**/metrics.csv"))
+    return min(done, total), total
+
+
+def _best(trials: Sequence[Trial]) -> int:
+    """The number of the trial with the lowest loss, the first of equals."""
+    best = min(range(len(trials)), key=lambda number: trials[number].loss)
+    if not math.isfinite(trials[best].loss):
+        raise DropkitValueError(
+            f"none of {len(trials)} trials ended with a finite validation loss, whatever the rate: the training itself "
+            "diverges at this size; lower the recipe's learning rate"
+        )
+    return best
 
 
 def _run_trials(
@@ -206,7 +222,7 @@ def _run_trials(
                 resume=True,
                 on_epoch=on_epoch,
             )
-            for seed in range(seeds, 2 * seeds)
+            for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         ]
         done[-1] = Trial(strategy, tuple(map(_validation_loss, runs)))
         _write_trials(folder / "trials.json", done)
@@ -250,18 +266,13 @@ def _compare(choices: Choices, best: str, seeds: int, folder: Path, on_epoch: On
     plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(seeds)]
     config = {**choices.record(), "strategies": names, "seeds": seeds}
     config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
-    # After more trials another one may be the best.
-    open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates"))
+    # After more trials another one may be the best, and `compare` may have added strategies and seeds.
+    open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates", "seeds"))
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for plan in (plan for row in plans for plan in row):
         place = folder / plan.strategy.folder / f"seed{plan.seed}"
         runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
     return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
-
-
-def _by_site(strategy: Strategy, sites: Sequence[str]) -> dict[str, float]:
-    values = strategy.values * len(sites) if len(strategy.values) == 1 else strategy.values
-    return dict(zip(sites, values, strict=True))
 
 
 def _result(tuning: Tuning) -> dict[str, Any]:
@@ -270,7 +281,7 @@ def _result(tuning: Tuning) -> dict[str, Any]:
         return {
             "trial": number,
             "strategy": str(trial.strategy),
-            "rates": _by_site(trial.strategy, tuning.config["sites"]),
+            "rates": trial.rates(tuning.config["sites"]),
             "validation_loss": None if interval is None else asdict(interval),
             "per_seed": trial.losses,
         }
