@@ -77,7 +77,7 @@ def test_default_folder_names(
 
 def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("recipes") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["mlp"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["mlp", "vgg-adaptive"]
 
 
 @pytest.mark.parametrize(

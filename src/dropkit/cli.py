@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
+        if missing == "optuna":  # an extra of its own, which its error names
+            _fail(str(error))
         if missing not in LAB:
             raise
         _fail(f'{missing} is not installed; the lab needs it: pip install "dropkit[lab]"')

@@ -179,7 +179,7 @@ def test_resume_of_nothing_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "error", "message"),
     [
-        ({"strategies": []}, DropkitValueError, "no strategies given; choose from none, fixed, step"),
+        ({"strategies": []}, DropkitValueError, "no strategies given; choose from none, fixed, step, concrete"),
         ({"strategies": "none"}, DropkitTypeError, "must be a list of names, got the string 'none'"),
         ({"strategies": ["fixed:.2", "fixed:0.20"]}, DropkitValueError, "strategy 'fixed:0.2' is given twice"),
         ({"seeds": 0}, DropkitValueError, "seeds must be at least 1, got 0"),
@@ -189,3 +189,33 @@ def test_wrong_choices(tmp_path: Path, choices: dict[str, Any], error: type[Exce
     with pytest.raises(error, match=message):
         compare("mlp", size="tiny", out=tmp_path / "run", **choices)
     assert not (tmp_path / "run").exists()
+
+
+def test_whether_adapting_helped_is_told_against_fixed_and_none() -> None:
+    text = words(
+        none=[0.50, 0.51, 0.52],
+        fixed=[0.60, 0.61, 0.62],
+        concrete=[0.701, 0.711, 0.720],
+        gap=[0.40, 0.41, 0.421],
+        disarm=[0.60, 0.62, 0.61],
+    )
+    assert (
+        "Adapting the rate helped against fixed: concrete did better, gap did worse, "
+        "disarm cannot be told apart from it."
+    ) in text
+    assert "Adapting the rate helped against no dropout: concrete and disarm did better, gap did worse." in text
+    details = text[text.index("Paired differences: ") :].splitlines()[0]
+    assert details.startswith(
+        "Paired differences: concrete +0.1007 (95 % interval +0.0992 to +0.1021) against fixed and"
+    )
+    assert [name in details for name in ("gap -0.19", "disarm +0.0000")] == [True, True]
+    # Said once, not again among those that are compared with "none" alone.
+    assert "gap is worse than no dropout" not in text
+
+
+def test_adapting_that_loses_is_said_to_lose() -> None:
+    text = words(none=[0.5, 0.51], fixed=[0.6, 0.611], gap=[0.40, 0.4101])
+    assert "Adapting the rate did not visibly help against fixed: gap did worse." in text
+    assert "Adapting the rate did not visibly help against no dropout: gap did worse." in text
+    assert "Adapting" not in words(none=[0.5], gap=[0.6])
+    assert "Adapting" not in words(none=[0.5, 0.51], step=[0.6, 0.61])

@@ -1,14 +1,17 @@
 import gzip
 import hashlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
+import dropkit.lab.data
 from dropkit.errors import DataError, UnknownNameError
-from dropkit.lab import load_data
+from dropkit.lab import cifar, load_data
 from dropkit.lab.data import FILES, SOURCES
 from dropkit.lab.idx import parse_idx
 
@@ -171,3 +174,91 @@ def test_published_files(name: str) -> None:
     assert (data.train_x.shape, data.test_x.shape, data.classes) == ((60000, 28, 28), (10000, 28, 28), 10)
     mean = {"fashion-mnist": 0.2860, "mnist": 0.1307}[name]
     assert data.train_x.mean(dtype=np.float64) == pytest.approx(mean, abs=5e-5)
+
+
+def batch(labels: list[int]) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A batch of CIFAR-10's kind as records, and as a container holds it."""
+    images = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 3, 32, 32), dtype=np.uint8)
+    red, green, blue = images[:, 0], images[:, 1], images[:, 2]
+    planes = np.stack([green, red - green, blue - green], axis=1)
+    rows = np.diff(planes, axis=2, prepend=np.uint8(0))
+    delta = np.diff(rows, axis=3, prepend=np.uint8(0))
+    names = np.array(labels, np.uint8)
+    return np.concatenate([names[:, None], images.reshape(len(labels), -1)], axis=1).tobytes(), {
+        "delta": delta,
+        "labels": names,
+    }
+
+
+@pytest.fixture
+def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CIFAR-10 of few images, half of it in containers, whose sums are taken for the published ones."""
+    folder = tmp_path / "cifar10"
+    folder.mkdir()
+    sums = {}
+    for number, name in enumerate(cifar.SUMS):
+        records, container = batch([number, 9, number])
+        sums[name] = hashlib.sha256(records).hexdigest()
+        if number % 2:
+            (folder / f"{name}.bin").write_bytes(records)
+        else:
+            np.savez_compressed(folder / f"{name}.npz", **container)
+    monkeypatch.setattr(cifar, "SUMS", sums)
+    return tmp_path
+
+
+def test_cifar_from_records_and_containers(small_cifar: Path) -> None:
+    data = load_data("cifar10", small_cifar)
+    assert (data.train_x.shape, data.test_x.shape, data.classes) == ((15, 3, 32, 32), (3, 3, 32, 32), 10)
+    assert data.train_y.tolist() == [0, 9, 0, 1, 9, 1, 2, 9, 2, 3, 9, 3, 4, 9, 4]
+    records, _ = batch([0, 9, 0])
+    first = np.frombuffer(records, np.uint8).reshape(3, -1)[:, 1:].reshape(3, 3, 32, 32)
+    assert np.array_equal(data.train_x[:3], first.astype(np.float32) / np.float32(255))
+    assert data.shape == (3, 32, 32)
+
+
+def test_cifar_from_the_archive(small_cifar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small_cifar / "archive.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for number, name in enumerate(cifar.SUMS):
+            records, _ = batch([number, 9, number])
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(records)
+            archive.addfile(member, io.BytesIO(records))
+    whole = load_data("cifar10", small_cifar)
+    monkeypatch.delenv("DROPKIT_DATA", raising=False)
+    monkeypatch.setattr(dropkit.lab.data, "_download", lambda source, file: (path, b""))
+    assert load_data("cifar10").fingerprint == whole.fingerprint
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"archive.tar.gz is damaged .*; delete it, or replace it with https://"):
+        load_data("cifar10")
+
+
+def test_cifar_that_is_missing_damaged_or_another(small_cifar: Path) -> None:
+    folder = small_cifar / "cifar10"
+    (folder / "data_batch_2.bin").write_bytes(batch([1, 2, 3])[0])
+    with pytest.raises(DataError, match=r"data_batch_2.bin is not the published batch: .* expected .*; replace it"):
+        load_data("cifar10", small_cifar)
+    (folder / "data_batch_2.bin").unlink()
+    with pytest.raises(DataError, match=r"data_batch_2.bin is missing \(and data_batch_2.npz too\); unpack https://"):
+        load_data("cifar10", small_cifar)
+    (folder / "data_batch_1.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(DataError, match=r"cannot read .*data_batch_1.npz: .*; replace it with data_batch_1.bin of"):
+        load_data("cifar10", small_cifar)
+
+
+def test_a_container_with_pickled_arrays_is_refused(small_cifar: Path) -> None:
+    delta, labels = np.array([{}], dtype=object), np.zeros(1, np.uint8)
+    np.savez(small_cifar / "cifar10" / "data_batch_1.npz", delta=delta, labels=labels)
+    with pytest.raises(DataError, match="allow_pickle"):
+        load_data("cifar10", small_cifar)
+
+
+@pytest.mark.slow
+def test_published_cifar() -> None:
+    if not (SHARED / cifar.FOLDER).is_dir():
+        pytest.skip(f"no {cifar.FOLDER}/ in {SHARED}; set DROPKIT_DATA")
+    data = load_data("cifar10", SHARED)
+    assert np.bincount(data.train_y).tolist() == [5000] * 10 and np.bincount(data.test_y).tolist() == [1000] * 10
+    means = data.train_x.mean((0, 2, 3), dtype=np.float64)
+    assert means == pytest.approx([0.49140, 0.48216, 0.44653], abs=1e-5)

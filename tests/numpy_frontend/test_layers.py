@@ -5,6 +5,7 @@ import pytest
 
 from dropkit import DropkitError, Key, keep
 from dropkit.axes.noise import Alpha
+from dropkit.axes.rate import Linear
 from dropkit.numpy import Dense, Dropout, Sequential, SoftmaxCrossEntropy, alpha_dropout, dropout
 
 RNG = np.random.Generator(np.random.Philox(4))
@@ -172,3 +173,16 @@ def test_alpha_layer() -> None:
 def test_refusals(make: object, message: str) -> None:
     with pytest.raises(DropkitError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_dropout_follows_a_rate_until_another_is_assigned() -> None:
+    layer = Dropout(Linear(0.5, 0.0, 2), seed=1, site="drop")
+    x, seen = np.ones((4, 8), np.float32), []
+    for step in range(3):
+        seen.append(layer.p)
+        y = layer.forward(x, training=True)
+        np.testing.assert_array_equal(y, dropout(x, seen[-1], training=True, key=Key(1, "drop", step)))
+        np.testing.assert_array_equal(layer.backward(x), y)
+    assert seen == [0.5, 0.25, 0.0]
+    layer.p = 0.9
+    assert layer.p == 0.9

@@ -80,7 +80,7 @@ def test_words_table_and_settings_are_in_the_page(reader: Reader, finished: Comp
 
 
 def test_every_strategy_has_curves_with_bands(reader: Reader, finished: Comparison) -> None:
-    differences, accuracy, loss, rate = (json.loads(block) for block in reader.blocks)
+    differences, accuracy, loss, *rates = (json.loads(block) for block in reader.blocks)
     for figure, name in ((accuracy, "test_accuracy"), (loss, "test_loss")):
         for strategy, runs in finished.runs.items():
             (curve,) = (trace for trace in figure["data"] if trace.get("name") == f"{strategy}, test")
@@ -88,7 +88,11 @@ def test_every_strategy_has_curves_with_bands(reader: Reader, finished: Comparis
             assert curve["y"] == pytest.approx(expected)
         # Test and training curve of each strategy, each with a band.
         assert sum(trace.get("fill") == "toself" for trace in figure["data"]) == 6
-    assert {trace["name"] for trace in rate["data"]} >= {"step, dropout1", "fixed, dropout2"}
+    # One figure a site, in it one line a strategy; seeds do not move these rates, so they have no bands.
+    assert [[trace["name"] for trace in rate["data"]] for rate in rates] == [
+        [f"{strategy}, {site}" for strategy in ("none", "fixed", "step")] for site in ("dropout1", "dropout2")
+    ]
+    assert rates[1]["data"][2]["y"] == pytest.approx([0.5, 0.4, 0.3])
     assert differences["layout"]["yaxis"]["ticktext"] == ["fixed", "step"]
     assert [trace["x"] for trace in differences["data"][::2]] == [
         [pytest.approx(value) for value in line.differences] for line in finished.lines[1:]
@@ -99,9 +103,18 @@ def test_a_single_run_has_no_bands_and_no_differences(tmp_path: Path) -> None:
     train("mlp", size="tiny", epochs=2, device="cpu", out=tmp_path)
     reader = read((tmp_path / "report.html").read_text())
     figures = [json.loads(block) for block in reader.blocks]
-    assert len(figures) == 3
+    assert len(figures) == 4
     assert not any(trace.get("fill") for figure in figures for trace in figure["data"])
     assert "One strategy alone says nothing about which is better." in " ".join(reader.text)
+
+
+def test_learned_rates_are_means_with_bands(tmp_path: Path) -> None:
+    found = compare("mlp", size="tiny", epochs=2, strategies=["concrete"], device="cpu", out=tmp_path)
+    *_, rate = (json.loads(block) for block in read((tmp_path / "report.html").read_text()).blocks)
+    band, line = rate["data"]
+    means = [sum(run.rows[epoch]["rate_dropout2"] for run in found.runs["concrete"]) / 2 for epoch in range(2)]
+    assert line["name"] == "concrete, dropout2" and line["y"] == pytest.approx(means)
+    assert band["fill"] == "toself" and max(band["y"]) > max(means)
 
 
 def test_nothing_in_a_name_becomes_markup() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .recipe import Settings as Settings
     from .run import Run as Run
     from .stats import Interval as Interval
+    from .tuning import Tuning as Tuning
+    from .tuning import tune as tune
 
 _HOME = {
     "Comparison": "experiment",
@@ -24,9 +26,11 @@ _HOME = {
     "Recipe": "recipe",
     "Run": "run",
     "Settings": "recipe",
+    "Tuning": "tuning",
     "compare": "experiment",
     "load_data": "data",
     "train": "experiment",
+    "tune": "tuning",
 }
 __all__ = [*_HOME]
 

@@ -5,7 +5,7 @@ One file, replaced atomically, so that tensors and numbers never belong to diffe
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from ..errors import DataError
 from .files import write_bytes
+from .sites import Sites
 
 HEADER = "dropkit"
+Optimizers = Mapping[str, torch.optim.Optimizer]
 
 
 @dataclass(slots=True)
@@ -35,28 +37,23 @@ def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None
     _save(path, model.state_dict(), about)
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Everything that the next epoch depends on: weights and mask coordinates, optimizer, progress."""
+def save_state(path: Path, model: nn.Module, optimizers: Optimizers, sites: Sites, progress: Progress) -> None:
+    """Everything that the next epoch depends on: weights, learned rates and mask coordinates, optimizers, controllers,
+    progress. Schedules follow from the step.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    state = optimizer.state_dict()
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{name}"] = value
-            else:
-                scalars.setdefault(str(index), {})[name] = value
-    _save(
-        path,
-        tensors,
-        {
-            "rows": progress.rows,
-            "step": progress.step,
-            "best_epoch": progress.best_epoch,
-            "best_loss": progress.best_loss,
-            "optimizer": {"groups": state["param_groups"], "scalars": scalars},
-        },
-    )
+    header: dict[str, Any] = {"controllers": sites.state(), "optimizers": {}, **asdict(progress)}
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        scalars: dict[str, dict[str, Any]] = {}
+        for index, entries in state["state"].items():
+            for entry, value in entries.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{name}/{index}/{entry}"] = value
+                else:
+                    scalars.setdefault(str(index), {})[entry] = value
+        header["optimizers"][name] = {"groups": state["param_groups"], "scalars": scalars}
+    _save(path, tensors, header)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -64,25 +61,33 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
     write_bytes(path, save(whole, {HEADER: json.dumps(header)}))
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a saved state back into model and optimizer, and return the progress that goes with it.
+def load_state(path: Path, model: nn.Module, optimizers: Optimizers, sites: Sites) -> Progress:
+    """Put a saved state back into model, optimizers and controllers, and return the progress that goes with it.
 
     Raises:
-        DataError: the file is missing, damaged or belongs to another model.
+        DataError: the file is missing, damaged or belongs to another model or strategy.
     """
     try:
         tensors, header = _load(path)
         model.load_state_dict(_under("model/", tensors))
-        entries: dict[int, dict[str, Any]] = {
-            int(index): dict(scalars) for index, scalars in header["optimizer"]["scalars"].items()
-        }
-        for key, tensor in _under("optimizer/", tensors).items():
-            index, _, name = key.partition("/")
-            entries.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": entries, "param_groups": header["optimizer"]["groups"]})
+        for name, optimizer in optimizers.items():
+            _load_optimizer(optimizer, _under(f"optimizer/{name}/", tensors), header["optimizers"][name])
+        sites.load(header["controllers"])
         return Progress(header["rows"], header["step"], header["best_epoch"], header["best_loss"])
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    entries: dict[int, dict[str, Any]] = {int(index): dict(scalars) for index, scalars in header["scalars"].items()}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition("/")
+        parameter = parameters[int(index)]
+        # A file has one memory format; in the parameter's own, the next step does the same sums in the same order.
+        like = torch.empty_like(parameter, dtype=tensor.dtype) if tensor.shape == parameter.shape else tensor
+        entries.setdefault(int(index), {})[name] = like.copy_(tensor)
+    optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

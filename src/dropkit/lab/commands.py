@@ -19,18 +19,20 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `dropkit recipes`.")]
 DataName = Annotated[
-    str, typer.Option("--data", metavar="NAME|DIR", help="digits, fashion-mnist, mnist, or a folder of IDX files.")
+    str, typer.Option("--data", metavar="NAME|DIR", help="digits, fashion-mnist, mnist, cifar10, or an IDX folder.")
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder that holds fashion_mnist/ and mnist/; or set DROPKIT_DATA.")
+    Path | None, typer.Option("--data-dir", help="Folder of fashion_mnist/, mnist/, cifar10/; or set DROPKIT_DATA.")
 ]
 Size = Annotated[str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")]
 Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")]
 Validation = Annotated[
-    float, typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set.")
+    float | None,
+    typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set; the recipe's own."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or bf16-true.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write event files, into each run's folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what the output folder holds.")]
 
 
@@ -48,17 +50,18 @@ def compare(
     data: DataName = "digits",
     strategies: Annotated[
         str | None,
-        typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,step."),
+        typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,gap; or all."),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Paired seeds 0 to N - 1.")] = None,
     epochs: Epochs = None,
     size: Size = "small",
-    validation: Validation = 0.0,
+    validation: Validation = None,
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE.")] = None,
     resume: Resume = False,
     device: Device = "auto",
     precision: Precision = "32-true",
     data_dir: DataDir = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
     names = None if strategies is None else [name.strip() for name in strategies.split(",")]
@@ -83,6 +86,7 @@ def compare(
             device=device,
             precision=precision,
             data_dir=data_dir,
+            tensorboard=tensorboard,
             on_start=bar.begin,
             on_epoch=bar,
         )
@@ -98,12 +102,13 @@ def train(
     seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0,
     epochs: Epochs = None,
     size: Size = "small",
-    validation: Validation = 0.0,
+    validation: Validation = None,
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-STRATEGY-seedK.")] = None,
     resume: Resume = False,
     device: Device = "auto",
     precision: Precision = "32-true",
     data_dir: DataDir = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """Train once under one strategy; write metrics, checkpoint and report."""
     from .recipe import Strategy
@@ -132,12 +137,69 @@ def train(
             device=device,
             precision=precision,
             data_dir=data_dir,
+            tensorboard=tensorboard,
             on_start=bar.begin,
             on_epoch=bar,
         )
     alone = lines({run.config["strategy"]: (run,)})
     show(console, verdict(alone, run.config["data"]), alone, run.config["epochs"])
     say_where(console, folder / "report.html")
+
+
+@app.command()
+def tune(
+    recipe: RecipeName,
+    data: DataName = "digits",
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="How many rates to try.")] = 20,
+    low: Annotated[float, typer.Option("--low", metavar="P", help="Lowest rate.")] = 0.0,
+    high: Annotated[float, typer.Option("--high", metavar="P", help="Highest rate.")] = 0.8,
+    shared: Annotated[bool, typer.Option("--shared", help="One rate for all sites.")] = False,
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Runs of each trial.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="Of the search.")] = 0,
+    epochs: Epochs = None,
+    size: Size = "small",
+    validation: Annotated[float, typer.Option("--validation", metavar="FRACTION", help="Part to choose by.")] = 0.1,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-tune.")] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    data_dir: DataDir = None,
+) -> None:
+    """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}-tune"
+    from rich.console import Console
+
+    from .console import progress_bar, say_where, show, show_trials
+    from .tuning import tune as run_search
+
+    console = Console()
+    with _resumable(folder), progress_bar(console) as bar:
+        found = run_search(
+            recipe,
+            trials=trials,
+            low=low,
+            high=high,
+            shared=shared,
+            seeds=seeds,
+            seed=seed,
+            data=data,
+            size=size,
+            epochs=epochs,
+            validation=validation,
+            out=folder,
+            resume=resume,
+            device=device,
+            precision=precision,
+            data_dir=data_dir,
+            on_start=bar.begin,
+            on_epoch=bar,
+        )
+    show_trials(console, found)
+    show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"])
+    say_where(console, folder / "yardstick" / "report.html")
+    typer.echo("More seeds, or other strategies beside these: the command compare with the same options, and")
+    names = ",".join(line.strategy for line in found.yardstick.lines)
+    typer.echo(f"--strategies {names},... --validation {validation} --resume --out {folder / 'yardstick'}")
 
 
 @app.command(name="recipes")

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from .plan import Plan
 from .run import Row
-from .table import HEADINGS, Line, cells, notes
+from .table import HEADINGS, Line, cells, notes, plain
+from .tuning import Tuning
 
 WIDE = 140
 NARROW = (0, 1, 2, 4, 7)  # strategy, test accuracy, difference, gap, seconds
@@ -66,6 +67,23 @@ def _table(lines: Sequence[Line], width: int) -> Table:
         found = cells(line)
         table.add_row(*(found[number] for number in shown))
     return table
+
+
+def show_trials(console: Console, tuning: Tuning) -> None:
+    """Print what a search tried, a line each, and what it chose."""
+    sites, best = tuning.config["sites"], tuning.trials[tuning.best]
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    for heading in ("trial", *sites, "validation loss"):
+        table.add_column(heading, justify="right")
+    for number, trial in enumerate(tuning.trials):
+        loss = "diverged" if trial.interval is None else plain(trial.interval)
+        rates = (f"{p:.4f}" for p in trial.rates(sites).values())
+        table.add_row(str(number), *rates, loss, style="bold" if number == tuning.best else "")
+    console.print()
+    console.print(table)
+    console.print()
+    chosen = f"Lowest validation loss: trial {tuning.best}, {best.strategy}. On the test set, with other seeds:"
+    console.print(Text(chosen, style="bold"))
 
 
 def say_where(console: Console, report: Path) -> None:

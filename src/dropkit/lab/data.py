@@ -1,4 +1,4 @@
-"""Data sets: scikit-learn's digits (embedded), Fashion-MNIST and MNIST (sha256 checked), or a folder of IDX files."""
+"""Data sets: scikit-learn's digits (embedded), Fashion-MNIST, MNIST, CIFAR-10 (sha256 checked), or IDX files."""
 
 import hashlib
 import logging
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..counter import Key
 from ..errors import DataError, UnknownNameError
 from ..mask import uniform
+from . import cifar
 from .idx import parse_idx
 
 FILES = (
@@ -68,7 +69,8 @@ SOURCES = {
         ),
     ),
 }
-NAMES = ("digits", *SOURCES)
+CIFAR = "cifar10"
+NAMES = ("digits", *SOURCES, CIFAR)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +78,8 @@ class Data:
     """Images in [0, 1] and labels, split into training and test set.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", or the folder's path.
-        train_x, test_x: float32, shape (samples, height, width).
+        name: "digits", "fashion-mnist", "mnist", "cifar10", or the folder's path.
+        train_x, test_x: float32, shape (samples, height, width), in colour (samples, 3, height, width).
         train_y, test_y: int64, shape (samples,), values in [0, classes).
         classes: number of classes.
         fingerprint: sha256 over the arrays, so that a resumed run meets the data it began with.
@@ -101,8 +103,8 @@ def load_data(name: str | Path = "digits", data_dir: str | Path | None = None) -
     """Load a data set by name, or from a folder that holds MNIST's four files, gzipped or not.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", or a folder.
-        data_dir: the folder in which `fashion_mnist/` and `mnist/` lie; without it the environment variable
+        name: "digits", "fashion-mnist", "mnist", "cifar10", or a folder.
+        data_dir: the folder in which `fashion_mnist/`, `mnist/` and `cifar10/` lie; without it the environment variable
             DROPKIT_DATA, and without that the files are downloaded once into a cache.
 
     Raises:
@@ -117,6 +119,8 @@ def load_data(name: str | Path = "digits", data_dir: str | Path | None = None) -
         return _digits()
     if name in SOURCES:
         return _named(str(name), data_dir)
+    if name == CIFAR:
+        return _cifar(data_dir)
     if Path(name).is_dir():
         return _folder(Path(name))
     raise UnknownNameError("data set (and no folder of that name)", str(name), NAMES)
@@ -151,6 +155,14 @@ def _data(name: str, arrays: tuple[NDArray, NDArray, NDArray, NDArray], white: i
         classes=int(max(train_y.max(), test_y.max())) + 1,
         fingerprint=digest.hexdigest(),
     )
+
+
+def _cifar(data_dir: str | Path | None) -> Data:
+    root = data_dir or os.environ.get("DROPKIT_DATA")
+    if root:
+        return _data(CIFAR, cifar.read_folder(Path(root) / cifar.FOLDER), 255)
+    path, _ = _download(Source(cifar.FOLDER, cifar.SITE, {cifar.ARCHIVE: cifar.ARCHIVE_SUM}), cifar.ARCHIVE)
+    return _data(CIFAR, cifar.read_archive(path), 255)
 
 
 def _named(name: str, data_dir: str | Path | None) -> Data:

@@ -8,6 +8,7 @@ from typing import Any
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
 from .data import Data
+from .events import require
 from .files import write_json, write_text
 from .page import page
 from .plan import Choices, Plan, environment, open_folder
@@ -17,6 +18,7 @@ from .table import Line, lines, markdown
 from .verdict import verdict
 
 OnStart = Callable[[int, int], None]
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,13 @@ def train(
     data: str | Path | Data = "digits",
     size: str = "small",
     epochs: int | None = None,
-    validation: float = 0.0,
+    validation: float | None = None,
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
     precision: str = "32-true",
     data_dir: str | Path | None = None,
+    tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Run:
@@ -51,18 +54,20 @@ def train(
 
     Args:
         recipe: name, or a Recipe.
-        strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5" or "step".
+        strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5", "step", "concrete", "disarm",
+            "hypergradient" or "gap"; the last two need a validation part.
         seed: first weights, order of the data and masks; an int in [0, 2**64).
         data: see `load_data`; or a Data.
         size: "tiny", "small" or "full".
         epochs: in place of the size's own.
         validation: fraction of the training set to hold out; the best checkpoint is then chosen by its loss, otherwise
-            it is the last epoch's. Nothing is ever chosen on the test set.
+            it is the last epoch's. Nothing is ever chosen on the test set. The recipe's own by default.
         out: folder for the run.
         resume: continue an interrupted run (or lengthen a finished one); on the CPU, bit for bit as if never stopped.
         device: "auto", "cpu" or "cuda".
         precision: of Fabric: "32-true", "64-true", "bf16-mixed" or "bf16-true".
         data_dir: see `load_data`.
+        tensorboard: also write event files, into `tensorboard/` of the run's folder; needs the package tensorboard.
         on_start: called once with the number of epochs done before and in total.
         on_epoch: called with the plan and each new row.
 
@@ -76,11 +81,13 @@ def train(
     >>> run.config["strategy"], len(run.rows)
     ('fixed', 1)
     """
+    if tensorboard:
+        require()
     choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     if on_start is not None:
         on_start(epochs_done(folder) if resume else 0, choices.settings.epochs)
-    run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch)
+    run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch, tensorboard=tensorboard)
     name = str(plan.strategy)
     alone = lines({name: (run,)})
     config = {**run.config, "rates": {name: run.config["rates"]}}
@@ -97,23 +104,25 @@ def compare(
     seeds: int | None = None,
     size: str = "small",
     epochs: int | None = None,
-    validation: float = 0.0,
+    validation: float | None = None,
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
     precision: str = "32-true",
     data_dir: str | Path | None = None,
+    tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Comparison:
     """Train under several strategies with the seeds 0, 1, ..., and tell which is better.
 
     Args:
-        strategies: of the recipe, all by default; see `train`.
+        strategies: of the recipe, those it compares by default; ["all"] for all; see `train`.
         seeds: how many; the size's own by default.
         out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
         resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
-        recipe, data, size, epochs, validation, device, precision, data_dir, on_start, on_epoch: see `train`.
+        recipe, data, size, epochs, validation, device, precision, data_dir, tensorboard, on_start, on_epoch: see
+            `train`.
 
     Raises: what `train` raises.
 
@@ -122,6 +131,8 @@ def compare(
     >>> [line.strategy for line in found.lines]
     ['none', 'fixed']
     """
+    if tensorboard:
+        require()
     choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
     names = _names(choices.recipe, strategies)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
@@ -137,7 +148,7 @@ def compare(
         on_start(sum(epochs_done(place) for _, place in work), len(work) * choices.settings.epochs)
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for plan, place in work:
-        runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
+        runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch, tensorboard=tensorboard))
     return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
 
 
@@ -154,7 +165,11 @@ def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: 
 def _names(recipe: Recipe, strategies: Sequence[str] | None) -> list[str]:
     if isinstance(strategies, str):
         raise DropkitTypeError(f"strategies must be a list of names, got the string {strategies!r}")
-    names = [str(Strategy.parse(name)) for name in (recipe.strategies if strategies is None else strategies)]
+    if strategies is None:
+        strategies = recipe.compared or tuple(recipe.strategies)
+    elif list(strategies) == [ALL]:
+        strategies = tuple(recipe.strategies)
+    names = [str(Strategy.parse(name)) for name in strategies]
     if not names:
         raise DropkitValueError(f"no strategies given; choose from {', '.join(recipe.strategies)}")
     twice = {name for name in names if names.count(name) > 1}

@@ -1,7 +1,7 @@
 """A comparison as a page of the report: which words, which table, which curves, which settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..report import Curve, Differences, Figure, Page, Whisker
 from .run import Run
@@ -60,30 +60,29 @@ def _figures(runs: Mapping[str, Sequence[Run]], seeds: int) -> tuple[Figure, ...
             for curve in (_curve(strategy, group, test, "test", False), _curve(strategy, group, train, "train", True))
         ]
         figures.append(Figure(title, f"solid: test, dotted: train with dropout off{band}", tuple(curves), True))
-    rates = tuple(
-        Curve(
-            strategy,
-            site,
-            _epochs(group),
-            tuple(row[f"rate_{site}"] for row in group[0].rows),
-            (),
-            (),
-            number > 0,
-            "hv",
-        )
-        for strategy, group in runs.items()
-        for number, site in enumerate(group[0].config["rates"])
-    )
-    sites = list(next(iter(runs.values()))[0].config["rates"])
-    return (*figures, Figure("Drop probability", f"at each epoch's end; solid: {sites[0]}, dotted: the others", rates))
+    for site in next(iter(runs.values()))[0].config["rates"]:
+        rates = [_curve(strategy, group, f"rate_{site}", site, False, "hv") for strategy, group in runs.items()]
+        title = f"Drop probability of {site}"
+        figures.append(Figure(title, f"at each epoch's end; of a learned rate the mean{band}", tuple(rates)))
+    return tuple(figures)
 
 
-def _curve(strategy: str, group: Sequence[Run], figure: str, part: str, dotted: bool) -> Curve:
+def _curve(
+    strategy: str,
+    group: Sequence[Run],
+    figure: str,
+    part: str,
+    dotted: bool,
+    shape: Literal["linear", "hv"] = "linear",
+) -> Curve:
     seeds = [[row[figure] for row in run.rows] for run in group]
     intervals = [mean_interval(values) for values in zip(*seeds, strict=True)]
     low = tuple(interval.low for interval in intervals if interval.low is not None)
     high = tuple(interval.high for interval in intervals if interval.high is not None)
-    return Curve(strategy, part, _epochs(group), tuple(interval.mean for interval in intervals), low, high, dotted)
+    means = tuple(interval.mean for interval in intervals)
+    if low == high:  # a rate that no seed moves has no band
+        low = high = ()
+    return Curve(strategy, part, _epochs(group), means, low, high, dotted, shape)
 
 
 def _epochs(group: Sequence[Run]) -> tuple[int, ...]:

@@ -12,12 +12,12 @@ from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNa
 from . import recipes
 from .data import Data, load_data
 from .files import claim, read_json, write_json
-from .recipe import Rates, Recipe, Settings, Strategy, sized, strategy_rates
+from .recipe import Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
 
 DEVICES = ("auto", "cpu", "cuda")
 # 16-mixed is left out: its loss scale is a state that a resumed run would have to carry too.
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Choices:
         data: str | Path | Data,
         size: str,
         epochs: int | None,
-        validation: float,
+        validation: float | None,
         device: str,
         precision: str,
         data_dir: str | Path | None,
@@ -48,12 +48,12 @@ class Choices:
         found = recipes.get(recipe)
         name = data.name if isinstance(data, Data) else str(data)
         settings = sized(found, size, name, epochs)
-        validation = _fraction(validation)
+        held = _fraction(settings.validation if validation is None else validation)
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", str(precision), PRECISIONS)
         device = _device(device)
         loaded = data if isinstance(data, Data) else load_data(data, data_dir)
-        return cls(found, loaded, size, settings, validation, device, precision)
+        return cls(found, loaded, size, settings, held, device, precision)
 
     @property
     def train_samples(self) -> int:
@@ -63,14 +63,19 @@ class Choices:
     @property
     def steps(self) -> int:
         """Optimizer steps an epoch."""
-        kept = self.train_samples - round(self.train_samples * self.validation)
-        return math.ceil(kept / self.settings.batch_size)
+        return math.ceil((self.train_samples - self.held_out) / self.settings.batch_size)
+
+    @property
+    def held_out(self) -> int:
+        """How many training samples are held out for validation."""
+        return round(self.train_samples * self.validation)
 
     def record(self) -> dict[str, Any]:
         """As plain values for config.json."""
         settings = asdict(self.settings)
-        settings["hidden"] = list(self.settings.hidden)
+        settings |= {"hidden": list(self.settings.hidden), "channels": list(self.settings.channels)}
         epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
+        del settings["validation"]  # what counts is what was chosen
         return {
             "format": FORMAT,
             "recipe": self.recipe.name,
@@ -100,6 +105,11 @@ class Plan:
         """Check strategy and seed."""
         parsed = Strategy.parse(strategy)
         rates = strategy_rates(choices.recipe, parsed, choices.settings, choices.steps)
+        if needs_validation(rates) and not choices.held_out:
+            raise DropkitValueError(
+                f"strategy {strategy!r} moves the rate by validation data, and no part is held out: hold one out with "
+                "--validation, such as --validation 0.1"
+            )
         return cls(choices, parsed, rates, Key(seed).seed)
 
     def record(self) -> dict[str, Any]:

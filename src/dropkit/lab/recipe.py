@@ -1,10 +1,10 @@
-"""What a recipe is: settings for each size, strategies as rates for each site, and a model."""
+"""What a recipe is: settings for each size, strategies as what moves the rate of each site, and a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..axes.rate import Rate, probability
+from ..axes.rate import Rate, controllers, probability
 from ..errors import DropkitTypeError, DropkitValueError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -13,25 +13,74 @@ if TYPE_CHECKING:
 SIZES = ("tiny", "small", "full")
 
 
+METHODS = ("concrete", "disarm", "hypergradient")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The numbers of a recipe at one size and on one data set; None: the whole set, torch's own threads."""
+    """The numbers of a recipe at one size and on one data set; None: the whole set, torch's own threads.
+
+    Args:
+        epochs, seeds, batch_size, learning_rate, weight_decay: as they say; weight_decay is L2 in the gradient.
+        optimizer: of the weights, "sgd" or "adam".
+        weight_std: of the first weights; None for He's sqrt(2 / fan-in).
+        hidden, channels: widths of the dense layers, and of the convolutions where there are any.
+        step_epochs: strategy `step` falls every so many epochs.
+        validation: fraction held out where the caller does not say.
+        evaluated: how many training samples are scored with dropout off after each epoch, the first ones.
+        rate_learning_rate: of Adam, for learned rates.
+        hypergradient_every: steps from one hypergradient to the next.
+        gap_target, gap_gain: of strategy `gap`, validation loss minus training loss, see `Gap`.
+    """
 
     epochs: int
     seeds: int
     batch_size: int
     learning_rate: float
-    weight_std: float
     hidden: tuple[int, ...]
     step_epochs: int
+    weight_std: float | None = None
+    channels: tuple[int, ...] = ()
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    validation: float = 0.0
     train_samples: int | None = None
     test_samples: int | None = None
+    evaluated: int = 10_000
     threads: int | None = None
+    rate_learning_rate: float = 0.01
+    hypergradient_every: int = 4
+    gap_target: float = 0.05
+    gap_gain: float = 2.0
 
 
-Rates = dict[str, Rate]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedRate:
+    """A rate that is a parameter with a gradient, moved by an Adam of its own.
+
+    Args:
+        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes) or "hypergradient"
+            (through a relaxed mask, from the validation loss after a step of training).
+        start: the first rate.
+        bounds: between which it is held.
+        learning_rate: of its Adam.
+        every: steps from one update of a hypergradient to the next.
+    """
+
+    method: str
+    start: float
+    bounds: tuple[float, float] = (0.0, 1.0)
+    learning_rate: float = 0.01
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
+
+
+Rates = dict[str, Rate | LearnedRate]
 StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
-"""(settings, optimizer steps an epoch, rates written after the strategy's name) -> the rate of each site."""
+"""(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +91,40 @@ class Recipe:
         name: as on the command line.
         summary: one line.
         settings: (size, data set name) -> Settings.
-        strategies: name -> the rates of each site.
-        build: (settings, image shape, classes, seed) -> a torch module with its first weights.
+        strategies: name -> what moves the rate of each site.
+        feeds: site -> the path of the layer that it feeds, whose weights a learned rate's penalty is about.
+        build: (settings, image shape, classes, seed) -> a torch module with its first weights, a Dropout at each site.
+        compared: the strategies of a comparison that names none; all by default.
     """
 
     name: str
     summary: str
     settings: Callable[[str, str], Settings]
     strategies: Mapping[str, StrategyRates]
+    feeds: Mapping[str, str]
     build: "Callable[[Settings, tuple[int, ...], int, int], nn.Module]"
+    compared: tuple[str, ...] = ()
+
+
+def learned_method(rates: Rates) -> str | None:
+    """How a strategy's learned rates get their gradient; None where it has none.
+
+    Raises:
+        DropkitValueError: two methods in one strategy.
+
+    >>> learned_method({"drop1": LearnedRate(method="disarm", start=0.5)})
+    'disarm'
+    """
+    found = {rate.method for rate in rates.values() if isinstance(rate, LearnedRate)}
+    if len(found) > 1:
+        raise DropkitValueError(f"one strategy learns its rates by one method, got {', '.join(sorted(found))}")
+    return found.pop() if found else None
+
+
+def needs_validation(rates: Rates) -> bool:
+    """Whether a strategy is steered by data held out from training."""
+    controlled = any(controllers(rate) for rate in rates.values() if not isinstance(rate, LearnedRate))
+    return controlled or learned_method(rates) == "hypergradient"
 
 
 @dataclass(frozen=True, slots=True)

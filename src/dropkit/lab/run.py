@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,26 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..torch import bind
 from .checkpoint import Progress, load_state, save_state, save_weights
+from .events import Events
 from .files import write_json, write_rows
+from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
 from .order import epoch_order, held_out
 from .plan import Choices, Plan, open_folder
+from .recipe import Settings
+from .sites import Sites
 
 Row = dict[str, Any]
 """One epoch: epoch, step, losses and accuracies, the rate of each site at the epoch's end, seconds."""
 
 OnEpoch = Callable[[Plan, Row], None]
-EVALUATED = 10_000  # training samples scored with dropout off after each epoch: the first ones, always the same
-CHUNK = 4096
+CHUNK = 512  # samples scored at once: few enough for their activations to stay in cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,6 @@ class Run:
     config: dict[str, Any]
     rows: tuple[Row, ...]
     best_epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Images and labels of one part of the data, on the device."""
-
-    x: Tensor
-    y: Tensor
-
-    def chunks(self) -> Iterator["Part"]:
-        for start in range(0, len(self.x), CHUNK):
-            yield Part(self.x[start : start + CHUNK], self.y[start : start + CHUNK])
 
 
 class Score:
@@ -86,11 +77,24 @@ class Trainer:
         self.fabric.launch()
         self.parts = _parts(choices, self.fabric)
         model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
+        self.sites = Sites(model, plan.rates, choices.recipe.feeds)
         bind(model, seed=plan.seed)
-        optimizer = torch.optim.SGD(model.parameters(), lr=settings.learning_rate)
+        optimizers = {"weights": _optimizer(settings, model, self.sites), "rates": self.sites.optimizer()}
+        found = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
         self.module = model
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
-        self.sites = {name: module for name, module in model.named_modules() if name in plan.rates}
+        self.model, *ready = self.fabric.setup(model, *found.values())
+        self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(found, ready, strict=True))
+        self.gradients = self._gradients()
+
+    def _gradients(self) -> Gradients:
+        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x))
+        if self.sites.method == "disarm":
+            return Antithetic(*place)
+        if self.sites.method != "hypergradient":
+            return Gradients(*place)
+        held, settings = self.parts["validation"], self.plan.choices.settings
+        batches = held_out_batches(len(held.x), settings.batch_size, self.plan.seed)
+        return Hypergradient(*place, held, batches, settings.learning_rate)
 
     def epoch(self, number: int, step: int) -> Row:
         """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
@@ -99,32 +103,41 @@ class Trainer:
         order = torch.from_numpy(epoch_order(len(train.x), self.plan.seed, number)).to(self.fabric.device)
         score = self._score("train")
         self.model.train()
-        for batch in order.split(self.plan.choices.settings.batch_size):
+        for index in order.split(self.plan.choices.settings.batch_size):
             self._set_rates(step)
-            x, y = train.x[batch], train.y[batch]
-            self.optimizer.zero_grad()
-            logits = self.model(x)
-            loss = functional.cross_entropy(logits, y)
-            self.fabric.backward(loss)
-            self.optimizer.step()
-            score.add(loss, logits, y)
+            batch = train.rows(index)
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad()
+            loss, logits = self.gradients.backward(batch, step)
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            score.add(loss, logits, batch.y)
             step += 1
         row: Row = {"epoch": number, "step": step, **score.row()}
         for name, part in self.parts.items():
             if name != "train":
                 row |= self._evaluate(name, part)
-        rates = {f"rate_{site}": rate.at(step - 1) for site, rate in self.plan.rates.items()}
-        return row | rates | {"seconds": round(time.perf_counter() - start, 4)}
+        row |= self.sites.row(step)
+        self.sites.feed_back(row)
+        return row | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _set_rates(self, step: int) -> None:
-        for site, rate in self.plan.rates.items():
-            self.sites[site].p = rate.at(step)
+        self.sites.set(step)
+
+    def load(self, state: Path) -> Progress:
+        """Go on from a saved state."""
+        return load_state(state, self.module, self.optimizers, self.sites)
+
+    def save(self, state: Path, progress: Progress) -> None:
+        """Write everything that the next epoch depends on."""
+        save_state(state, self.module, self.optimizers, self.sites, progress)
 
     @torch.no_grad()
     def _evaluate(self, name: str, part: Part) -> Row:
         self.model.eval()
         score = self._score(name)
-        for chunk in part.chunks():
+        for index in torch.arange(len(part.x), device=self.fabric.device).split(CHUNK):
+            chunk = part.rows(index)
             logits = self.model(chunk.x)
             score.add(functional.cross_entropy(logits, chunk.y), logits, chunk.y)
         return score.row()
@@ -133,12 +146,20 @@ class Trainer:
         return Score(name, self.plan.choices.data.classes, self.fabric.device)
 
 
+def _optimizer(settings: Settings, model: nn.Module, sites: Sites) -> torch.optim.Optimizer:
+    """Of the weights: all parameters but the learned rates, in the model's order."""
+    weights = [parameter for parameter in model.parameters() if all(parameter is not rate for rate in sites.parameters)]
+    family = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.SGD
+    return family(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
 def _parts(choices: Choices, fabric: Fabric) -> dict[str, Part]:
     data, samples = choices.data, choices.train_samples
     kept, held = held_out(samples, choices.validation)
+    scored = kept[: choices.settings.evaluated]
     parts = {
         "train": (data.train_x[:samples][kept], data.train_y[:samples][kept]),
-        "train_eval": (data.train_x[:samples][kept][:EVALUATED], data.train_y[:samples][kept][:EVALUATED]),
+        "train_eval": (data.train_x[:samples][scored], data.train_y[:samples][scored]),
         "validation": (data.train_x[:samples][held], data.train_y[:samples][held]),
         "test": (data.test_x[: choices.settings.test_samples], data.test_y[: choices.settings.test_samples]),
     }
@@ -149,19 +170,24 @@ def _parts(choices: Choices, fabric: Fabric) -> dict[str, Part]:
     }
 
 
-def run_plan(plan: Plan, folder: Path, *, resume: bool, on_epoch: Callable[[Plan, Row], None] | None = None) -> Run:
+def run_plan(
+    plan: Plan, folder: Path, *, resume: bool, on_epoch: OnEpoch | None = None, tensorboard: bool = False
+) -> Run:
     """Train what a plan says, from where its folder stands."""
     started = open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
     trainer, progress = Trainer(plan), Progress()
     state = folder / "state.safetensors"
     if started and state.exists():
-        progress = load_state(state, trainer.module, trainer.optimizer)
-    with _threads(plan.choices.settings.threads):
+        progress = trainer.load(state)
+    events = Events(folder / "tensorboard", done=len(progress.rows)) if tensorboard else nullcontext()
+    with _threads(plan.choices.settings.threads), events as log:
         for number in range(len(progress.rows) + 1, plan.choices.settings.epochs + 1):
             row = trainer.epoch(number, progress.step)
             progress.rows.append(row)
             progress.step = row["step"]
             _keep(trainer, progress, folder)
+            if log is not None:
+                log.add(row)
             if on_epoch is not None:
                 on_epoch(plan, row)
     # Also after a resume that had nothing left to train: the run may have died between its state and these.
@@ -198,7 +224,7 @@ def _keep(trainer: Trainer, progress: Progress, folder: Path) -> None:
         save_weights(
             folder / "checkpoint.safetensors", trainer.module, {"config": trainer.plan.record(), "epoch": row["epoch"]}
         )
-    save_state(folder / "state.safetensors", trainer.module, trainer.optimizer, progress)
+    trainer.save(folder / "state.safetensors", progress)
     write_rows(folder / "metrics.csv", progress.rows)
 
 

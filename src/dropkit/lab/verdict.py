@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from .stats import MOST_SEEDS, Interval, seeds_to_separate
+from .strategies import ADAPTIVE
 from .table import BASELINE, Line, between
 
 FEW = 5
@@ -19,6 +20,7 @@ def verdict(lines: Sequence[Line], data: str) -> tuple[str, ...]:
     ranked = sorted(lines, key=lambda line: -line.interval("test_accuracy").mean)
     words = [_alone(ranked[0], data, seeds)] if len(ranked) == 1 else _compared(ranked, data, seeds)
     if len(ranked) > 1:
+        words += _adapting(ranked) if seeds > 1 else []
         words.append(_gaps(lines))
     return (*words, *_diverged(lines))
 
@@ -68,11 +70,11 @@ def _compared(ranked: Sequence[Line], data: str, seeds: int) -> list[str]:
 
 
 def _rest(ranked: Sequence[Line]) -> list[str]:
-    """How those that are neither the best nor "none" stand against "none"."""
+    """How those that neither adapt nor are the best or "none" stand against "none"."""
     words = []
     for line in ranked[1:]:
         difference = line.difference
-        if difference is None:
+        if difference is None or _adapts(line):  # those get a sentence of their own
             continue
         if difference.excludes_zero:
             side = "better" if difference.mean > 0 else "worse"
@@ -80,6 +82,46 @@ def _rest(ranked: Sequence[Line]) -> list[str]:
         else:
             words.append(f"{_name(line)} is not told apart from no dropout: {_range(difference)}.")
     return words
+
+
+def _adapting(ranked: Sequence[Line]) -> list[str]:
+    """Whether it helped to learn or control the rate, against fixed rates and against none."""
+    adaptive = [line for line in ranked if _adapts(line)]
+    bases = [line for name in ("fixed", BASELINE) for line in ranked if line.strategy.split(":")[0] == name]
+    if not adaptive or not bases:
+        return []
+    helped = [_helped(adaptive, base) for base in bases]
+    details = [
+        f"{_name(line)} {' and '.join(f'{_range(between(line, base))} against {_name(base)}' for base in bases)}"
+        for line in adaptive
+    ]
+    return [*helped, "Paired differences: " + "; ".join(details) + "."]
+
+
+def _adapts(line: Line) -> bool:
+    return line.strategy.split(":")[0] in ADAPTIVE
+
+
+def _helped(adaptive: Sequence[Line], base: Line) -> str:
+    """One sentence: which adaptive strategies beat a base, which lose to it, and which are not told apart from it."""
+    better: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
+    for line in adaptive:
+        difference = between(line, base)
+        side = open_ if not difference.excludes_zero else better if difference.mean > 0 else worse
+        side.append(_name(line))
+    said = [
+        f"{_listed(names, 'and')} {verb}"
+        for names, verb in (
+            (better, "did better"),
+            (worse, "did worse"),
+            (open_, "cannot be told apart from it"),
+        )
+        if names
+    ]
+    head = "Adapting the rate helped" if better else "Adapting the rate did not visibly help"
+    return f"{head} against {_name(base)}: {', '.join(said)}."
 
 
 def _range(difference: Interval) -> str:

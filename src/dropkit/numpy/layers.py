@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.rate import Rate
 from ..counter import Key
 from ..drop import Drop
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
@@ -37,7 +38,8 @@ class Dropout:
     again; after an evaluation forward it is the identity, as that forward was.
 
     Args:
-        p: drop probability in [0, 1]; may be assigned between forwards (backward uses the forward's).
+        p: drop probability in [0, 1], or a rate of `dropkit.axes.rate`, which then moves with the layer's step; may be
+            assigned between forwards (backward uses the forward's).
         share: axes along which one draw is shared.
         when: "train", "always" or "never".
         seed, site: coordinates of the mask; give each layer of a network a site of its own.
@@ -59,7 +61,7 @@ class Dropout:
 
     def __init__(
         self,
-        p: float = 0.5,
+        p: float | Rate = 0.5,
         *,
         share: Sequence[int] = (),
         when: str = "train",
@@ -69,9 +71,18 @@ class Dropout:
     ):
         self.drop = Drop(p, share=share, when=when, noise=Bernoulli() if noise is None else noise)
         self.key = Key(seed, site)  # checks them
-        self.p = self.drop.p()
         self.step = 0
+        self._p: float | None = None  # what was assigned
         self._backward: Callable[[NDArray], NDArray] | None = None
+
+    @property
+    def p(self) -> float:
+        """The drop probability of the next forward: what was assigned last, or else what the rate says at this step."""
+        return self.drop.p(self.step) if self._p is None else self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self._p = value
 
     def forward(self, x: NDArray, *, training: bool, rows: ArrayLike | None = None) -> NDArray:
         """x with elements dropped, or x itself; `rows` gives each sample's own row number in the data set."""

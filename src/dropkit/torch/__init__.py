@@ -6,8 +6,11 @@ except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError('dropkit.torch needs PyTorch: pip install "dropkit[torch]"', name="torch") from error
 
 from . import functional as functional
+from . import learned as learned
 from .binding import bind as bind
 from .binding import unbind as unbind
+from .callbacks import huggingface_callback as huggingface_callback
+from .callbacks import lightning_callback as lightning_callback
 from .contexts import disabled as disabled
 from .contexts import enabled as enabled
 from .coordinates import at as at
@@ -22,10 +25,15 @@ from .layers import Dropout1d as Dropout1d
 from .layers import Dropout2d as Dropout2d
 from .layers import Dropout3d as Dropout3d
 from .layers import FeatureAlphaDropout as FeatureAlphaDropout
+from .learned import rates as rates
+from .learned import regularizer as regularizer
+from .learned import sparsify as sparsify
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
+from .rate_log import RateLog as RateLog
 from .receipt import Receipt as Receipt
 from .rewind import replay as replay
+from .schedule import Schedule as Schedule
 from .selftest import Report as Report
 from .selftest import check as check
 from .surgery import insert as insert

@@ -3,8 +3,9 @@
 from ...errors import UnknownNameError
 from ..recipe import Recipe
 from .mlp import MLP
+from .vgg_adaptive import VGG_ADAPTIVE
 
-RECIPES = {recipe.name: recipe for recipe in (MLP,)}
+RECIPES = {recipe.name: recipe for recipe in (MLP, VGG_ADAPTIVE)}
 
 
 def get(name: str | Recipe) -> Recipe:

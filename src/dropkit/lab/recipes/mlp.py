@@ -13,15 +13,14 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...axes.rate import Constant, Step
-from ...errors import DropkitValueError
 from ..order import first_weights
-from ..recipe import Rates, Recipe, Settings
+from ..recipe import Recipe, Settings
+from ..strategies import ADAPTIVE, standard
 
 if TYPE_CHECKING:
     from torch import nn
 
-SITES = ("dropout1", "dropout2")
+FIXED = {"dropout1": 0.2, "dropout2": 0.5}
 
 PUBLISHED = Settings(
     epochs=10, seeds=5, batch_size=256, learning_rate=0.5, weight_std=0.01, hidden=(256, 256), step_epochs=2
@@ -48,32 +47,6 @@ def settings(size: str, data: str) -> Settings:
     return replace(PUBLISHED, epochs=5) if size == "small" else PUBLISHED
 
 
-def none(settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
-    """No dropout."""
-    _refuse("none", values)
-    return {site: Constant(0.0) for site in SITES}
-
-
-def fixed(settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
-    """Constant rates: the chapter's 0.2 and 0.5, or those given, one for both sites or one for each."""
-    rates = {0: (0.2, 0.5), 1: values * 2, 2: values}.get(len(values))
-    if rates is None:
-        raise DropkitValueError(f"strategy 'fixed' takes one rate or {len(SITES)}, got {len(values)}: {values}")
-    return {site: Constant(p) for site, p in zip(SITES, rates, strict=True)}
-
-
-def step(settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
-    """Starts at 0.5 and falls by 0.1 every few epochs, never below 0.1, at both sites."""
-    _refuse("step", values)
-    rate = Step(start=0.5, drop=0.1, every=settings.step_epochs * steps, floor=0.1)
-    return dict.fromkeys(SITES, rate)
-
-
-def _refuse(name: str, values: tuple[float, ...]) -> None:
-    if values:
-        raise DropkitValueError(f"strategy {name!r} takes no rates, got {values}; only fixed does, as in fixed:0.2:0.5")
-
-
 def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -> "nn.Module":
     """The network, its first weights a function of (seed, parameter name) alone, its biases zero."""
     import torch
@@ -98,15 +71,19 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
             if name.endswith("bias"):
                 parameter.zero_()
             else:
-                weights = first_weights(tuple(parameter.shape), seed, name, settings.weight_std)
+                std = (2 / parameter.shape[1]) ** 0.5 if settings.weight_std is None else settings.weight_std
+                weights = first_weights(tuple(parameter.shape), seed, name, std)
                 parameter.copy_(torch.from_numpy(weights))
     return model
 
 
 MLP = Recipe(
     name="mlp",
-    summary="784-256-256-10 with ReLU and dropout after each hidden layer (Dive into Deep Learning); none, fixed, step",
+    summary="784-256-256-10 with ReLU and dropout after each hidden layer (Dive into Deep Learning); none, fixed, "
+    f"step, and on request {', '.join(ADAPTIVE)}",
     settings=settings,
-    strategies={"none": none, "fixed": fixed, "step": step},
+    strategies=standard(FIXED),
+    feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
+    compared=("none", "fixed", "step"),
 )
