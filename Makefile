@@ -25,8 +25,9 @@ KERNELS := $(wildcard src/dropkit/kernels/cpu/*.*)
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dropkit needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy jax
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+	    -C cmake.define.DROPKIT_XLA_INCLUDE="$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())')"
 	@touch $@
 
 demo: setup
@@ -45,6 +46,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dropout.py
+	$(BIN)/python benchmarks/jax_dropout.py
 
 # What a user gets: sdist and wheel, the wheel tried in an environment of its own with NumPy alone.
 wheel: setup

@@ -77,13 +77,18 @@ def test_default_folder_names(
 
 def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("recipes") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["mlp", "vgg-adaptive"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "mlp",
+        "vgg-adaptive",
+        "dense",
+        "transfer",
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'? Known: mlp"),
+        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'? Known: dense, mlp"),
         (["train", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'?"),
         (["compare", "mlp", "--strategies", "none,fixd"], "unknown strategy 'fixd'; did you mean 'fixed'?"),
         (["compare", "mlp", "--strategies", "fixed:1.5"], "strategy 'fixed:1.5': p must lie in [0, 1], got 1.5"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
-FRAMEWORKS = {"torch", "jax", "flax", "keras", "tensorflow"}
+FRAMEWORKS = {"torch", "jax", "flax", "equinox", "keras", "tensorflow"}
 FRONTENDS = {"numpy", "torch", "jax", "keras"}
 BASE = {"errors", "counter", "layout", "mask"}
 
@@ -26,7 +26,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lint": {"errors"},
     **{frontend: BASE | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
 }
-MAY_LOAD = {"torch": {"torch"}, "jax": {"jax", "flax"}, "keras": {"keras"}, "kernels": {"torch"}}
+# Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
+MAY_IMPORT["keras"] |= {"numpy", "torch", "jax"}
+MAY_LOAD = {
+    "torch": {"torch"},
+    "jax": {"jax", "flax", "equinox"},
+    "keras": {"keras", "torch", "jax", "tensorflow"},
+    "kernels": {"torch"},
+}
 TOP = {"probe", "uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
 
 
@@ -87,6 +94,9 @@ def test_imports_point_down() -> None:
         ("numpy/ops.py", "from ..torch import ops"),
         ("numpy/ops.py", "import torch.nn"),
         ("torch/ops.py", "import jax"),
+        ("torch/ops.py", "from ..keras import ops"),
+        ("keras/ops.py", "from ..lab import run"),
+        ("jax/ops.py", "import torch"),
         ("torch/ops.py", "from ..lab import run"),
         ("torch/ops.py", "from dropkit.report import page"),
         ("unheard_of.py", "import os"),
@@ -120,17 +130,27 @@ def test_torch_frontend_loads_no_other_framework() -> None:
     assert "dropkit.lab" not in modules
 
 
+def test_jax_frontend_loads_no_other_framework() -> None:
+    modules = loaded(
+        "import dropkit, jax.numpy as jnp; dropkit.jax.dropout(jnp.ones(3), 0.5, training=True, key=dropkit.Key())"
+    )
+    assert "jax" in modules
+    assert not modules & (FRAMEWORKS - {"jax"})
+    assert "dropkit.lab" not in modules
+
+
 def test_the_load_check_can_fail() -> None:
     assert "torch" in loaded("import dropkit.torch")
 
 
 def test_every_public_name_is_documented_with_an_example() -> None:
     import dropkit
+    import dropkit.jax
     import dropkit.numpy
     import dropkit.torch
 
     without = []
-    for module in (dropkit, dropkit.numpy, dropkit.torch, dropkit.torch.functional):
+    for module in (dropkit, dropkit.jax, dropkit.numpy, dropkit.torch, dropkit.torch.functional):
         for name, value in vars(module).items():
             if name.startswith("_") or not getattr(value, "__module__", "").startswith("dropkit"):
                 continue

@@ -5,8 +5,8 @@
     array([[0, 0, 0, 0],
            [1, 1, 1, 0]])
 
-Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy` and `dropkit.torch`, the experiments
-`dropkit.lab`.
+Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy`, `dropkit.torch` and
+`dropkit.jax`, the experiments `dropkit.lab`.
 """
 
 from importlib import import_module
@@ -24,7 +24,7 @@ from .mask import words as words
 
 __version__ = "0.1.0"
 
-_LAZY = ("lab", "numpy", "report", "torch")
+_LAZY = ("jax", "lab", "numpy", "report", "torch")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -36,6 +36,15 @@ def triton() -> ModuleType | None:
     return kernels if kernels.available() else None
 
 
+def xla() -> ModuleType | None:
+    """The module of the CPU kernels' custom call, or None where XLA's own operations take its place."""
+    if OFF:
+        return None
+    from .kernels.cpu import ffi
+
+    return ffi if ffi.available() else None
+
+
 def fold() -> Callable[[int, int, int], tuple[int, int]]:
     """The folding of (seed, site number, step) into key words: compiled, or in Python integers."""
     kernels = cpu()

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 import dropkit
+import dropkit.jax
 import dropkit.numpy
 import dropkit.torch
 
@@ -100,7 +103,42 @@ class Torch:
         return torch.from_numpy(p)
 
 
-FRONTENDS = [Numpy(), Torch(), Torch(name="torch-inplace", inplace=True)]
+@dataclass
+class Jax:
+    """`dropkit.jax`, with JAX's 64-bit types or without."""
+
+    name: str = "jax"
+    x64: bool = False
+    dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")
+    layouts: tuple[str, ...] = ("contiguous",)
+    integer: Any = field(default_factory=lambda: jnp.ones((2, 3), jnp.int32))
+
+    def array(self, values: np.ndarray, dtype: str, layout: str = "contiguous") -> Any:
+        with jax.enable_x64(self.x64):
+            return jnp.asarray(np.array(values), dtype)
+
+    def values(self, y: Any) -> np.ndarray:
+        return np.asarray(y).astype(np.float64)
+
+    def dropout(self, x: Any, p: Any, **coordinates: Any) -> Any:
+        with jax.enable_x64(self.x64):
+            return dropkit.jax.dropout(x, p, **coordinates)
+
+    def gradient(self, x: Any, p: Any, grad: Any, **coordinates: Any) -> Any:
+        with jax.enable_x64(self.x64):
+            return jax.vjp(lambda x: dropkit.jax.dropout(x, p, **coordinates), x)[1](grad)[0]
+
+    def rates(self, p: np.ndarray) -> Any:
+        return p
+
+
+FRONTENDS = [
+    Numpy(),
+    Torch(),
+    Torch(name="torch-inplace", inplace=True),
+    Jax(),
+    Jax(name="jax-x64", x64=True, dtypes=("float64",)),
+]
 
 
 # Frontends with one fault each, and the check that must catch it.

@@ -19,10 +19,18 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `dropkit recipes`.")]
 DataName = Annotated[
-    str, typer.Option("--data", metavar="NAME|DIR", help="digits, fashion-mnist, mnist, cifar10, or an IDX folder.")
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|DIR",
+        help="digits, fashion-mnist, mnist, cifar10, flowers2, or a folder of IDX files or images; the recipe's own.",
+    ),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of fashion_mnist/, mnist/, cifar10/; or set DROPKIT_DATA.")
+    Path | None, typer.Option("--data-dir", help="Folder of fashion_mnist/, mnist/, ...; or set DROPKIT_DATA.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained weights of the frozen part (transfer).")
 ]
 Size = Annotated[str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")]
 Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")]
@@ -47,7 +55,7 @@ def info() -> None:
 @app.command()
 def compare(
     recipe: RecipeName,
-    data: DataName = "digits",
+    data: DataName = None,
     strategies: Annotated[
         str | None,
         typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,gap; or all."),
@@ -61,11 +69,12 @@ def compare(
     device: Device = "auto",
     precision: Precision = "32-true",
     data_dir: DataDir = None,
+    weights: Weights = None,
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
     names = None if strategies is None else [name.strip() for name in strategies.split(",")]
-    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}"
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}"
     from rich.console import Console
 
     from .console import progress_bar, say_where, show
@@ -86,6 +95,7 @@ def compare(
             device=device,
             precision=precision,
             data_dir=data_dir,
+            weights=weights,
             tensorboard=tensorboard,
             on_start=bar.begin,
             on_epoch=bar,
@@ -97,7 +107,7 @@ def compare(
 @app.command()
 def train(
     recipe: RecipeName,
-    data: DataName = "digits",
+    data: DataName = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3.")] = "fixed",
     seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0,
     epochs: Epochs = None,
@@ -108,13 +118,14 @@ def train(
     device: Device = "auto",
     precision: Precision = "32-true",
     data_dir: DataDir = None,
+    weights: Weights = None,
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train once under one strategy; write metrics, checkpoint and report."""
     from .recipe import Strategy
 
     name = Strategy.parse(strategy).folder
-    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}-{name}-seed{seed}"
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}-{name}-seed{seed}"
     from rich.console import Console
 
     from .console import progress_bar, say_where, show
@@ -137,12 +148,13 @@ def train(
             device=device,
             precision=precision,
             data_dir=data_dir,
+            weights=weights,
             tensorboard=tensorboard,
             on_start=bar.begin,
             on_epoch=bar,
         )
     alone = lines({run.config["strategy"]: (run,)})
-    show(console, verdict(alone, run.config["data"]), alone, run.config["epochs"])
+    show(console, (*verdict(alone, run.config["data"]), *run.remarks), alone, run.config["epochs"])
     say_where(console, folder / "report.html")
 
 
@@ -166,7 +178,7 @@ def tune(
     data_dir: DataDir = None,
 ) -> None:
     """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
-    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data)}-{size}-tune"
+    folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}-tune"
     from rich.console import Console
 
     from .console import progress_bar, say_where, show, show_trials
@@ -209,8 +221,8 @@ def list_recipes() -> None:
         typer.echo(f"{recipe.name}  {recipe.summary}")
 
 
-def _short(data: str) -> str:
-    return Path(data).name or "data"
+def _short(data: str | None, recipe: str) -> str:
+    return Path(recipes.get(recipe).data if data is None else data).name or "data"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..counter import Key
 from ..errors import DataError, UnknownNameError
 from ..mask import uniform
-from . import cifar
+from . import cifar, images
 from .idx import parse_idx
 
 FILES = (
@@ -70,7 +70,11 @@ SOURCES = {
     ),
 }
 CIFAR = "cifar10"
-NAMES = ("digits", *SOURCES, CIFAR)
+# Photos of the flower_photos archive (CC BY 2.0) in 128 x 128 JPEG: train and val, daisy and dandelion.
+FLOWERS, FLOWERS_FILE = "flowers2", "flowers2/flowers2_128px_jpeg.zip"
+FLOWERS_SUM = "f3dba2a2843bf8ee846308a83c267154abbe1e35866fe46eb4a628963fb52518"
+NAMES = ("digits", *SOURCES, CIFAR, FLOWERS)
+IMAGE_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +82,7 @@ class Data:
     """Images in [0, 1] and labels, split into training and test set.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", "cifar10", or the folder's path.
+        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", or the path of a folder or archive.
         train_x, test_x: float32, shape (samples, height, width), in colour (samples, 3, height, width).
         train_y, test_y: int64, shape (samples,), values in [0, classes).
         classes: number of classes.
@@ -99,13 +103,16 @@ class Data:
         return self.train_x.shape[1:]
 
 
-def load_data(name: str | Path = "digits", data_dir: str | Path | None = None) -> Data:
-    """Load a data set by name, or from a folder that holds MNIST's four files, gzipped or not.
+def load_data(name: str | Path = "digits", data_dir: str | Path | None = None, image_size: int | None = None) -> Data:
+    """Load a data set by name, from a folder with MNIST's four files (gzipped or not), or from images in sub-folders.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", "cifar10", or a folder.
-        data_dir: the folder in which `fashion_mnist/`, `mnist/` and `cifar10/` lie; without it the environment variable
-            DROPKIT_DATA, and without that the files are downloaded once into a cache.
+        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", a folder, or a .zip archive of images.
+        data_dir: the folder in which `fashion_mnist/`, `mnist/`, `cifar10/` and `flowers2/` lie; without it the
+            environment variable DROPKIT_DATA, and without that the files are downloaded once into a cache (all but
+            flowers2).
+        image_size: side to which images of files are resized (`flowers2`, folders and archives of images); 32 by
+            default.
 
     Raises:
         UnknownNameError: neither a data set nor a folder.
@@ -121,8 +128,15 @@ def load_data(name: str | Path = "digits", data_dir: str | Path | None = None) -
         return _named(str(name), data_dir)
     if name == CIFAR:
         return _cifar(data_dir)
-    if Path(name).is_dir():
-        return _folder(Path(name))
+    if name == FLOWERS:
+        return _flowers(data_dir, image_size or IMAGE_SIZE)
+    place = Path(name)
+    if place.is_dir() and not _holds_idx(place) and any(path.is_dir() for path in place.iterdir()):
+        return _data(str(name), images.read(place, image_size or IMAGE_SIZE), 255)
+    if place.is_dir():
+        return _folder(place)
+    if place.is_file() and place.suffix.lower() == ".zip":
+        return _data(str(name), images.read(place, image_size or IMAGE_SIZE), 255)
     raise UnknownNameError("data set (and no folder of that name)", str(name), NAMES)
 
 
@@ -215,6 +229,24 @@ def _download(source: Source, file: str) -> tuple[Path, bytes]:
             f"network, put it into a folder {source.folder}/ and point --data-dir or DROPKIT_DATA at the folder above "
             f"it, or use --data digits, which needs no network. Reason: {reason[:200]}"
         ) from error
+
+
+def _flowers(data_dir: str | Path | None, side: int) -> Data:
+    root = data_dir or os.environ.get("DROPKIT_DATA")
+    if not root:
+        raise DataError(
+            f"{FLOWERS} is not downloaded: point --data-dir or DROPKIT_DATA at the folder that holds {FLOWERS_FILE}, "
+            f"or give photos of your own with --data DIR ({images.LAYOUT})"
+        )
+    path = Path(root) / FLOWERS_FILE
+    found = hashlib.sha256(_bytes(path)).hexdigest()
+    if found != FLOWERS_SUM:
+        raise DataError(f"{path} is not the archive that is known: sha256 {found}, expected {FLOWERS_SUM}")
+    return _data(FLOWERS, images.read(path, side), 255)
+
+
+def _holds_idx(folder: Path) -> bool:
+    return any((folder / name).is_file() for file in FILES for name in (file, file.removesuffix(".gz")))
 
 
 def _folder(folder: Path) -> Data:

@@ -37,7 +37,7 @@ def train(
     *,
     strategy: str = "fixed",
     seed: int = 0,
-    data: str | Path | Data = "digits",
+    data: str | Path | Data | None = None,
     size: str = "small",
     epochs: int | None = None,
     validation: float | None = None,
@@ -46,6 +46,7 @@ def train(
     device: str = "auto",
     precision: str = "32-true",
     data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
     tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
@@ -57,7 +58,7 @@ def train(
         strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5", "step", "concrete", "disarm",
             "hypergradient" or "gap"; the last two need a validation part.
         seed: first weights, order of the data and masks; an int in [0, 2**64).
-        data: see `load_data`; or a Data.
+        data: see `load_data`; or a Data. The recipe's own by default.
         size: "tiny", "small" or "full".
         epochs: in place of the size's own.
         validation: fraction of the training set to hold out; the best checkpoint is then chosen by its loss, otherwise
@@ -67,6 +68,7 @@ def train(
         device: "auto", "cpu" or "cuda".
         precision: of Fabric: "32-true", "64-true", "bf16-mixed" or "bf16-true".
         data_dir: see `load_data`.
+        weights: file of the frozen part's pretrained weights, for recipes that have such a part.
         tensorboard: also write event files, into `tensorboard/` of the run's folder; needs the package tensorboard.
         on_start: called once with the number of epochs done before and in total.
         on_epoch: called with the plan and each new row.
@@ -83,7 +85,7 @@ def train(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     if on_start is not None:
         on_start(epochs_done(folder) if resume else 0, choices.settings.epochs)
@@ -91,7 +93,7 @@ def train(
     name = str(plan.strategy)
     alone = lines({name: (run,)})
     config = {**run.config, "rates": {name: run.config["rates"]}}
-    words = verdict(alone, config["data"])
+    words = (*verdict(alone, config["data"]), *run.remarks)
     write_text(folder / "report.html", report.render(page(config, {name: (run,)}, alone, words, environment())))
     return run
 
@@ -99,7 +101,7 @@ def train(
 def compare(
     recipe: str | Recipe = "mlp",
     *,
-    data: str | Path | Data = "digits",
+    data: str | Path | Data | None = None,
     strategies: Sequence[str] | None = None,
     seeds: int | None = None,
     size: str = "small",
@@ -110,6 +112,7 @@ def compare(
     device: str = "auto",
     precision: str = "32-true",
     data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
     tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
@@ -121,8 +124,8 @@ def compare(
         seeds: how many; the size's own by default.
         out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
         resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
-        recipe, data, size, epochs, validation, device, precision, data_dir, tensorboard, on_start, on_epoch: see
-            `train`.
+        recipe, data, size, epochs, validation, device, precision, data_dir, weights, tensorboard, on_start, on_epoch:
+            see `train`.
 
     Raises: what `train` raises.
 
@@ -133,7 +136,7 @@ def compare(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
     names = _names(choices.recipe, strategies)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(count)]
@@ -155,7 +158,8 @@ def compare(
 def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: Path) -> Comparison:
     """Write table, words and report of finished runs."""
     found = lines(runs)
-    comparison = Comparison(config, runs, found, verdict(found, config["data"]), folder)
+    remarks = next(iter(runs.values()))[0].remarks  # all were prepared alike
+    comparison = Comparison(config, runs, found, (*verdict(found, config["data"]), *remarks), folder)
     write_text(folder / "table.md", markdown(found, config["epochs"]))
     write_text(folder / "report.html", report.render(page(config, runs, found, comparison.verdict, environment())))
     write_json(folder / "result.json", _result(comparison))

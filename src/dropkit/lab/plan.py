@@ -2,17 +2,23 @@
 
 import math
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
 from . import recipes
 from .data import Data, load_data
 from .files import claim, read_json, write_json
-from .recipe import Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
+from .keras_backend import require
+from .order import held_out
+from .recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
 
 DEVICES = ("auto", "cpu", "cuda")
 # 16-mixed is left out: its loss scale is a state that a resumed run would have to carry too.
@@ -31,29 +37,36 @@ class Choices:
     validation: float
     device: str
     precision: str
+    prepared: Prepared | None = None
 
     @classmethod
     def make(
         cls,
         recipe: str | Recipe,
-        data: str | Path | Data,
+        data: str | Path | Data | None,
         size: str,
         epochs: int | None,
         validation: float | None,
         device: str,
         precision: str,
         data_dir: str | Path | None,
+        weights: str | Path | None = None,
     ) -> "Choices":
-        """Check the choices and load the data; cheap checks come first."""
+        """Check the choices, load the data and prepare it where the recipe asks for that; cheap checks come first."""
         found = recipes.get(recipe)
+        data = found.data if data is None else data
         name = data.name if isinstance(data, Data) else str(data)
         settings = sized(found, size, name, epochs)
         held = _fraction(settings.validation if validation is None else validation)
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", str(precision), PRECISIONS)
         device = _device(device)
-        loaded = data if isinstance(data, Data) else load_data(data, data_dir)
-        return cls(found, loaded, size, settings, held, device, precision)
+        _check_engine(found, precision, weights)
+        loaded = data if isinstance(data, Data) else load_data(data, data_dir, settings.image_size)
+        if found.prepare is None:
+            return cls(found, loaded, size, settings, held, device, precision)
+        prepared = found.prepare(loaded, settings, None if weights is None else Path(weights))
+        return cls(found, prepared.data, size, settings, held, device, precision, prepared)
 
     @property
     def train_samples(self) -> int:
@@ -70,15 +83,34 @@ class Choices:
         """How many training samples are held out for validation."""
         return round(self.train_samples * self.validation)
 
+    def parts(self) -> dict[str, tuple[NDArray, NDArray, NDArray[np.int64]]]:
+        """Samples, labels, and which of them are in it, of each part of the data that is not empty."""
+        data, samples = self.data, self.train_samples
+        kept, held = held_out(samples, self.validation)
+        train = data.train_x, data.train_y
+        parts = {
+            "train": (*train, kept),
+            "train_eval": (*train, kept[: self.settings.evaluated]),
+            "validation": (*train, held),
+            "test": (data.test_x, data.test_y, np.arange(len(data.test_x))[: self.settings.test_samples]),
+        }
+        return {name: part for name, part in parts.items() if len(part[2])}
+
     def record(self) -> dict[str, Any]:
         """As plain values for config.json."""
         settings = asdict(self.settings)
+        if self.settings.image_size is None:
+            del settings["image_size"]
         settings |= {"hidden": list(self.settings.hidden), "channels": list(self.settings.channels)}
         epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
         del settings["validation"]  # what counts is what was chosen
+        on_keras = {"engine": "keras", "backend": require().config.backend()} if self.recipe.engine == "keras" else {}
+        prepared = {} if self.prepared is None else {"prepared": self.prepared.about}
         return {
             "format": FORMAT,
             "recipe": self.recipe.name,
+            **on_keras,
+            **prepared,
             "data": self.data.name,
             "fingerprint": self.data.fingerprint,
             "size": self.size,
@@ -128,6 +160,20 @@ def _fraction(value: float) -> float:
             f"validation must lie in [0, 1), got {value}; 0.1 holds out a tenth of the training set"
         )
     return float(value)
+
+
+def _check_engine(recipe: Recipe, precision: str, weights: str | Path | None) -> None:
+    if weights is not None and recipe.prepare is None:
+        raise DropkitValueError(
+            f"recipe {recipe.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
+        )
+    if recipe.engine != "keras":
+        return
+    if precision != "32-true":
+        raise DropkitValueError(
+            f"recipe {recipe.name!r} trains with Keras in 32-true only, got precision {precision!r}"
+        )
+    require()
 
 
 def _device(name: str) -> str:
@@ -202,8 +248,10 @@ def environment() -> dict[str, Any]:
 
     from .. import __version__
 
+    keras = sys.modules.get("keras")
     return {
         "dropkit": __version__,
+        **({} if keras is None else {"keras": keras.__version__}),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..axes.rate import Rate, controllers, probability
 from ..errors import DropkitTypeError, DropkitValueError, UnknownNameError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from .data import Data
 
+ENGINES = ("torch", "keras")
 SIZES = ("tiny", "small", "full")
 
 
@@ -22,7 +24,7 @@ class Settings:
 
     Args:
         epochs, seeds, batch_size, learning_rate, weight_decay: as they say; weight_decay is L2 in the gradient.
-        optimizer: of the weights, "sgd" or "adam".
+        optimizer: of the weights, "sgd" or "adam", and on Keras "rmsprop".
         weight_std: of the first weights; None for He's sqrt(2 / fan-in).
         hidden, channels: widths of the dense layers, and of the convolutions where there are any.
         step_epochs: strategy `step` falls every so many epochs.
@@ -31,6 +33,7 @@ class Settings:
         rate_learning_rate: of Adam, for learned rates.
         hypergradient_every: steps from one hypergradient to the next.
         gap_target, gap_gain: of strategy `gap`, validation loss minus training loss, see `Gap`.
+        image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
     """
 
     epochs: int
@@ -52,6 +55,7 @@ class Settings:
     hypergradient_every: int = 4
     gap_target: float = 0.05
     gap_gain: float = 2.0
+    image_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,23 @@ StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data as the model takes it, where that is worth computing once, before the first epoch.
+
+    Args:
+        data: what the model sees, under the name and the fingerprint of what it comes from.
+        about: what was done, for config.json; a resumed run must say the same.
+        remarks: what a reader of the results has to know, in sentences.
+        seconds: that it takes for one sample, as measured when it was computed.
+    """
+
+    data: "Data"
+    about: str
+    remarks: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A model, its settings and the strategies it can be trained under.
 
@@ -93,8 +114,12 @@ class Recipe:
         settings: (size, data set name) -> Settings.
         strategies: name -> what moves the rate of each site.
         feeds: site -> the path of the layer that it feeds, whose weights a learned rate's penalty is about.
-        build: (settings, image shape, classes, seed) -> a torch module with its first weights, a Dropout at each site.
+        build: (settings, image shape, classes, seed) -> a torch module, or for the engine "keras" a built Keras model
+            that ends in probabilities, with its first weights and a Dropout of dropkit's at each site.
         compared: the strategies of a comparison that names none; all by default.
+        engine: what trains it: "torch", or "keras" for `keras.Model.fit`.
+        data: the data set of a run that names none.
+        prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
     """
 
     name: str
@@ -102,8 +127,15 @@ class Recipe:
     settings: Callable[[str, str], Settings]
     strategies: Mapping[str, StrategyRates]
     feeds: Mapping[str, str]
-    build: "Callable[[Settings, tuple[int, ...], int, int], nn.Module]"
+    build: Callable[[Settings, tuple[int, ...], int, int], Any]
     compared: tuple[str, ...] = ()
+    engine: str = "torch"
+    data: str = "digits"
+    prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UnknownNameError("engine", self.engine, ENGINES)
 
 
 def learned_method(rates: Rates) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .checkpoint import Progress, load_state, save_state, save_weights
 from .events import Events
 from .files import write_json, write_rows
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
-from .order import epoch_order, held_out
+from .order import epoch_order
 from .plan import Choices, Plan, open_folder
 from .recipe import Settings
 from .sites import Sites
@@ -35,11 +36,30 @@ CHUNK = 512  # samples scored at once: few enough for their activations to stay 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: its plan as plain values, one row an epoch, and the epoch of its checkpoint."""
+    """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, and what a reader of its
+    figures has to know.
+    """
 
     config: dict[str, Any]
     rows: tuple[Row, ...]
     best_epoch: int
+    remarks: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """What trains a plan an epoch at a time."""
+
+    def epoch(self, number: int, step: int) -> Row:
+        """Train epoch `number`, which begins at an optimizer step; then score all parts."""
+
+    def load(self, state: Path) -> Progress:
+        """Go on from a saved state."""
+
+    def save(self, state: Path, progress: Progress) -> None:
+        """Write everything that the next epoch depends on."""
+
+    def save_weights(self, path: Path, about: dict[str, Any]) -> None:
+        """Write the weights."""
 
 
 class Score:
@@ -132,6 +152,10 @@ class Trainer:
         """Write everything that the next epoch depends on."""
         save_state(state, self.module, self.optimizers, self.sites, progress)
 
+    def save_weights(self, path: Path, about: dict[str, Any]) -> None:
+        """Write the weights; `about` goes into the header."""
+        save_weights(path, self.module, about)
+
     @torch.no_grad()
     def _evaluate(self, name: str, part: Part) -> Row:
         self.model.eval()
@@ -154,20 +178,18 @@ def _optimizer(settings: Settings, model: nn.Module, sites: Sites) -> torch.opti
 
 
 def _parts(choices: Choices, fabric: Fabric) -> dict[str, Part]:
-    data, samples = choices.data, choices.train_samples
-    kept, held = held_out(samples, choices.validation)
-    scored = kept[: choices.settings.evaluated]
-    parts = {
-        "train": (data.train_x[:samples][kept], data.train_y[:samples][kept]),
-        "train_eval": (data.train_x[:samples][scored], data.train_y[:samples][scored]),
-        "validation": (data.train_x[:samples][held], data.train_y[:samples][held]),
-        "test": (data.test_x[: choices.settings.test_samples], data.test_y[: choices.settings.test_samples]),
-    }
     return {
-        name: Part(*(fabric.to_device(torch.from_numpy(np.ascontiguousarray(array))) for array in part))
-        for name, part in parts.items()
-        if len(part[0])
+        name: Part(*(fabric.to_device(torch.from_numpy(np.ascontiguousarray(array[index]))) for array in (x, y)))
+        for name, (x, y, index) in choices.parts().items()
     }
+
+
+def _engine(plan: Plan) -> Engine:
+    if plan.choices.recipe.engine == "torch":
+        return Trainer(plan)
+    from .keras_run import KerasTrainer
+
+    return KerasTrainer(plan)
 
 
 def run_plan(
@@ -175,7 +197,7 @@ def run_plan(
 ) -> Run:
     """Train what a plan says, from where its folder stands."""
     started = open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
-    trainer, progress = Trainer(plan), Progress()
+    trainer, progress = _engine(plan), Progress()
     state = folder / "state.safetensors"
     if started and state.exists():
         progress = trainer.load(state)
@@ -185,14 +207,14 @@ def run_plan(
             row = trainer.epoch(number, progress.step)
             progress.rows.append(row)
             progress.step = row["step"]
-            _keep(trainer, progress, folder)
+            _keep(trainer, plan, progress, folder)
             if log is not None:
                 log.add(row)
             if on_epoch is not None:
                 on_epoch(plan, row)
     # Also after a resume that had nothing left to train: the run may have died between its state and these.
     write_rows(folder / "metrics.csv", progress.rows)
-    run = Run(plan.record(), tuple(progress.rows), progress.best_epoch)
+    run = Run(plan.record(), tuple(progress.rows), progress.best_epoch, _remarks(plan.choices, progress.rows))
     write_json(folder / "result.json", _result(run))
     return run
 
@@ -213,7 +235,23 @@ def epochs_done(folder: Path) -> int:
     return max(0, len(table.read_text().splitlines()) - 1) if table.is_file() else 0
 
 
-def _keep(trainer: Trainer, progress: Progress, folder: Path) -> None:
+def _remarks(choices: Choices, rows: list[Row]) -> tuple[str, ...]:
+    """What was prepared before training, and what that saves: each sample that an epoch looks at, each time."""
+    prepared = choices.prepared
+    if prepared is None:
+        return ()
+    seconds = median(row["seconds"] for row in rows)
+    seen = sum(len(index) for _, _, index in choices.parts().values())
+    without = seconds + seen * prepared.seconds
+    saved = (
+        f"An epoch takes {seconds:.1f} s on them; they took {1000 * prepared.seconds:.0f} ms an image, and an epoch "
+        f"looks at {seen}, so that without them it would take about {without:.0f} s, {without / seconds:.0f} times as "
+        "long."
+    )
+    return (*prepared.remarks, saved)
+
+
+def _keep(trainer: Engine, plan: Plan, progress: Progress, folder: Path) -> None:
     """Write the checkpoint where this epoch is the best, then the state, then the rows for reading."""
     row = progress.rows[-1]
     loss = row.get("validation_loss")
@@ -221,9 +259,7 @@ def _keep(trainer: Trainer, progress: Progress, folder: Path) -> None:
     # A first loss that is not a number must not stay the best.
     if loss is None or best is None or math.isnan(best) or loss < best:
         progress.best_epoch, progress.best_loss = row["epoch"], loss
-        save_weights(
-            folder / "checkpoint.safetensors", trainer.module, {"config": trainer.plan.record(), "epoch": row["epoch"]}
-        )
+        trainer.save_weights(folder / "checkpoint.safetensors", {"config": plan.record(), "epoch": row["epoch"]})
     trainer.save(folder / "state.safetensors", progress)
     write_rows(folder / "metrics.csv", progress.rows)
 

@@ -13,6 +13,7 @@ from .recipe import LearnedRate, Rates, Settings, StrategyRates
 
 BOUNDS = (0.0, 0.5)
 ADAPTIVE = ("concrete", "disarm", "hypergradient", "gap")
+SCHEDULED = ("none", "fixed", "step")
 
 
 def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
@@ -30,6 +31,15 @@ def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
         "hypergradient": _plain("hypergradient", _learned("hypergradient", fixed)),
         "gap": _plain("gap", lambda settings, steps: {site: _gap(settings, p) for site, p in fixed.items()}),
     }
+
+
+def scheduled(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
+    """Those that follow the step alone, which any engine can train.
+
+    >>> list(scheduled({"drop1": 0.5}))
+    ['none', 'fixed', 'step']
+    """
+    return {name: strategy for name, strategy in standard(fixed).items() if name in SCHEDULED}
 
 
 def _plain(name: str, rates: Callable[[Settings, int], Rates]) -> StrategyRates:

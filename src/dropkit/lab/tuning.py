@@ -117,7 +117,7 @@ def tune(
     shared: bool = False,
     seeds: int | None = None,
     seed: int = 0,
-    data: str | Path | Data = "digits",
+    data: str | Path | Data | None = None,
     size: str = "small",
     epochs: int | None = None,
     validation: float = 0.1,

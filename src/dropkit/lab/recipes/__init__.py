@@ -2,10 +2,12 @@
 
 from ...errors import UnknownNameError
 from ..recipe import Recipe
+from .dense import DENSE
 from .mlp import MLP
+from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
 
-RECIPES = {recipe.name: recipe for recipe in (MLP, VGG_ADAPTIVE)}
+RECIPES = {recipe.name: recipe for recipe in (MLP, VGG_ADAPTIVE, DENSE, TRANSFER)}
 
 
 def get(name: str | Recipe) -> Recipe:

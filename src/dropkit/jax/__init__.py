@@ -1,0 +1,13 @@
+"""dropkit for JAX: dropout as a function whose mask JAX's transformations, devices and meshes do not change."""
+
+try:
+    import jax as _jax  # noqa: F401
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise ModuleNotFoundError('dropkit.jax needs JAX: pip install "dropkit[jax]"', name="jax") from error
+
+from .binding import at as at
+from .binding import bind as bind
+from .binding import sites as sites
+from .keys import KeyWords as KeyWords
+from .keys import key as key
+from .ops import dropout as dropout

@@ -1,0 +1,176 @@
+"""Keyed models: every dropout named by its path, one seed, and steps counted in the model's own state."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..counter import Key, site_id
+from ..errors import DropkitTypeError, DropkitValueError
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from .layers import Dropout
+
+Model = TypeVar("Model")
+
+
+def bind(model: Model, seed: int = 0, **how: Any) -> Model:
+    """Make a model's masks a function of (seed, path, step): the same on any device, resumable, no keys to hand on.
+
+    A flax.nnx model: every dropkit dropout in it is named by its path, such as "blocks.0.drop", and its stream counts
+    the layer's own training calls from 0: its n-th call is step n. Seed, site and step are the stream's `key` and
+    `count`, so they are in `nnx.state(model)`, in its checkpoints, and in what `nnx.split` and `nnx.jit` carry. A stack
+    of layers made by `nnx.vmap` has the sites "blocks.drop.0", "blocks.drop.1", ... `rngs` given to a call still win.
+
+    An Equinox model: see `dropkit.jax.equinox.bind`; the result is another model, and takes its step from `with_step`.
+
+    Args:
+        model: an nnx.Module or an eqx.Module with dropkit dropouts in it.
+        seed: an int in [0, 2**64).
+        **how: for nnx `step`, the number of the first step, below 2**32 (default 0); for Equinox `axis_name`.
+
+    Returns:
+        The same nnx model, or another Equinox model. Bound again, it starts over.
+
+    Raises:
+        DropkitValueError: no dropkit dropout in the model; a bad seed or step.
+        DropkitTypeError: a model of neither library; a seed or step that is no integer.
+
+    Warns:
+        UserWarning: dropouts of flax's own stay unbound; they are named.
+
+    >>> import dropkit
+    >>> from flax import nnx
+    >>> from dropkit.jax.layers import Dropout
+    >>> model = bind(nnx.Sequential(nnx.Linear(8, 8, rngs=nnx.Rngs(0)), Dropout(0.5)), seed=1)
+    >>> first, second = model(jnp.ones((2, 8))), model(jnp.ones((2, 8)))
+    >>> bool(((second != 0) == dropkit.keep((2, 8), 0.5, dropkit.Key(1, "layers.1", step=1))).all())
+    True
+    """
+    if _is("equinox", "Module", model):
+        from . import equinox
+
+        return equinox.bind(model, seed, **how)
+    if not _is("flax.nnx", "Module", model):
+        raise DropkitTypeError(f"bind needs a flax.nnx.Module or an equinox.Module, got {type(model).__name__}")
+    return _bind_nnx(model, seed, **how)
+
+
+def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
+    from .layers import KeyedStream, first_step, keyed
+
+    seed, first = Key(seed).seed, first_step(Key(step=step).step)
+    named = sites(model)
+    foreign = _foreign(model)
+    if not named:
+        found = (
+            f"it has flax's own: {', '.join(foreign)}; use dropkit.jax.layers.Dropout there"
+            if foreign
+            else "it has none"
+        )
+        raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
+    if foreign:
+        warnings.warn(f"bind leaves flax's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+    for path, drop in named.items():
+        stack = _stack(drop)
+        names = [".".join(map(str, (*([path] if path else []), *index))) for index in np.ndindex(stack)]
+        key = keyed([site_id(name) for name in names], seed).reshape(stack)
+        drop.rngs = KeyedStream(key, tag=drop.rng_collection)
+        drop.rngs.count.set_value(jnp.full(stack, first, jnp.uint32))
+    return model
+
+
+@contextmanager
+def at(model: "nnx.Module", *, step: int | None = None, seed: int | None = None) -> Iterator[None]:
+    """Within the block a bound nnx model draws its masks from this step on, of this seed; afterwards all is as it was.
+
+    The step is written into the model's state, which is data: a compiled function sees it.
+
+    Args:
+        model: what `bind` returned; use it outside of traces.
+        step: number of the next step; by default the running one.
+        seed: another seed; by default the model's.
+
+    Raises:
+        DropkitValueError: nothing in the model is bound; a bad seed or step.
+
+    >>> from flax import nnx
+    >>> from dropkit.jax.layers import Dropout
+    >>> model = bind(nnx.Sequential(Dropout(0.5)), seed=1)
+    >>> first = model(jnp.ones(8))
+    >>> with at(model, step=0):
+    ...     again = model(jnp.ones(8))
+    >>> bool((first == again).all())
+    True
+    """
+    import jax
+
+    from .layers import KeyedStream, first_step
+
+    streams = [drop.rngs for drop in sites(model).values() if isinstance(drop.rngs, KeyedStream)]
+    if not streams:
+        raise DropkitValueError(f"this {type(model).__name__} is not bound; dropkit.jax.bind(model, seed=...) first")
+    first = None if step is None else first_step(Key(step=step).step)
+    number = None if seed is None else Key(seed).seed
+    before = [(stream.key[...], stream.count[...]) for stream in streams]
+    for stream, (key, count) in zip(streams, before, strict=True):
+        if first is not None:
+            stream.count.set_value(jnp.full_like(count, first))
+        if number is not None:
+            words = jax.random.key_data(key).at[..., 0].set(number >> 32).at[..., 1].set(number & 0xFFFFFFFF)
+            stream.key.set_value(jax.random.wrap_key_data(words, impl="rbg"))
+    try:
+        yield
+    finally:
+        for stream, (key, count) in zip(streams, before, strict=True):
+            stream.key.set_value(key)
+            stream.count.set_value(count)
+
+
+def sites(model: "nnx.Module") -> dict[str, "Dropout"]:
+    """The dropkit dropouts of an nnx model by their paths in it; one that is at two places has the first.
+
+    >>> from flax import nnx
+    >>> from dropkit.jax.layers import Dropout
+    >>> list(sites(nnx.Sequential(Dropout(0.5), Dropout(0.1))))
+    ['layers.0', 'layers.1']
+    """
+    from flax import nnx
+
+    from .layers import Dropout
+
+    found = [(path, part) for path, part in nnx.iter_modules(model) if isinstance(part, Dropout)]
+    return {".".join(map(str, path)): part for path, part in found}
+
+
+def _foreign(model: "nnx.Module") -> list[str]:
+    """Flax's own layers that drop, by path."""
+    from flax import nnx
+
+    from .layers import Dropout
+
+    def drops(part: Any) -> bool:
+        own = isinstance(part, nnx.Dropout) and not isinstance(part, Dropout)
+        return own or (isinstance(part, nnx.MultiHeadAttention) and part.dropout_rate > 0)
+
+    parts = [(path, part) for path, part in nnx.iter_modules(model) if drops(part)]
+    return [f"{'.'.join(map(str, path))} ({type(part).__name__})" for path, part in parts]
+
+
+def _stack(drop: "Dropout") -> tuple[int, ...]:
+    """How many layers one is, made by `nnx.vmap`."""
+    if drop.rngs is not None:
+        return drop.rngs.count.shape
+    shape = jnp.shape(drop.p[...])
+    return shape[: len(shape) - drop.rate_ndim]
+
+
+def _is(module: str, name: str, value: Any) -> bool:
+    """Whether it is an instance of a library's class, without importing the library."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))

@@ -1,0 +1,196 @@
+"""Dropout in XLA's operations, for any device. Equal to the kernels bit for bit, and with 32-bit integers alone.
+
+JAX computes without 64-bit integers unless told otherwise, so an index is a pair of words, low and high.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..counter import MASK32, MASK_ROUNDS, MULTIPLIERS, WEYL
+from ..layout import Layout
+from ..mask import BERNOULLI, ONE, WORD
+
+Pair = tuple[Any, Any]  # low and high word of a 64-bit number
+INVALID = MASK32  # t of a traced rate that is no probability: the result is NaN throughout
+Levels = Callable[[Any], tuple[jax.Array, ...]]  # of a group's number: its four level words
+GROUPS = 4  # of four levels each, which 16-bit thresholds can reach
+
+
+def philox4x32(counter: tuple[Any, Any, Any, Any], key: Pair, rounds: int) -> tuple[Any, Any, Any, Any]:
+    """`dropkit.counter.philox4x32` on uint32 arrays, or NumPy scalars, that broadcast against each other.
+
+    >>> words = philox4x32((0, 0, 0, 0), (jnp.uint32(0), jnp.uint32(0)), rounds=10)
+    >>> [hex(word) for word in words]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    c0, c1, c2, c3 = (jnp.asarray(word, jnp.uint32) for word in counter)
+    k0, k1 = key
+    for _ in range(rounds):
+        (low0, high0), (low1, high1) = product(c0, MULTIPLIERS[0]), product(c2, MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + jnp.uint32(WEYL[0]), k1 + jnp.uint32(WEYL[1])
+    return c0, c1, c2, c3
+
+
+def scale_kept(
+    x: jax.Array,
+    t: jax.Array,
+    key: jax.Array,
+    base: jax.Array,
+    *rest: jax.Array,
+    strides: tuple[int, ...],
+    batch: int,
+    aligned: bool,
+    with_rows: bool,
+    law: str,
+    early: bool = False,
+) -> jax.Array:
+    """What `primitive.bind` computes, in XLA's operations; arguments there.
+
+    Args:
+        early: stop at the last group of levels that t needs. Which one that is, is data: a device that cannot decide
+            by itself how often to loop had better do all four.
+    """
+    rows, factors = (rest[0], list(rest[1:])) if with_rows else (None, list(rest))
+    kept = keep_mask(x.shape, t, key, base, rows, strides, batch, aligned, early)
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    t, *factors = (each.reshape(*each.shape, *[1] * (x.ndim - each.ndim)) for each in (t, *factors))
+    if law == "drop":
+        gain = jnp.where(t == 0, 0, ONE / t.astype(wide))
+        factors = [jnp.where(t > ONE, jnp.nan, gain).astype(wide)]
+    # Half types are scaled in float32 and rounded once. A choice, not a product: a dropped NaN is 0.
+    y = x.astype(wide) * factors[0]
+    dropped: Any = 0
+    if law == "line":
+        y, dropped = y + factors[1], factors[2]
+    return jnp.where(kept, y, dropped).astype(x.dtype)
+
+
+def keep_mask(
+    shape: tuple[int, ...],
+    t: jax.Array,
+    key: jax.Array,
+    base: jax.Array,
+    rows: jax.Array | None,
+    strides: tuple[int, ...],
+    batch: int,
+    aligned: bool,
+    early: bool,
+) -> jax.Array:
+    """The mask of `dropkit.keep`; bool, a shape that broadcasts to `shape`. Arguments as those of `primitive.bind`."""
+    noise = tuple(size if stride else 1 for size, stride in zip(shape[batch:], strides, strict=True))
+    outer, run = Layout(noise, strides, rows=rows).runs()
+    low, high = _starts(noise[:outer], strides, base, rows)
+    aligned = aligned and all(stride % WORD == 0 for stride in strides[:outer])
+    lead = None if aligned else (low & (WORD - 1))[..., None]
+    count = -(-run // WORD)
+    word_low, word_high = (low >> 5) | (high << (WORD - 5)), high >> 5
+    number = lax.iota(jnp.uint32, count if aligned else count + 1)
+    word = plus((word_low[..., None], word_high[..., None]), (number, jnp.uint32(0)))
+    k0, k1 = _pair(key, [1] * (outer + 1))
+
+    def levels(group: Any) -> tuple[jax.Array, ...]:
+        return philox4x32((*word, group, BERNOULLI), (k0, k1), MASK_ROUNDS)
+
+    def elements(words: jax.Array) -> jax.Array:
+        bits = _bits(words, lead, run)
+        return bits.reshape(*bits.shape[:batch], *noise)
+
+    words = jnp.broadcast_shapes(word[0].shape, k0.shape)
+    if t.ndim > batch:
+        return _random16(levels, elements, _zeros(words, word[0])) < t
+    each = t.reshape(*t.shape, *[1] * (outer + 1))
+    words = jnp.broadcast_shapes(words, each.shape)
+    return elements(_keep_words(levels, each, _zeros(words, word[0]), early)) != 0
+
+
+def _keep_words(levels: Levels, t: jax.Array, zeros: jax.Array, early: bool) -> jax.Array:
+    """`dropkit.mask.keep_words` with t as data: its bits, as masks, choose what is done at each level."""
+
+    # A loop, not a formula: XLA would merge a formula into what uses it, and compute each word for each of its bits.
+    def group(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        g, less, equal = carry
+        for j, random in enumerate(levels(g)):
+            bit = jnp.uint32(0) - ((t >> (jnp.uint32(15 - j) - 4 * g)) & 1)  # all ones or all zeros
+            less = less | (equal & ~random & bit)
+            equal = equal & (random ^ ~bit)
+        return g + 1, less, equal
+
+    groups: Any = jnp.uint32(GROUPS)
+    if early:
+        groups = sum(((t << (4 * g)) & (ONE - 1)).any().astype(jnp.uint32) for g in range(GROUPS))
+    start = (jnp.uint32(0), jnp.where(t >= ONE, ~zeros, zeros), ~zeros)
+    return lax.while_loop(lambda carry: carry[0] < groups, group, start)[1]
+
+
+def _random16(levels: Levels, elements: Callable[[jax.Array], jax.Array], zeros: jax.Array) -> jax.Array:
+    """`dropkit.mask.random16`: the top 16 bits of R, for thresholds that differ by element."""
+
+    def group(g: Any, random: jax.Array) -> jax.Array:
+        for words in levels(g):
+            random = (random << 1) | elements(words)
+        return random
+
+    return lax.fori_loop(jnp.uint32(0), jnp.uint32(GROUPS), group, elements(zeros))
+
+
+def _bits(words: jax.Array, lead: jax.Array | None, run: int) -> jax.Array:
+    """The bits of each run of words from its `lead` on, `run` of them: uint32, 0 or 1."""
+    if lead is not None:  # a shift by 32 gives 0 in XLA
+        words = (words[..., :-1] >> lead) | (words[..., 1:] << (WORD - lead))
+    bits = (words[..., None] >> lax.iota(jnp.uint32, WORD)) & 1
+    return bits.reshape(*words.shape[:-1], -1)[..., :run]
+
+
+def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
+    """Zeros that vary over the mesh axes that `like` varies over, as the carry of a loop must."""
+    return jnp.broadcast_to(like ^ like, shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# indices as pairs of words
+
+
+def _starts(noise: tuple[int, ...], strides: tuple[int, ...], base: jax.Array, rows: jax.Array | None) -> Pair:
+    """The index of the first element of each run, over the leading axes that are walked one by one."""
+    ones = [1] * len(noise)
+    start = _pair(base, ones)
+    for axis, size in enumerate(noise):
+        after = ones[axis + 1 :]
+        if axis == 0 and rows is not None:
+            coordinate = _pair(rows, after)
+        else:
+            coordinate = lax.iota(jnp.uint32, size).reshape(size, *after), jnp.uint32(0)
+        start = plus(start, times(coordinate, strides[axis]))
+    return start
+
+
+def _pair(words: jax.Array, after: list[int]) -> Pair:
+    """The two words along the last axis, with axes of size 1 in its place."""
+    shape = (*words.shape[:-1], *after)
+    return words[..., 0].reshape(shape), words[..., 1].reshape(shape)
+
+
+def plus(a: Pair, b: Pair) -> Pair:
+    """a + b modulo 2**64."""
+    low = a[0] + b[0]
+    return low, a[1] + b[1] + (low < b[0]).astype(jnp.uint32)
+
+
+def times(a: Pair, factor: int) -> Pair:
+    """a * factor modulo 2**64."""
+    low, high = product(a[0], factor & MASK32)
+    return low, high + a[0] * jnp.uint32(factor >> 32) + a[1] * jnp.uint32(factor & MASK32)
+
+
+def product(word: Any, factor: int) -> Pair:
+    """word * factor, both below 2**32, by halves: `jax.lax.mulhi` of JAX 0.10 does not compile for several devices."""
+    f0, f1 = jnp.uint32(factor & 0xFFFF), jnp.uint32(factor >> 16)
+    w0, w1 = word & jnp.uint32(0xFFFF), word >> 16
+    middle = w1 * f0 + ((w0 * f0) >> 16)
+    other = w0 * f1 + (middle & 0xFFFF)
+    return word * jnp.uint32(factor), w1 * f1 + (middle >> 16) + (other >> 16)

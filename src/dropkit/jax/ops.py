@@ -1,0 +1,201 @@
+"""Dropout as a function on JAX arrays."""
+
+import operator
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..axes.noise import Alpha, Bernoulli, Noise
+from ..errors import DropkitTypeError, DropkitValueError
+from ..layout import Layout, layout
+from ..mask import ALPHA_PRIME, ONE, WORD, alpha_factors, place_of, threshold, thresholds
+from . import primitive
+from .formula import INVALID, plus, times
+from .keys import AnyKey, words_of
+
+FLOATING = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+
+
+def dropout(
+    x: jax.Array,
+    rate: Any,
+    *,
+    training: bool,
+    key: AnyKey | None = None,
+    share: Sequence[int] = (),
+    offset: Sequence[Any] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: Any = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+) -> jax.Array:
+    """Zero elements with probability `rate` and scale the rest: `y = x * keep / (1 - rate)`.
+
+    It is linear in x and its own derivative: nothing is kept for backward but key, rate and place, and the mask is
+    computed again. It composes with `jit`, `grad`, `jvp`, `vmap` (one key: one mask for all; mapped keys: a mask each),
+    `scan`, `checkpoint` and `shard_map`; under `jit` each device of a mesh computes its own slice of the one mask.
+
+    Args:
+        x: array of float16, bfloat16, float32 or float64, any shape.
+        rate: drop probability in [0, 1], rounded to 1/65536 (the scale is exact for the rounded value); a number, or an
+            array that broadcasts to x. It may be traced, and gets no gradient: a hard mask has none.
+        training: whether to drop at all; without a default on purpose.
+        key: the mask's coordinates: a `dropkit.Key`; `dropkit.jax.key(seed, site, step)` with traced ones; or a JAX
+            PRNG key, typed or raw, which serves as the seed, with site and step 0: `jax.random.key(7)` is `Key(7)`.
+        share: axes along which one draw is shared.
+        offset, global_shape: where x starts in a larger array, and that array's shape; offsets may be traced, such as
+            `jax.lax.axis_index("x") * x.shape[0]` under `shard_map`.
+        rows: row number in the whole of each entry of axis 0.
+        noise: `Bernoulli()`, or `Alpha()` for SELU networks.
+
+    Returns:
+        An array like x: kept values are exactly `x * scale` (in float32 arithmetic for half types, rounded once),
+        dropped ones 0 even where x is NaN or infinite. x itself if it is known that nothing is dropped. A traced rate
+        that is no probability makes every value it is meant for NaN, since nothing can be raised then. With `Alpha()`
+        XLA may round a product and a sum at once: the mask is exact, the values are to the last place or two.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; no key, or one that is none; a
+            dtype other than the four, in training; a share axis that does not exist; an offset outside the global
+            shape.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929); mask specification v1 (docs/mask.md).
+
+    >>> from dropkit import Key
+    >>> dropout(jnp.ones((2, 8)), 0.5, training=True, key=Key(seed=1, site="drop"))
+    Array([[0., 0., 0., 0., 2., 2., 2., 0.],
+           [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
+    >>> step = jax.jit(lambda x, rate, k: dropout(x, rate, training=True, key=k))
+    >>> step(jnp.ones(8), 0.25, jax.random.key(7)).shape
+    (8,)
+    """
+    t = _lowered(x, rate, training)
+    if t is None:
+        return x
+    if not isinstance(noise, Noise):
+        raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {noise!r}")
+    words = words_of(key)
+    place, base, aligned = _placed(x.shape, share, offset, global_shape, rows)
+    strides = tuple(
+        0 if size == 1 and not (axis == 0 and place.rows is not None) else stride
+        for axis, (size, stride) in enumerate(zip(x.shape, place.strides, strict=True))
+    )
+    factors = _factors(t, x.dtype) if isinstance(noise, Alpha) else ()
+    return _dropout(jnp.asarray(x), t, words, base, place.rows, factors, strides=strides, aligned=aligned)
+
+
+@partial(jax.jit, static_argnames=("strides", "aligned"), inline=True)
+def _dropout(
+    x: jax.Array, t: Any, key: Any, base: Any, rows: Any, factors: Any, *, strides: tuple[int, ...], aligned: bool
+) -> jax.Array:
+    return primitive.bind(x, t, key, base, rows, factors, strides=strides, aligned=aligned)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the rate
+
+
+def _lowered(x: Any, rate: Any, training: bool) -> Any:
+    """The rate as kept of 65536, uint32, a scalar or of x's rank; None where nothing is to be dropped."""
+    if not isinstance(training, bool):
+        raise DropkitTypeError(f"training must be True or False, got {training!r}")
+    t = _thresholds(rate)
+    try:
+        shape: tuple[int, ...] | None = np.broadcast_shapes(t.shape, x.shape)
+    except ValueError:
+        shape = None
+    if shape != x.shape:
+        raise DropkitValueError(f"p of shape {t.shape} does not broadcast to shape {x.shape}")
+    if not training or x.size == 0 or (isinstance(t, np.ndarray | np.generic) and t.ndim == 0 and t == ONE):
+        return None
+    if x.dtype not in FLOATING:
+        raise DropkitTypeError(
+            f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype}; convert with "
+            "x.astype(jnp.float32)"
+        )
+    if t.size == 1:
+        return t.reshape(())
+    return t.reshape((1,) * (x.ndim - t.ndim) + t.shape)
+
+
+def _thresholds(rate: Any) -> Any:
+    """`dropkit.mask.thresholds`, of traced rates as well; NumPy's, and checked, where the values are known."""
+    if not isinstance(rate, jax.Array | np.ndarray):
+        return np.uint32(threshold(rate))
+    if not isinstance(rate, jax.core.Tracer):
+        known = np.asarray(rate)
+        if known.ndim == 0:
+            return np.uint32(threshold(known.item()))
+        return thresholds(known if known.dtype.kind in "fiub" else known.astype(np.float32)).astype(np.uint32)
+    if jnp.issubdtype(rate.dtype, jnp.complexfloating):
+        raise DropkitTypeError(f"dropout probability must be a real number, but got an array of {rate.dtype}")
+    wide = jnp.asarray(jax.lax.stop_gradient(rate), jnp.float64 if rate.dtype == jnp.float64 else jnp.float32)
+    inside = (wide >= 0) & (wide <= 1)  # False for NaN
+    dropped = jnp.round(jnp.where(inside, wide, 0) * ONE).astype(jnp.uint32)
+    return jnp.where(inside, ONE - dropped, jnp.uint32(INVALID))
+
+
+def _factors(t: Any, dtype: Any) -> tuple[Any, Any, Any]:
+    """`dropkit.mask.alpha_factors` of every t, in the type that x is computed in."""
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    if not isinstance(t, jax.Array):
+        values, where = np.unique(t, return_inverse=True)
+        table = np.array([alpha_factors(int(value)) for value in values], wide)
+        a, b, c = table.T[:, where.reshape(np.shape(t))]
+        return a, b, c
+    q = t.astype(wide) / ONE
+    p = 1 - q
+    scale = jnp.where(t == 0, 0, jax.lax.rsqrt(jnp.where(t == 0, 1, q * (1 + p * (ALPHA_PRIME * ALPHA_PRIME)))))
+    scale = jnp.where(t > ONE, jnp.nan, scale)
+    shift = -scale * p * ALPHA_PRIME
+    return scale, shift, jnp.where(t == ONE, 0, scale * ALPHA_PRIME + shift)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the place
+
+
+def _placed(
+    shape: tuple[int, ...], share: Sequence[int], offset: Sequence[Any] | None, global_shape: Any, rows: Any
+) -> tuple[Layout, Any, bool]:
+    """The layout, whose rows are pairs of words; the index of the first element; whether it is a multiple of 32."""
+    traced: dict[int, jax.Array] = {}
+    if offset is not None:
+        traced = {axis: entry for axis, entry in enumerate(offset) if isinstance(entry, jax.core.Tracer)}
+        offset = [0 if axis in traced else operator.index(entry) for axis, entry in enumerate(offset)]
+    pairs = None
+    if isinstance(rows, jax.core.Tracer):
+        place = layout(shape, share, offset, global_shape, _whole_rows(rows))
+        pairs = None if place.rows is None else _row_pairs(rows)
+    else:
+        place = place_of(shape, share, offset, global_shape, rows)
+        if place.rows is not None:
+            pairs = place.rows.astype("<u8").view("<u4").reshape(-1, 2)
+    # Strides of axes of size 1 are those of the whole here, since the offset moves along them.
+    start: Any = np.uint32(place.base & INVALID), np.uint32(place.base >> 32)
+    aligned = place.base % WORD == 0
+    for axis, entry in traced.items():
+        start = plus(start, times((_coordinate(axis, entry), jnp.uint32(0)), place.strides[axis]))
+        aligned = aligned and place.strides[axis] % WORD == 0
+    base = jnp.stack(start) if traced else np.array(start, np.uint32)
+    return Layout(place.shape, place.strides, 0, pairs), base, aligned
+
+
+def _coordinate(axis: int, entry: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(entry.dtype, jnp.integer) or entry.ndim:
+        raise DropkitTypeError(f"offset[{axis}] must be an integer, got {entry.dtype} of shape {entry.shape}")
+    return entry.astype(jnp.uint32)
+
+
+def _whole_rows(rows: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise DropkitTypeError(f"rows must hold integers, got dtype {rows.dtype}")
+    return rows
+
+
+def _row_pairs(rows: jax.Array) -> jax.Array:
+    high = (rows >> 32).astype(jnp.uint32) if rows.dtype.itemsize == 8 else jnp.zeros(rows.shape, jnp.uint32)
+    return jnp.stack([rows.astype(jnp.uint32), high], axis=-1)

@@ -1,0 +1,25 @@
+"""dropkit for Keras: its dropout and noise layers with keyed masks, rates that move, and models bound to a seed.
+
+Runs on Keras' torch, JAX, TensorFlow and NumPy backends; the masks are the same bits on each.
+"""
+
+try:
+    import keras as _keras  # noqa: F401
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise ModuleNotFoundError('dropkit.keras needs Keras: pip install "dropkit[keras]"', name="keras") from error
+
+from . import engine as _engine
+
+_engine.check_backend()
+
+from .concrete import ConcreteDropout as ConcreteDropout  # noqa: E402
+from .layers import AlphaDropout as AlphaDropout  # noqa: E402
+from .layers import Dropout as Dropout  # noqa: E402
+from .layers import SpatialDropout1D as SpatialDropout1D  # noqa: E402
+from .layers import SpatialDropout2D as SpatialDropout2D  # noqa: E402
+from .layers import SpatialDropout3D as SpatialDropout3D  # noqa: E402
+from .noise import GaussianDropout as GaussianDropout  # noqa: E402
+from .noise import GaussianNoise as GaussianNoise  # noqa: E402
+from .ops import dropout as dropout  # noqa: E402
+from .schedule import RateSchedule as RateSchedule  # noqa: E402
+from .sites import bind as bind  # noqa: E402

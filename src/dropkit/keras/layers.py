@@ -1,0 +1,288 @@
+"""Keras' dropout layers, drawn by dropkit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ..axes.noise import Alpha, Bernoulli
+from ..errors import DropkitValueError
+from . import engine
+from .base import Keyed
+from .rates import Movable, encode_rate
+
+_RATE_GRID = 1 << 15  # 1/65536 in units of 2**-31
+_register = keras.saving.register_keras_serializable(package="dropkit")
+
+
+@_register
+class Dropout(Keyed, keras.layers.Dropout):
+    """`keras.layers.Dropout` whose mask is a function of coordinates: `y = x * keep / (1 - rate)` in training.
+
+    Args:
+        rate: drop probability in [0, 1], rounded to 1/65536 (the scale is exact for the rounded value). It is data:
+            `layer.rate.assign(0.2)` and `layer.rate = 0.2` act on compiled models without a new compilation.
+        noise_shape: shape of the mask, aligned with the input's last axes: None for the input's size, 1 for a shared
+            draw.
+        seed: an int in [0, 2**64); None draws one that `keras.utils.set_random_seed` governs.
+        site: name or number of this dropout among those of its seed; the layer's name if left out.
+        **kwargs: Keras' own (`name`, `dtype`, `trainable`).
+
+    Shapes: any, output as input. Dtypes: floating ones are kept (half types are scaled in float32 and rounded once);
+    integers become the layer's compute type.
+
+    Raises:
+        ValueError, TypeError: a rate outside [0, 1], NaN or no number; a bad noise_shape or seed (with Keras' words).
+
+    Call n in training is step n: its mask is `dropkit.keep(noise, rate, Key(layer.seed, layer.site, n))`. A layer
+    called again within one call of its model has the sites `site#1`, `site#2`, ... there. `dropkit.keras.bind` gives
+    all layers of a model one seed and sites from their paths.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929).
+
+    >>> layer = Dropout(0.5, seed=1, name="drop")
+    >>> ops.convert_to_numpy(layer(np.ones((2, 8), "float32"), training=True))
+    array([[0., 0., 0., 0., 2., 2., 2., 0.],
+           [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
+    """
+
+    rate = Movable("rate", encode_rate, _RATE_GRID)
+
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        **kwargs: Any,
+    ):
+        # Not Keras' own __init__, which makes a generator that knows neither site nor rate.
+        keras.layers.Layer.__init__(self, **kwargs)
+        _set_up(self, rate, seed, site)
+        self.noise_shape = checked_noise_shape(noise_shape)
+        self._build_at_init()
+
+    def _noised(self, inputs: Any) -> Any:
+        x = self._floating(inputs)
+        return engine.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Bernoulli())
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {**super().get_config(), "rate": float(self.rate), "noise_shape": self.noise_shape}
+
+
+@_register
+class AlphaDropout(Keyed, keras.layers.AlphaDropout):
+    """`keras.layers.AlphaDropout` with keyed masks: mean 0 and variance 1 are kept, for SELU networks.
+
+    `y = a x + b` if kept, `a alpha' + b` if dropped, with alpha' = -1.7581, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and
+    `b = -a p alpha'`; rate 1 gives 0. Arguments, mask and errors are those of `Dropout`.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> layer = AlphaDropout(0.5, seed=1, name="drop")
+    >>> ops.convert_to_numpy(layer(np.ones((1, 8), "float32"), training=True)).round(3)
+    array([[-0.779, -0.779, -0.779, -0.779,  1.666,  1.666,  1.666, -0.779]],
+          dtype=float32)
+    """
+
+    rate = Movable("rate", encode_rate, _RATE_GRID)
+
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        **kwargs: Any,
+    ):
+        keras.layers.Layer.__init__(self, **kwargs)
+        _set_up(self, rate, seed, site)
+        self.noise_shape = checked_noise_shape(noise_shape)
+        self._build_at_init()
+
+    def _noised(self, inputs: Any) -> Any:
+        x = self._floating(inputs)
+        return engine.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Alpha())
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {**super().get_config(), "rate": float(self.rate), "noise_shape": self.noise_shape}
+
+
+class _Spatial(Keyed):
+    """Dropout of whole feature maps: one draw for each sample and channel."""
+
+    rate = Movable("rate", encode_rate, _RATE_GRID)
+    data_format: str
+    _axes: int  # spatial axes
+
+    def _start(self, rate: float, data_format: str | None, seed: int | None, site: Any, kwargs: dict[str, Any]) -> None:
+        layer: Any = self
+        keras.layers.Layer.__init__(layer, **kwargs)
+        _set_up(layer, rate, seed, site)
+        layer.noise_shape = None
+        layer.data_format = _checked_data_format(data_format)
+        layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
+        layer._build_at_init()
+
+    def _noised(self, inputs: Any) -> Any:
+        x = self._floating(inputs)
+        shape, ones = ops.shape(x), (1,) * self._axes
+        first = self.data_format == "channels_first"
+        noise = (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
+        return engine.dropout(x, self._draw(), noise, Bernoulli())
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes; the dtype is the whole policy, so mixed precision survives."""
+        config = {**super().get_config(), "rate": float(self.rate)}
+        return config if self._axes == 1 else {**config, "data_format": self.data_format}
+
+
+@_register
+class SpatialDropout1D(_Spatial, keras.layers.SpatialDropout1D):
+    """`keras.layers.SpatialDropout1D` with keyed masks: drops whole feature maps of batch x time x channels.
+
+    Arguments, mask and errors are those of `Dropout`, without noise_shape; the mask has one element for each sample
+    and channel.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> layer = SpatialDropout1D(0.5, seed=1, name="drop")
+    >>> ops.convert_to_numpy(layer(np.ones((1, 3, 6), "float32"), training=True))
+    array([[[0., 0., 0., 0., 2., 2.],
+            [0., 0., 0., 0., 2., 2.],
+            [0., 0., 0., 0., 2., 2.]]], dtype=float32)
+    """
+
+    _axes = 1
+
+    def __init__(self, rate: float, seed: int | None = None, *, site: int | str | None = None, **kwargs: Any):
+        self._start(rate, "channels_last", seed, site, kwargs)
+
+
+@_register
+class SpatialDropout2D(_Spatial, keras.layers.SpatialDropout2D):
+    """`keras.layers.SpatialDropout2D` with keyed masks: drops whole feature maps of images.
+
+    Arguments, mask and errors are those of `SpatialDropout1D`; data_format is "channels_first", "channels_last" or
+    None for Keras' default.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> layer = SpatialDropout2D(0.5, data_format="channels_first", seed=1, name="drop")
+    >>> y = layer(np.ones((1, 6, 2, 2), "float32"), training=True)
+    >>> ops.convert_to_numpy(y)[0, :, 0, 0]
+    array([0., 0., 0., 0., 2., 2.], dtype=float32)
+    """
+
+    _axes = 2
+
+    def __init__(
+        self,
+        rate: float,
+        data_format: str | None = None,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        **kwargs: Any,
+    ):
+        self._start(rate, data_format, seed, site, kwargs)
+
+
+@_register
+class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
+    """`keras.layers.SpatialDropout3D` with keyed masks: drops whole feature maps of volumes.
+
+    Arguments, mask and errors are those of `SpatialDropout2D`.
+
+    Source: Tompson et al. 2015 (arXiv:1411.4280).
+
+    >>> layer = SpatialDropout3D(0.5, data_format="channels_first", seed=1, name="drop")
+    >>> y = layer(np.ones((1, 6, 2, 2, 2), "float32"), training=True)
+    >>> ops.convert_to_numpy(y)[0, :, 0, 0, 0]
+    array([0., 0., 0., 0., 2., 2.], dtype=float32)
+    """
+
+    _axes = 3
+
+    def __init__(
+        self,
+        rate: float,
+        data_format: str | None = None,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        **kwargs: Any,
+    ):
+        self._start(rate, data_format, seed, site, kwargs)
+
+
+def _set_up(layer: Any, rate: Any, seed: int | None, site: int | str | None) -> None:
+    """State and rate of a layer whose Keras `Layer.__init__` has run."""
+    level = encode_rate("rate", rate)
+    layer._begin(seed, site, level)
+    layer.__dict__["_given"] = float(rate), level
+
+
+def _checked_data_format(data_format: str | None) -> str:
+    data_format = keras.config.image_data_format() if data_format is None else str(data_format).lower()
+    if data_format not in ("channels_first", "channels_last"):
+        raise DropkitValueError(
+            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
+            f"Received: data_format={data_format}"
+        )
+    return data_format
+
+
+def checked_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """A noise shape as a tuple, or Keras' own errors; NumPy's integers are integers too."""
+    if noise_shape is None:
+        return None
+    start = "Invalid value received for argument `noise_shape`. "
+    if isinstance(noise_shape, str):
+        raise DropkitValueError(f"{start}Expected a tuple or list of integers. Received: noise_shape={noise_shape}")
+    try:
+        sizes = tuple(noise_shape)
+    except TypeError:
+        raise DropkitValueError(
+            f"{start}Expected an iterable of integers (e.g., a tuple or list). Received: noise_shape={noise_shape}"
+        ) from None
+    for i, size in enumerate(sizes):
+        if size is None:
+            continue
+        if not isinstance(size, int | np.integer):
+            raise DropkitValueError(
+                f"{start}Expected all elements to be integers or None. Received element at index {i}: {size} "
+                f"(type: {type(size).__name__})"
+            )
+        if size <= 0:
+            raise DropkitValueError(
+                f"{start}Expected all dimensions to be positive integers or None. Received negative or zero value at "
+                f"index {i}: {size}"
+            )
+    return tuple(None if size is None else int(size) for size in sizes)
+
+
+def concrete_noise_shape(x: Any, noise_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
+    """The noise tensor's shape, with as many axes as x; sizes that a compiler traces stay traced."""
+    shape = tuple(ops.shape(x))
+    if noise_shape is None:
+        return shape
+    if len(noise_shape) > len(shape):
+        raise DropkitValueError(
+            f"noise_shape {noise_shape} has more axes than the input, whose shape is {tuple(x.shape)}"
+        )
+    last = shape[len(shape) - len(noise_shape) :]
+    noise = tuple(size if n is None else n for n, size in zip(noise_shape, last, strict=True))
+    for n, size in zip(noise, last, strict=True):
+        if isinstance(n, int) and isinstance(size, int) and n not in (1, size):
+            raise DropkitValueError(
+                f"noise_shape {noise_shape} does not broadcast to the input's shape {tuple(x.shape)}: each of its "
+                "sizes must be None, 1 or the input's"
+            )
+    return (1,) * (len(shape) - len(noise_shape)) + noise

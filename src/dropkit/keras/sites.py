@@ -1,0 +1,103 @@
+"""Keyed models: every dropout named by its path in the model, one seed, and a step that all count together."""
+
+import re
+from collections import Counter
+from typing import Any, TypeVar
+
+import keras
+
+from ..counter import Key
+from ..errors import DropkitTypeError, DropkitValueError
+from .base import Keyed
+from .state import Clock
+
+Model = TypeVar("Model", bound=keras.Layer)
+
+
+def bind(model: Model, seed: int = 0, *, step: int = 0) -> Model:
+    """Make a model's noise a function of (seed, path, step): the same on any backend, device and number of devices.
+
+    Every dropkit layer in the model is named by its path, such as "encoder/dropout_1". A name that Keras gave by
+    itself counts the layers of its class within the model, as it would in a fresh process, so that a model made twice
+    has the same sites twice; `layer.site` tells. A call of the model in which at least one of its layers draws is a
+    step, counted from 0; a layer called again within it has the sites `path#1`, `path#2`, ... there. Seed, step and
+    rate are saved with the model and with its weights: what loads them goes on with the next mask.
+
+    Args:
+        model: a built model (or layer) with dropkit layers in it.
+        seed: an int in [0, 2**64).
+        step: number of the next step; binding again starts over from here.
+
+    Returns:
+        The same model.
+
+    Raises:
+        DropkitValueError: no dropkit layer in the model, or two of one path; a bad seed or step.
+        DropkitTypeError: not a Keras layer; a seed or step that is no integer.
+
+    >>> import dropkit
+    >>> model = bind(keras.Sequential([keras.Input((8,)), dropkit.keras.Dropout(0.5)]), seed=1)
+    >>> y = keras.ops.convert_to_numpy(model(keras.ops.ones((2, 8)), training=True))
+    >>> bool(((y != 0) == dropkit.keep((2, 8), 0.5, dropkit.Key(seed=1, site="dropout", step=0))).all())
+    True
+    """
+    if not isinstance(model, keras.Layer):
+        raise DropkitTypeError(f"bind needs a Keras model or layer, got {type(model).__name__}")
+    start = Key(seed, step=step)
+    named = sites(model)
+    if not named:
+        raise DropkitValueError(
+            f"no dropkit layer to bind in {model.name!r}: use dropkit.keras.Dropout and its like there, and bind after "
+            "the model has its layers"
+        )
+    for site, layer in named.items():
+        layer.rekey(start.seed, site, start.step)
+    clock = Clock(layer.seed_generator for layer in named.values())
+    for layer in named.values():
+        layer.seed_generator.clock = clock
+    return model
+
+
+def sites(model: keras.Layer) -> dict[str, Keyed]:
+    """The dropkit layers of a model by their paths in it."""
+    found: dict[str, Keyed] = {}
+    if isinstance(model, Keyed):
+        found[_plain_names([model])[0]] = model
+    seen = {id(model)}
+    _walk(model, "", found, seen)
+    return found
+
+
+def _walk(parent: Any, prefix: str, found: dict[str, Keyed], seen: set[int]) -> None:
+    children = list(parent._flatten_layers(include_self=False, recursive=False))
+    for child, name in zip(children, _plain_names(children), strict=True):
+        if id(child) in seen:
+            continue  # a layer that two parents share has the path of the first
+        seen.add(id(child))
+        path = prefix + name
+        if isinstance(child, Keyed):
+            if path in found:
+                raise DropkitValueError(f"two dropkit layers have the path {path!r}; give them different names")
+            found[path] = child
+        _walk(child, path + "/", found, seen)
+
+
+def _plain_names(layers: list[Any]) -> list[str]:
+    """The layers' names; those that Keras made up count from the first of their class among these."""
+    counts: Counter[str] = Counter()
+    names = []
+    for layer in layers:
+        stem = _snake_case(type(layer).__name__)
+        if re.fullmatch(rf"{re.escape(stem)}(_\d+)?", layer.name):
+            names.append(f"{stem}_{counts[stem]}" if counts[stem] else stem)
+            counts[stem] += 1
+        else:
+            names.append(layer.name)
+    return names
+
+
+def _snake_case(name: str) -> str:
+    """A class name as Keras makes layer names of it."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,168 @@
+"""The state of a layer: seed, step and level in one variable, which compiled programs read and advance."""
+
+import operator
+import random
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from .. import choice
+from ..counter import MASK32, MASK64, Key, site_id
+from ..errors import DropkitRuntimeError, DropkitValueError
+from . import engine, words
+
+_fold = choice.fold()
+
+
+class Clock:
+    """Layers that count together: each forward in which one of them drops is a step for all.
+
+    Args:
+        members: the states that advance.
+    """
+
+    def __init__(self, members: Iterable["Draws"]):
+        self.members = tuple(members)
+        self._counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
+
+    def enter(self) -> None:
+        """Count the running forward, unless it has been."""
+        forward = engine.current_forward()
+        if forward is None or forward is not self._counted():
+            if forward is not None:
+                self._counted = weakref.ref(forward)
+            for member in self.members:
+                member.advance()
+
+
+class Draws(keras.random.SeedGenerator):
+    """Which noise comes next: a SeedGenerator, so that Keras carries its variable through fit, jit and stateless calls.
+
+    The variable holds five words: the seed's low one, the count of steps begun (low), their high ones, and the level
+    (drop probability or standard deviation in units of 2**-31). Keras counts it among a layer's variables and not
+    among its weights.
+
+    Args:
+        seed: an int in [0, 2**64), or None for one from the generator that `keras.utils.set_random_seed` governs.
+        site: name or number of the dropout.
+        level: of 2**31.
+    """
+
+    def __init__(self, seed: int | None, site: int | str = 0, level: int = 0, name: str | None = None):
+        given = _checked_seed(seed)
+        # Where Keras' own SeedGenerator finds its default: set_random_seed seeds it.
+        drawn = random.randint(1, int(1e9)) if given is None else given
+        self.name = name or "seed_generator"
+        self.backend = keras.src.backend
+        self._initial_seed = given
+        self.site = site
+        self.count = 0  # draws in the running forward
+        self.clock = Clock([self])
+        start = np.array([drawn & MASK32, 0, drawn >> 32, 0, level], words.DTYPE)
+        self.state = keras.Variable(
+            lambda *args, **kwargs: ops.convert_to_tensor(start, words.DTYPE),
+            shape=(5,),
+            dtype=words.DTYPE,
+            trainable=False,
+            aggregation="none",
+            name="seed_generator_state",
+        )
+
+    @property
+    def seed(self) -> int | None:
+        """The seed as it was given."""
+        return self._initial_seed
+
+    def draw(self) -> engine.Draw:
+        """The next draw; it begins a step if this is the first one in the running forward."""
+        self.clock.enter()
+        site = self.site if self.count == 0 else f"{self.site}#{self.count}"
+        self.count += 1
+        now = engine.integers(self.state.value)
+        if now is None:
+            value = self.state.value
+            seed, step = (value[0], value[2]), _before(value[1], value[3])
+            return engine.Draw(words.fold(seed, site_id(site), step), value[4])
+        step_number = ((now[1] | now[3] << 32) - 1) & MASK64
+        key = Key(now[0] | now[2] << 32, site, step_number)
+        return engine.Draw(_fold(key.seed, site_id(site), step_number), now[4], key)
+
+    def advance(self) -> None:
+        """Begin a step."""
+        self.count = 0
+        now = engine.integers(self.state.value)
+        if now is not None:
+            after = ((now[1] | now[3] << 32) + 1) & MASK64
+            self._assign([now[0], after & MASK32, now[2], after >> 32, now[4]])
+            return
+        seed_low, low, seed_high, high, level = (self.state.value[i] for i in range(5))
+        carry = ops.cast(ops.equal(low, words.word(MASK32)), words.DTYPE)
+        one = words.word(1)
+        self.state.assign(
+            ops.stack(
+                [seed_low, (low + one) & words.word(MASK32), seed_high, (high + carry) & words.word(MASK32), level]
+            )
+        )
+
+    def next(self, ordered: bool = True) -> Any:
+        """A seed and a count for `keras.random`, as Keras' own generator gives; the count goes up by one."""
+        value = self.state.value[:2] * words.word(1)
+        self.advance()
+        return value
+
+    def level(self) -> int | None:
+        """The level, or None where it is traced, or in the hands of a running epoch."""
+        now = engine.integers(self.state.value) if engine.attached(self.state) else None
+        return None if now is None else now[4]
+
+    def set_level(self, level: Any) -> None:
+        """Another level, an int or traced; nothing is compiled again."""
+        if not engine.attached(self.state):
+            raise DropkitRuntimeError(
+                "on JAX, Keras keeps the state of a running epoch apart from the model and would overwrite what is "
+                "assigned now: in a callback, ask for `self.model` first, or leave it to dropkit.keras.RateSchedule"
+            )
+        now = engine.integers(self.state.value) if isinstance(level, int) else None
+        if now is not None:
+            self._assign([*now[:4], level])
+            return
+        last = ops.reshape(ops.cast(ops.convert_to_tensor(words.word(level)), words.DTYPE), (1,))
+        self.state.assign(ops.concatenate([self.state.value[:4], last]))
+
+    def rekey(self, seed: int, site: int | str, step: int) -> None:
+        """Another seed, site and number of the next step; the level stays."""
+        key = Key(seed, site, step)
+        now = engine.integers(self.state.value)
+        assert now is not None
+        self._assign([seed & MASK32, key.step & MASK32, seed >> 32, key.step >> 32, now[4]])
+        self._initial_seed, self.site, self.count = key.seed, key.site, 0
+
+    def _assign(self, numbers: list[int]) -> None:
+        self.state.assign(np.array(numbers, words.DTYPE))
+
+    def get_config(self) -> dict[str, Any]:
+        """seed and site."""
+        return {"seed": self._initial_seed, "site": self.site, "name": self.name}
+
+
+def _before(low: Any, high: Any) -> tuple[Any, Any]:
+    """One less than a number of two words."""
+    borrow = ops.cast(ops.equal(low, words.word(0)), words.DTYPE)
+    return (low - words.word(1)) & words.word(MASK32), (high - borrow) & words.word(MASK32)
+
+
+def _checked_seed(seed: Any) -> int | None:
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        # Keras reports the type as a ValueError too.
+        raise DropkitValueError(f"Argument `seed` must be an integer. Received: seed={seed}") from None
+    if not 0 <= number <= MASK64:
+        raise DropkitValueError(f"Argument `seed` must lie in [0, 2**64). Received: seed={seed}")
+    return number

@@ -1,0 +1,39 @@
+"""Keras for the lab: on which backend it runs is settled here, before it is imported."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from ..errors import DropkitValueError
+
+VARIABLE = "KERAS_BACKEND"
+DEFAULT = "torch"  # what the lab has anyway
+TRAINS = ("torch", "jax", "tensorflow")
+
+
+def require() -> Any:
+    """The package keras, on the backend that KERAS_BACKEND names, or on torch.
+
+    Raises:
+        DropkitValueError: keras or its backend is not installed, or the backend cannot train.
+    """
+    if "keras" not in sys.modules:
+        os.environ.setdefault(VARIABLE, DEFAULT)
+    try:
+        keras = import_module("keras")
+    except ModuleNotFoundError as error:
+        if error.name == "keras":
+            raise DropkitValueError(
+                'keras is not installed, and this recipe trains with it: pip install "dropkit[lab,keras]"'
+            ) from None
+        raise DropkitValueError(
+            f"Keras cannot start on {VARIABLE}={os.environ.get(VARIABLE)}: {error}; install that package or set "
+            f"{VARIABLE} to one of {', '.join(TRAINS)}"
+        ) from None
+    if keras.config.backend() not in TRAINS:
+        raise DropkitValueError(
+            f"Keras runs on {keras.config.backend()!r}, which cannot train: set {VARIABLE} to one of "
+            f"{', '.join(TRAINS)}"
+        )
+    return keras
