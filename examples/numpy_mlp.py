@@ -14,8 +14,10 @@ import numpy as np
 
 from dropkit.lab import load_data
 from dropkit.lab.order import epoch_order, first_weights
-from dropkit.lab.recipes.mlp import MLP, SITES
+from dropkit.lab.recipes.mlp import MLP
 from dropkit.numpy import Dense, Dropout, Sequential, SoftmaxCrossEntropy
+
+SITES = ("dropout1", "dropout2")  # as the recipe names them
 
 
 def network(

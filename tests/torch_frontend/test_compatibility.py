@@ -202,6 +202,7 @@ def loaded(bound: bool, workers: int) -> torch.Tensor:
 
 
 @forks
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, once it is loaded
 def test_ambient_masks_of_data_loader_workers_follow_the_workers_seeds() -> None:
     """As with torch's dropout: workers differ from each other, and one seed of the parent gives one result."""
     first = loaded(False, 2)
@@ -211,6 +212,7 @@ def test_ambient_masks_of_data_loader_workers_follow_the_workers_seeds() -> None
 
 
 @forks
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, once it is loaded
 def test_keyed_masks_are_the_same_in_any_number_of_workers() -> None:
     first = loaded(True, 0)
     assert torch.equal(first, loaded(True, 1))
@@ -226,6 +228,7 @@ def _masks(queue: Any) -> None:
 
 
 @forks
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, once it is loaded
 def test_a_forked_process_goes_on_from_its_parents_generator() -> None:
     """Two forks from one state draw one mask, as torch's dropout does: differ by `torch.manual_seed`, or by key."""
     torch.manual_seed(0)
