@@ -16,7 +16,7 @@ from .recomputation import Words
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 # how torch's wrappers call what they wrap: torch.compile, checkpoint_wrapper, FullyShardedDataParallel
-_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
 
 
@@ -272,7 +272,7 @@ def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:
 
     def clean(path: str) -> str:
         parts = path.split(".")
-        keep = [part for i, part in enumerate(parts) if part not in _WRAPPED and ".".join(parts[: i + 1]) not in around]
+        keep = [part for i, part in enumerate(parts) if part not in WRAPPED and ".".join(parts[: i + 1]) not in around]
         return ".".join(keep)
 
     return [(clean(path), part) for path, part in model.named_modules() if isinstance(part, Drawn)]

@@ -12,12 +12,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..axes.rate import Gap, Rate, as_rate, controllers, probability
 from ..axes.rate.schedule import whole
 from ..errors import DropkitTypeError, DropkitValueError
+from .binding import WRAPPED
 from .learned.base import Learned
 
 Rates = Rate | float | Sequence[Rate | float]
 Metric = float | Mapping[str, float]
 
-_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}  # in paths, and no part of the model
 _LAYER = re.compile(r"drop|stochastic_?depth", re.IGNORECASE)  # DropPath, DropBlock2d, StochasticDepth
 _RATES = ("p", "drop_prob")
 _SHOWN = 20  # sites that an error lists
@@ -227,7 +227,7 @@ def _paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
     for path, module in model.named_modules(remove_duplicate=False):
-        yield ".".join(part for part in path.split(".") if part not in _WRAPPED), module
+        yield ".".join(part for part in path.split(".") if part not in WRAPPED), module
 
 
 def _rate_of(module: nn.Module) -> str | None:
