@@ -186,3 +186,15 @@ def test_dropout_follows_a_rate_until_another_is_assigned() -> None:
     assert seen == [0.5, 0.25, 0.0]
     layer.p = 0.9
     assert layer.p == 0.9
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"),
+    [("1", 1), ("2", 2), ("1,4", 1), ("64", 3), ("0", 3), ("", 3), ("many", 3)],
+)
+def test_threads_as_told(asked: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropkit.numpy import ops
+
+    monkeypatch.setattr(ops.os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert ops._threads() == threads

@@ -309,3 +309,28 @@ def test_tags_are_numbers_to_everyone_else() -> None:
     tag = Tagged(0.5)
     assert (tag, 1 - tag, repr(tag)) == (0.5, 0.5, "0.5")
     assert type(torch.full((2,), tag).tolist()[0]) is float
+
+
+class SkippedInTraining(nn.Module):
+    """LayerDrop, as unlucky as can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3))
+        self.outer = Functional()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else self.outer(self.inner(x))
+
+
+class Functional(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 0.2, training=self.training)
+
+
+def test_what_training_skipped_is_not_called_off() -> None:
+    found = {site.name: site for site in sites(SkippedInTraining(), torch.ones(2, 4))}
+    assert set(found) == {"inner.1", "outer:dropout"}
+    for site in found.values():
+        assert (site.train, site.eval) == (None, False)
+        assert site.note == "its layer did not run in training: the model skips it, always or at random"

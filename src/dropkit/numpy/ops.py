@@ -14,7 +14,16 @@ from ..mask import ONE, alpha_factors, keep, place_of, scale, threshold, thresho
 
 _KERNELS = choice.cpu()
 _FOLD = choice.fold()
-_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> int:
+    """The cores that this process may use, or fewer where OMP_NUM_THREADS says so, which torch obeys as well."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+
+
+_THREADS = _threads()
 
 FLOATING = (np.float16, np.float32, np.float64)
 Law = Callable[[int], tuple[float, float, float]]  # of t: scale, shift and what is dropped

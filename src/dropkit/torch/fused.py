@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.overrides import has_torch_function_variadic
 
 from ..counter import Key
 from ..errors import DropkitValueError, UnknownNameError
@@ -60,6 +61,9 @@ def dropout_add(
             f"x and residual must have one shape and dtype, got {tuple(x.shape)} {x.dtype} and "
             f"{tuple(residual.shape)} {residual.dtype}"
         )
+    if has_torch_function_variadic(x, residual):  # who watches or changes calls is shown the dropout in this one
+        place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
+        return residual + ops.dropout(x, p, training=training, key=key, **place)
     rate = ops.lower(x, p, ops.mode(training))
     if rate is None:
         return x + residual
@@ -67,8 +71,8 @@ def dropout_add(
     kernels = _kernels(rate, x, residual)
     if kernels is None:
         return residual + ops.apply(x, rate, fresh, share, inplace=False)
-    draw, place = ops.prepare(x, rate, fresh, share)
-    return _DropoutAdd.apply(x, residual, kernels, draw.key, draw.rate, place)
+    draw, where = ops.prepare(x, rate, fresh, share)
+    return _DropoutAdd.apply(x, residual, kernels, draw.key, draw.rate, where)
 
 
 def bias_act_dropout(
@@ -109,14 +113,18 @@ def bias_act_dropout(
         raise DropkitValueError(
             f"bias must have shape {tuple(x.shape[-1:])} and dtype {x.dtype}, got {tuple(bias.shape)} {bias.dtype}"
         )
+    if has_torch_function_variadic(x):  # as in `dropout_add`
+        place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
+        y = ACTIVATIONS[activation](x if bias is None else x + bias)
+        return ops.dropout(y, p, training=training, key=key, **place)
     rate = ops.lower(x, p, ops.mode(training))
     fresh = ops.fresh_with(key, offset, global_shape, rows)
     kernels = None if rate is None else _kernels(rate, x, bias)
     if rate is None or kernels is None:
         y = ACTIVATIONS[activation](x if bias is None else x + bias)
         return y if rate is None else ops.apply(y, rate, fresh, share, inplace=False)
-    draw, place = ops.prepare(x, rate, fresh, share)
-    return _BiasActDropout.apply(x, bias, kernels, activation, draw.key, draw.rate, place)
+    draw, where = ops.prepare(x, rate, fresh, share)
+    return _BiasActDropout.apply(x, bias, kernels, activation, draw.key, draw.rate, where)
 
 
 def _kernels(rate: Any, x: torch.Tensor, other: torch.Tensor | None) -> Any:

@@ -224,9 +224,10 @@ _PASSED = (__name__, "torch.overrides", "torch.nn.functional")
 
 
 def _caller() -> Place | None:
-    """The nearest frame that is neither torch's nor ours."""
+    """The nearest frame that is neither torch's nor this frontend's; the lab's models are models like any other."""
     for frame in _frames():
-        if not f"{frame.f_globals.get('__name__')}.".startswith(("torch.", "dropkit.")):
+        name = f"{frame.f_globals.get('__name__')}."
+        if not name.startswith(("torch.", "dropkit.")) or name.startswith("dropkit.lab."):
             return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_lasti)
     return None
 

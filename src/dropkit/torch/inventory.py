@@ -20,6 +20,7 @@ _UNSEEN = "a number; whether a forward reads it, inputs would tell"
 _ONE_LAYER = "one layer: there is nothing between layers to drop"
 _FAST = "the layer's fast path skips it under no_grad while the layer is in eval"
 _NOT_REACHED = "not reached with these inputs"
+_SKIPPED = "its layer did not run in training: the model skips it, always or at random"
 _MADE_INSIDE = "a layer made inside forward: eval() does not reach it"
 
 
@@ -177,7 +178,12 @@ def _ran(site: Site, module: nn.Module, seen: Run) -> Site:
     first = first or next((call for mode in calls for call in mode if call.mask_shape is not None), None)
     p = site.p if first is None or first.p is None or not first.drops else float(first.p)
     shape = None if first is None or _ONE_LAYER in notes else first.mask_shape
-    return replace(site, p=p, mask_shape=shape, train=active[0], eval=active[1], note="; ".join(notes))
+    # A model that skips layers at random may have run this one in evaluation alone.
+    skipped = not visits and seen.eval.visits[site.name] > 0
+    if skipped:
+        notes.append(_SKIPPED)
+    train = None if skipped and p > 0 else active[0]
+    return replace(site, p=p, mask_shape=shape, train=train, eval=active[1], note="; ".join(notes))
 
 
 def _dropped(call: Call, p: float) -> bool:
@@ -186,7 +192,7 @@ def _dropped(call: Call, p: float) -> bool:
 
 
 def _in_fast_path(path: str, seen: Run) -> bool:
-    return any(path == inside or path.startswith(f"{inside}.") for inside in seen.fast)
+    return any(f"{path}.".startswith(f"{inside}." if inside else "") for inside in seen.fast)
 
 
 def _functional(model: nn.Module, seen: Run) -> list[Site]:
@@ -203,6 +209,8 @@ def _functional(model: nn.Module, seen: Run) -> list[Site]:
     found = []
     for (path, kind, place), groups in places.items():
         site = _called(groups, kind, place, spoken_for)
+        if site is not None and not seen.train.visits[path] and site.p > 0:
+            site = replace(site, train=None, note=_SKIPPED)
         if site is not None:
             name = f"{path}:{kind.rpartition('.')[2].rstrip('_')}"
             found.append(replace(site, name=name + (f"#{names[name]}" if names[name] else "")))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.overrides import has_torch_function_variadic
 
 from ..counter import Key
 from ..errors import DropkitValueError, UnknownNameError
@@ -61,7 +62,8 @@ def dropout_add_norm(
     """
     _check(norm, x, weight, bias)
     rate = ops.lower(x, p, ops.mode(training))
-    fused = isinstance(rate, int) and not ops.traced() and cuda.usable(x) and cuda.usable(residual)
+    watched = ops.traced() or has_torch_function_variadic(x, residual)
+    fused = isinstance(rate, int) and not watched and cuda.usable(x) and cuda.usable(residual)
     if (
         not fused or x.shape != residual.shape or x.dtype != residual.dtype
     ):  # `dropout_add` says what is wrong with these

@@ -62,21 +62,12 @@ def run(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> R
         for training in (True, False):
             with failures_named("training" if training else "evaluation"), tagged(model):
                 traces.append(_watch(model, training, inputs, kwargs))
-        fast: set[int] = set()
-        if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
-            with failures_named("evaluation"), torch.no_grad(), _FastPaths(fast):
+        fast = FastPaths(model)
+        if fast.layers:
+            with failures_named("evaluation"), torch.no_grad(), fast:
                 model.eval()
                 model(*copied(inputs), **copied(dict(kwargs)))
-    return Run(traces[0], traces[1], _on_fast_path(model, fast))
-
-
-def _on_fast_path(model: nn.Module, weights: set[int]) -> set[str]:
-    """Paths of the encoder layers whose attention has these weights."""
-    return {
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.TransformerEncoderLayer) and id(module.self_attn.in_proj_weight) in weights
-    }
+    return Run(traces[0], traces[1], fast.paths)
 
 
 def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
@@ -157,21 +148,27 @@ def tagged(model: nn.Module) -> Iterator[None]:
             number.write(number.value)
 
 
-class _FastPaths(TorchDispatchMode):
-    """Notes the attention weights of encoder layers that go through torch's fused kernel, which knows no dropout.
+class FastPaths(TorchDispatchMode):
+    """Notes the encoder layers that go through torch's fused kernel, which knows no dropout.
 
     That kernel is not used while functions are watched or modules have hooks, so it takes a run of its own.
     """
 
-    def __init__(self, found: set[int]):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.found = found
+        self.layers = {
+            id(module.self_attn.in_proj_weight): path
+            for path, module in model.named_modules()
+            if isinstance(module, nn.TransformerEncoderLayer)
+        }
+        self.paths: set[str] = set()  # of those seen so far
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._transformer_encoder_layer_fwd.default:
-            self.found.add(id(args[3]))
+            path = self.layers.get(id(args[3]))
+            self.paths |= set() if path is None else {path}
         return func(*args, **(kwargs or {}))
 
 
@@ -237,6 +234,8 @@ def _restore_values(values: list[tuple[torch.Tensor, torch.Tensor, int | None]])
         if buffer.shape != value.shape:
             buffer.data = value
         elif not buffer.is_meta and (_version(buffer) != version or not torch.equal(buffer, value)):
-            # Only where it changed: a write would spoil a graph that waits for its backward.
+            # Only where it changed: a write would spoil a graph that waits for its backward. BatchNorm's own writes do
+            # not count for such a graph, so what takes them back must not either: `data` has no version.
+            uncounted = version is not None and _version(buffer) == version
             with torch.no_grad(), torch.inference_mode(buffer.is_inference()):
-                buffer.copy_(value)
+                (buffer.data if uncounted else buffer).copy_(value)
