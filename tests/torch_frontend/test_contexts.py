@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 import dropkit.torch as dt
 from dropkit.errors import DropkitTypeError, DropkitValueError
 from dropkit.torch import functional as ours
-from dropkit.torch.contexts import disabled, enabled
-from dropkit.torch.surgery import swap
+from dropkit.torch.changing.contexts import disabled, enabled
+from dropkit.torch.changing.surgery import swap
 
 from .architectures import Attention, Bert, DropPath, encoder, snapshot, zeros
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from dropkit.torch.contexts import disabled, enabled
-from dropkit.torch.inventory import sites
+from dropkit.torch.changing.contexts import disabled, enabled
+from dropkit.torch.finding.inventory import sites
 
 from .zoo import CASES
 

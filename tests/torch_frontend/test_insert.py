@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import dropkit.torch as dt
 from dropkit.errors import DropkitTypeError, DropkitValueError
-from dropkit.torch.surgery import insert
+from dropkit.torch.changing.surgery import insert
 
 from .architectures import Bert, Owner, encoder, snapshot, zeros
 

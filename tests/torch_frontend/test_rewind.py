@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkit.torch as dt
 from dropkit.errors import DropkitTypeError, DropkitValueError
-from dropkit.torch.rewind import _later, replay
+from dropkit.torch.changing.rewind import _later, replay
 
 from .architectures import Bert, encoder
 

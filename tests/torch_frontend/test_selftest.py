@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkit.torch as ours
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError
-from dropkit.torch import trials
-from dropkit.torch.selftest import Checked, Report, check
+from dropkit.torch.finding import trials
+from dropkit.torch.finding.selftest import Checked, Report, check
 
 from . import zoo
 

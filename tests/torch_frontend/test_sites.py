@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from dropkit.torch import Dropout, bind
-from dropkit.torch.intercept import Intercept
-from dropkit.torch.inventory import Site, sites, table
-from dropkit.torch.structure import config_numbers, numbers
-from dropkit.torch.trace import Tagged
+from dropkit.torch.finding.intercept import Intercept
+from dropkit.torch.finding.inventory import Site, sites, table
+from dropkit.torch.finding.structure import config_numbers, numbers
+from dropkit.torch.finding.trace import Tagged
 
 from . import zoo
 from .test_intercept import Recorder

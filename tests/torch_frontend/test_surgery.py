@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize
 import dropkit.torch as dt
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from dropkit.torch import layers
-from dropkit.torch.receipt import Receipt
-from dropkit.torch.surgery import insert, set_rate, strip, swap
+from dropkit.torch.changing.receipt import Receipt
+from dropkit.torch.changing.surgery import insert, set_rate, strip, swap
 
 from .architectures import MODELS, Bert, Owner, encoder, snapshot, zeros
 

@@ -11,14 +11,22 @@ from .binding import bind as bind
 from .binding import unbind as unbind
 from .callbacks import huggingface_callback as huggingface_callback
 from .callbacks import lightning_callback as lightning_callback
-from .contexts import disabled as disabled
-from .contexts import enabled as enabled
+from .changing.contexts import disabled as disabled
+from .changing.contexts import enabled as enabled
+from .changing.receipt import Receipt as Receipt
+from .changing.rewind import replay as replay
+from .changing.surgery import insert as insert
+from .changing.surgery import set_rate as set_rate
+from .changing.surgery import strip as strip
+from .changing.surgery import swap as swap
 from .coordinates import at as at
+from .finding.inventory import Site as Site
+from .finding.inventory import sites as sites
+from .finding.inventory import table as table
+from .finding.selftest import Report as Report
+from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
-from .inventory import Site as Site
-from .inventory import sites as sites
-from .inventory import table as table
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
 from .layers import Dropout1d as Dropout1d
@@ -31,15 +39,7 @@ from .learned import sparsify as sparsify
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .rate_log import RateLog as RateLog
-from .receipt import Receipt as Receipt
-from .rewind import replay as replay
 from .schedule import Schedule as Schedule
-from .selftest import Report as Report
-from .selftest import check as check
-from .surgery import insert as insert
-from .surgery import set_rate as set_rate
-from .surgery import strip as strip
-from .surgery import swap as swap
 
 
 def __getattr__(name: str) -> object:

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from . import coordinates, ranks
+from .. import coordinates, ranks
+from ..layers import Drawn
+from ..recomputation import in_backward
 from .calls import find
 from .intercept import Intercept
 from .inventory import Site
-from .layers import Drawn
-from .recomputation import in_backward
 
 _CHANCE = 1e-3  # that two independent masks agree; above that nothing is concluded
 _CLOSE = 1e-5  # relative error of sums in float32; those of two masks differ by far more
@@ -328,7 +328,7 @@ def _jagged(x: torch.Tensor) -> bool:
 def _part(x: Any, module: nn.Module | None) -> Any:
     """Which part of what this process draws for; equal on those who must draw alike. None if nothing says."""
     if hasattr(x, "device_mesh"):
-        from . import sharding
+        from .. import sharding
 
         place = None
         if x.device_mesh.get_coordinate() is not None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from ..errors import DropkitRuntimeError, DropkitTypeError
-from . import layers
+from ...errors import DropkitRuntimeError, DropkitTypeError
+from .. import layers
 
 INSERTED = "dropkit_drop"  # the name of the submodule that `insert` adds
 _MISSING: Any = object()
@@ -38,9 +38,9 @@ class Receipt:
     types. The one thing carried over is the mode: a module that comes back takes the `training` flag of what stood in
     its place, so that `train()` and `eval()` in between are not undone.
 
-    >>> from dropkit.torch import surgery
+    >>> import dropkit.torch
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
-    >>> with surgery.set_rate(model, "*", 0.1) as receipt:
+    >>> with dropkit.torch.set_rate(model, "*", 0.1) as receipt:
     ...     print(receipt)
     1: p 0.5 -> 0.1
     >>> model[1].p
@@ -70,9 +70,9 @@ class Receipt:
             DropkitRuntimeError: it was restored already; something else stands in a place that was edited, so that a
                 later surgery has to be restored first. Nothing is changed then.
 
-        >>> from dropkit.torch import surgery
+        >>> import dropkit.torch
         >>> model = nn.Sequential(nn.Dropout(0.5))
-        >>> surgery.strip(model).restore()
+        >>> dropkit.torch.strip(model).restore()
         >>> model
         Sequential(
           (0): Dropout(p=0.5, inplace=False)

@@ -162,7 +162,7 @@ def _functional(kind: str) -> Dropping:
 @cache
 def ours() -> dict[Any, Dropping]:
     """The same of this package; asked for late, since those modules may import this one."""
-    from . import functional, ops
+    from .. import functional, ops
 
     known: dict[Any, Dropping] = {ops.dropout: Dropping("dropkit.dropout", _OURS, "p", "training", (0.5, True),
                                                         _elementwise)}  # fmt: skip

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..errors import DropkitRuntimeError, DropkitValueError
+from ...errors import DropkitRuntimeError, DropkitValueError
+from ..layers import Drawn
 from .calls import Shape, find
 from .intercept import Call, Intercept
-from .layers import Drawn
 from .structure import Number, config_numbers, layer_rate, numbers
 
 

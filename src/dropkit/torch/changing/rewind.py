@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..errors import DropkitTypeError, DropkitValueError
-from . import coordinates, recomputation
-from .binding import STEP, BoundSite, Clock
-from .layers import Drawn
+from ...errors import DropkitTypeError, DropkitValueError
+from .. import coordinates, recomputation
+from ..binding import STEP, BoundSite, Clock
+from ..layers import Drawn
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
 _WORDS = slice(24, 24 + 8 * 624)  # the words of the Mersenne twister in torch's CPU state

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..errors import DropkitTypeError, DropkitValueError
-from . import calls
-from .intercept import Answer, Call, Intercept
-from .layers import Drawn
-from .structure import layer_rate
+from ...errors import DropkitTypeError, DropkitValueError
+from ..finding import calls
+from ..finding.intercept import Answer, Call, Intercept
+from ..finding.structure import layer_rate
+from ..layers import Drawn
 from .surgery import Rate, rates
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..errors import DropkitRuntimeError, DropkitTypeError
-from . import ranks
+from ...errors import DropkitRuntimeError, DropkitTypeError
+from .. import ranks
 from .inventory import Site, sites
 from .trace import copied, failures_named, undisturbed
 from .trials import Drawing, Trial, Trying

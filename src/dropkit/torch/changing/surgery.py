@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..errors import DropkitTypeError, DropkitValueError
-from ..mask import threshold
-from . import layers
-from .inventory import sites
+from ...errors import DropkitTypeError, DropkitValueError
+from ...mask import threshold
+from .. import layers
+from ..finding.inventory import sites
+from ..finding.structure import holds_survival, layer_p, layer_rate, numbers
 from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
-from .structure import holds_survival, layer_p, layer_rate, numbers
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(layers, name)
@@ -53,9 +53,9 @@ def swap(model: nn.Module) -> Receipt:
     Warns:
         UserWarning: the model is bound: what is swapped in is not, until it is unbound and bound again.
 
-    >>> from dropkit.torch import surgery
+    >>> import dropkit.torch
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
-    >>> print(surgery.swap(model))
+    >>> print(dropkit.torch.swap(model))
     1: torch.nn Dropout(p=0.3, inplace=False) -> dropkit Dropout(p=0.3, inplace=False)
     """
     _check_model(model, "swap", SWAPS)
@@ -104,9 +104,10 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
     Warns:
         UserWarning: the model is bound: what is inserted is not, until it is unbound and bound again.
 
-    >>> from dropkit.torch import Dropout, surgery
+    >>> import dropkit.torch
+    >>> from dropkit.torch import Dropout
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    >>> print(surgery.insert(model, nn.ReLU, Dropout(0.1)))
+    >>> print(dropkit.torch.insert(model, nn.ReLU, Dropout(0.1)))
     1: dropkit Dropout(p=0.1, inplace=False) behind ReLU
     >>> list(model.state_dict())
     ['0.weight', '0.bias', '2.weight', '2.bias']
@@ -156,9 +157,9 @@ def set_rate(model: nn.Module, pattern: str, p: float) -> Receipt:
         DropkitValueError: nothing matches; p outside [0, 1] or NaN. Nothing is changed then.
         DropkitTypeError: not a module; p no number.
 
-    >>> from dropkit.torch import surgery
+    >>> import dropkit.torch
     >>> model = nn.TransformerEncoderLayer(8, 2, dropout=0.1)
-    >>> print(surgery.set_rate(model, "*attn*", 0.2))
+    >>> print(dropkit.torch.set_rate(model, "*attn*", 0.2))
     self_attn.dropout: dropout 0.1 -> 0.2
     """
     _check_model(model, "set_rate")
@@ -192,9 +193,9 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
         DropkitValueError: nothing to strip; the model itself is a dropout; calls are left. Nothing is changed then.
         DropkitTypeError: not a module.
 
-    >>> from dropkit.torch import surgery
+    >>> import dropkit.torch
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
-    >>> with surgery.strip(model):
+    >>> with dropkit.torch.strip(model):
     ...     print(model[1])
     Identity()
     """

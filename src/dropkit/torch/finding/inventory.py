@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import DropkitTypeError
+from ...errors import DropkitTypeError
+from ..layers import Drawn
 from .calls import Shape
 from .intercept import Call, Place
-from .layers import Drawn
 from .structure import Number, config_numbers, holds_survival, layer_p, layer_rate, numbers
 from .trace import Run, Tagged, run
 

@@ -1,0 +1,1 @@
+"""A model's dropout exchanged, moved, switched and replayed, and given back as it was."""
