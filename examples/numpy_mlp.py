@@ -3,9 +3,10 @@
     python examples/numpy_mlp.py                                         # scikit-learn's digits
     python examples/numpy_mlp.py --data fashion-mnist --epochs 10        # as the recipe `mlp` trains it
 
-It is the network of `dropkit train mlp`, and for the same seed it starts from the same weights, visits the samples in
-the same order and draws the same masks: they depend on (seed, site, step) and on nothing else. So both reach the same
-losses up to the rounding of float32 sums; `tests/test_examples.py` compares them epoch by epoch.
+It trains the layers of the recipe `numpy-mlp` in a loop of a few lines. For the same seed they start from the weights
+of `dropkit train mlp`, visit the samples in the same order and draw the same masks: all of them depend on (seed, name,
+step) and on nothing else. So both reach the same losses up to the rounding of float32 sums; `tests/test_examples.py`
+compares them epoch by epoch. `dropkit compare numpy-mlp` adds strategies, seeds, intervals and a report.
 """
 
 import argparse
@@ -13,32 +14,12 @@ import argparse
 import numpy as np
 
 from dropkit.lab import load_data
-from dropkit.lab.order import epoch_order, first_weights
-from dropkit.lab.recipes.mlp import MLP
-from dropkit.numpy import Dense, Dropout, Sequential, SoftmaxCrossEntropy
+from dropkit.lab.by_hand import score, train_epoch
+from dropkit.lab.order import epoch_order
+from dropkit.lab.recipes.numpy_mlp import NUMPY_MLP
+from dropkit.numpy import Sequential
 
 SITES = ("dropout1", "dropout2")  # as the recipe names them
-
-
-def network(
-    inputs: int, classes: int, hidden: tuple[int, ...], std: float, rates: tuple[float, ...], seed: int
-) -> Sequential:
-    """Dense layers with ReLU and dropout after each hidden one, its first weights those of the recipe."""
-    sizes = (inputs, *hidden)
-    layers = [
-        Dense(sizes[i], width, "relu", drop=Dropout(rate, seed=seed, site=site))
-        for i, (width, rate, site) in enumerate(zip(hidden, rates, SITES, strict=True))
-    ]
-    layers.append(Dense(sizes[-1], classes))
-    names = [*(f"hidden{number}" for number in range(1, len(sizes))), "output"]
-    for layer, name in zip(layers, names, strict=True):
-        layer.weight = first_weights(layer.weight.shape, seed, f"{name}.weight", std)
-    return Sequential(*layers)
-
-
-def accuracy(net: Sequential, x: np.ndarray, y: np.ndarray) -> float:
-    """Share of right answers with dropout off."""
-    return float((net.forward(x, training=False).argmax(1) == y).mean())
 
 
 def train(
@@ -46,34 +27,30 @@ def train(
 ) -> list[dict[str, float]]:
     """Train, and return one row of figures for each epoch."""
     split = load_data(data, data_dir)
-    settings = MLP.settings("small", data)
-    x = split.train_x.reshape(len(split.train_x), -1)
-    test_x = split.test_x.reshape(len(split.test_x), -1)
-    net = network(x.shape[1], split.classes, settings.hidden, settings.weight_std, rates, seed)
-    loss = SoftmaxCrossEntropy()
+    settings = NUMPY_MLP.settings("small", data)
+    x, test_x = (images.reshape(len(images), -1) for images in (split.train_x, split.test_x))
+    layers = NUMPY_MLP.build(settings, split.shape, split.classes, seed)
+    for number, rate in enumerate(rates, start=1):
+        layers[f"hidden{number}"].drop.p = rate
+    net = Sequential(*layers.values())
     rows = []
     for epoch in range(1, (epochs or settings.epochs) + 1):
         order = epoch_order(len(x), seed, epoch)
-        total = right = 0.0
-        for start in range(0, len(x), settings.batch_size):
-            batch = order[start : start + settings.batch_size]
-            labels = split.train_y[batch]
-            logits = net.forward(x[batch], training=True)
-            total += loss.forward(logits, labels) * len(batch)
-            right += (logits.argmax(1) == labels).sum()
-            net.backward(loss.backward())
-            net.sgd(settings.learning_rate)
+        found = train_epoch(
+            net, x, split.train_y, order, batch_size=settings.batch_size, learning_rate=settings.learning_rate
+        )
+        test = score(net, test_x, split.test_y, np.arange(len(test_x)))
         rows.append(
             {
                 "epoch": epoch,
-                "train_loss": total / len(x),
-                "train_accuracy": right / len(x),
-                "test_accuracy": accuracy(net, test_x, split.test_y),
+                "train_loss": found["loss"],
+                "train_accuracy": found["accuracy"],
+                "test_accuracy": test["accuracy"],
             }
         )
         print(
-            f"epoch {epoch:3d}  train loss {total / len(x):.4f}  train {right / len(x):.4f}"
-            f"  test {rows[-1]['test_accuracy']:.4f}"
+            f"epoch {epoch:3d}  train loss {found['loss']:.4f}  train {found['accuracy']:.4f}"
+            f"  test {test['accuracy']:.4f}"
         )
     return rows
 

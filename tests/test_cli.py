@@ -79,17 +79,20 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
     assert status("recipes") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         "mlp",
+        "mlp-functional",
+        "numpy-mlp",
         "vgg-adaptive",
         "dense",
         "transfer",
+        "gan",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'? Known: dense, mlp"),
-        (["train", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'?"),
+        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp' or 'numpy-mlp'? Known: dense, gan, mlp"),
+        (["train", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'"),
         (["compare", "mlp", "--strategies", "none,fixd"], "unknown strategy 'fixd'; did you mean 'fixed'?"),
         (["compare", "mlp", "--strategies", "fixed:1.5"], "strategy 'fixed:1.5': p must lie in [0, 1], got 1.5"),
         (["compare", "mlp", "--strategies", "fixed:nan"], "p must lie in [0, 1], got nan"),
@@ -180,7 +183,10 @@ def test_interrupt_says_how_to_go_on(
 
 def test_the_real_command_stops_at_sigint(tmp_path: Path) -> None:
     arguments = ["train", "mlp", "--epochs", "100000", "--device", "cpu", "--out", str(tmp_path / "run")]
+    # A signal that is ignored here, as in a job under nohup, would be ignored there too; one with a handler is not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             while process.poll() is None and not (tmp_path / "run" / "metrics.csv").exists():
                 time.sleep(0.05)

@@ -23,6 +23,7 @@ from dropkit.lab.sites import Sites
 from dropkit.lab.strategies import ADAPTIVE
 from dropkit.torch import Dropout
 from dropkit.torch.learned import ConcreteDropout, LearnableBernoulli
+from tests.lab.runs import numbers, stop_after
 
 ALL = ("none", "fixed", "step", *ADAPTIVE)
 SITES = {"mlp": ("dropout1", "dropout2"), "vgg-adaptive": ("drop6", "drop7")}
@@ -33,20 +34,8 @@ def tiny(recipe: str, strategy: str, out: Path, **choices: Any) -> Run:
     return train(recipe, strategy=strategy, size="tiny", device="cpu", out=out, **choices)
 
 
-def numbers(run: Run) -> list[dict]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
-
-
 def trainer(strategy: str, recipe: str = "mlp", precision: str = "32-true") -> Trainer:
     return Trainer(Plan.make(Choices.make(recipe, "digits", "tiny", 3, 0.2, "cpu", precision, None), strategy, 0))
-
-
-def stop_after(epochs: int):
-    def stop(plan, row):
-        if row["epoch"] == epochs:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 @pytest.mark.parametrize("recipe", SITES)

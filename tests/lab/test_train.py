@@ -17,23 +17,11 @@ from dropkit.errors import DataError, DropkitTypeError, DropkitValueError, Outpu
 from dropkit.lab import Run, load_data, train
 from dropkit.lab.order import epoch_order, first_weights, held_out
 from dropkit.lab.recipes import get
+from tests.lab.runs import numbers, stop_after
 
 
 def tiny(out: Path, **choices) -> Run:
     return train("mlp", **{"size": "tiny", "epochs": 4, "device": "cpu", "out": out, **choices})
-
-
-def numbers(run: Run) -> list[dict]:
-    """The rows without the one column that may differ."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
-
-
-def stop_after(epochs: int):
-    def stop(plan, row):
-        if row["epoch"] == epochs:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 def same_end(one: Path, other: Path) -> bool:

@@ -12,11 +12,10 @@ from rich.text import Text
 
 from .plan import Plan
 from .run import Row
-from .table import HEADINGS, Line, cells, notes, plain
+from .table import Line, cells, headings, notes, plain
 from .tuning import Tuning
 
 WIDE = 140
-NARROW = (0, 1, 2, 4, 7)  # strategy, test accuracy, difference, gap, seconds
 
 
 class Bar:
@@ -28,7 +27,9 @@ class Bar:
 
     def __call__(self, plan: Plan, row: Row) -> None:
         epochs = plan.choices.settings.epochs
-        text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} test {row['test_accuracy']:.4f}"
+        figure = plan.choices.recipe.figures.compared
+        shown = f"{figure.removesuffix('_accuracy')} {row[figure]:.4f}"
+        text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} {shown}"
         self.progress.update(self.task, advance=1, description=text)
 
     def begin(self, done: int, total: int) -> None:
@@ -52,17 +53,19 @@ def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs
         console.print(Text(sentence, style="bold" if number == 0 else ""))
     console.print()
     console.print(_table(lines, console.width))
-    seeds = len(lines[0].values["test_accuracy"])
-    for note in notes(epochs, seeds):
+    for note in notes(epochs, lines[0].seeds, lines[0].figures):
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
 
 
 def _table(lines: Sequence[Line], width: int) -> Table:
     # Not all columns fit a narrow terminal; the others stand in the report and in table.md.
-    shown = range(len(HEADINGS)) if width >= WIDE else NARROW
+    kind = lines[0].figures
+    titles = headings(kind)
+    narrow = [True, True, True, *(column.narrow for column in kind.columns), True]
+    shown = [number for number, fits in enumerate(narrow) if fits or width >= WIDE]
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
     for number in shown:
-        table.add_column(HEADINGS[number], justify="right" if number else "left")
+        table.add_column(titles[number], justify="right" if number else "left")
     for line in lines:
         found = cells(line)
         table.add_row(*(found[number] for number in shown))

@@ -110,7 +110,7 @@ def frozen(shape: tuple[int, int, int], weights: Path | None) -> Any:
     base = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=shape)
     if weights is not None:
         _load_weights(base, weights)
-    model = keras.Model(base.input, base.get_layer(CUT).output)
+    model = keras.Model(base.input, base.get_layer(CUT).output, name="inception_v3")
     model.trainable = False
     if weights is None:
         # Biases are 0, and batch norm is the identity but for its epsilon, as Keras made them. Layers have no names of

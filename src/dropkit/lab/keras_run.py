@@ -4,7 +4,6 @@ Rates follow schedules (`dropkit.keras.RateSchedule`); learned and controlled on
 is one file of tensors: the model's variables, the counters of its masks among them, and the optimizer's.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -15,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
 from ..axes.rate import Rate, controllers
 from ..errors import DataError, DropkitValueError, UnknownNameError
-from .checkpoint import HEADER, Progress
-from .files import write_bytes
+from .arrays import load_arrays, save_arrays
+from .checkpoint import Progress
 from .keras_backend import require
 from .order import epoch_order, first_weights
 from .plan import Plan
@@ -119,12 +117,9 @@ class KerasTrainer:
         """
         variables = self._variables()
         try:
-            with safe_open(path, framework="np") as file:
-                names, header = set(file.keys()), json.loads(file.metadata()[HEADER])
-                if names != set(variables):
-                    raise DropkitValueError(f"it holds other variables ({min(names ^ set(variables))})")
-                for name, variable in variables.items():
-                    variable.assign(file.get_tensor(name))  # refuses another shape
+            arrays, header = load_arrays(path, set(variables))
+            for name, variable in variables.items():
+                variable.assign(arrays[name])  # refuses another shape
             return Progress(header["rows"], header["step"], header["best_epoch"], header["best_loss"])
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
@@ -186,5 +181,4 @@ def _optimizer(keras: Any, settings: Settings) -> Any:
 
 
 def _save(path: Path, variables: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    arrays = {name: np.asarray(variable.numpy(), order="C") for name, variable in variables.items()}
-    write_bytes(path, save(arrays, {HEADER: json.dumps(header)}))
+    save_arrays(path, {name: variable.numpy() for name, variable in variables.items()}, header)

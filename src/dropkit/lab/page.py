@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ..report import Curve, Differences, Figure, Page, Whisker
+import numpy as np
+
+from ..report import Curve, Differences, Figure, Page, Picture, Whisker
+from .figures import Figures
 from .run import Run
 from .stats import mean_interval
-from .table import BASELINE, HEADINGS, Line, cells, notes
+from .table import BASELINE, Line, cells, headings, notes
 
-CURVES = (
-    ("Accuracy", "test_accuracy", "train_eval_accuracy"),
-    ("Loss", "test_loss", "train_eval_loss"),
-)
+MOST = 6  # pictures of a run that a page shows
 
 
 def page(
@@ -22,17 +22,18 @@ def page(
     environment: Mapping[str, Any],
 ) -> Page:
     """The page of a comparison, or of a single run."""
-    seeds = len(next(iter(runs.values())))
+    seeds, kind = len(next(iter(runs.values()))), lines[0].figures
     return Page(
         title=f"{config['recipe']} on {config['data']}",
         subtitle=_subtitle(config, len(runs), seeds),
         verdict=tuple(verdict),
-        headings=HEADINGS,
+        headings=headings(kind),
         rows=tuple(cells(line) for line in lines),
-        notes=notes(config["epochs"], seeds),
-        figures=_figures(runs, seeds),
+        notes=notes(config["epochs"], seeds, kind),
+        figures=_figures(runs, seeds, kind),
         differences=_differences(lines),
         settings=_settings({**config, **environment}),
+        pictures=_pictures(runs),
     )
 
 
@@ -50,16 +51,16 @@ def _subtitle(config: Mapping[str, Any], strategies: int, seeds: int) -> str:
     )
 
 
-def _figures(runs: Mapping[str, Sequence[Run]], seeds: int) -> tuple[Figure, ...]:
+def _figures(runs: Mapping[str, Sequence[Run]], seeds: int, kind: Figures) -> tuple[Figure, ...]:
     band = ", band: 95 % interval over seeds" if seeds > 1 else ""
     figures = []
-    for title, test, train in CURVES:
+    for chart in kind.charts:
         curves = [
-            curve
+            _curve(strategy, group, line.figure, line.part, line.dotted)
             for strategy, group in runs.items()
-            for curve in (_curve(strategy, group, test, "test", False), _curve(strategy, group, train, "train", True))
+            for line in chart.lines
         ]
-        figures.append(Figure(title, f"solid: test, dotted: train with dropout off{band}", tuple(curves), True))
+        figures.append(Figure(chart.title, chart.caption + band, tuple(curves), True))
     for site in next(iter(runs.values()))[0].config["rates"]:
         rates = [_curve(strategy, group, f"rate_{site}", site, False, "hv") for strategy, group in runs.items()]
         title = f"Drop probability of {site}"
@@ -95,7 +96,25 @@ def _differences(lines: Sequence[Line]) -> Differences | None:
         difference = line.difference
         if line.differences is not None and difference is not None:
             whiskers.append(Whisker(line.strategy, difference.mean, difference.low, difference.high, line.differences))
-    return Differences(f'Test accuracy minus that of "{BASELINE}", seed by seed', tuple(whiskers)) if whiskers else None
+    if not whiskers:
+        return None
+    title = lines[0].figures.title
+    return Differences(f'{title.capitalize()} minus that of "{BASELINE}", seed by seed', tuple(whiskers), title)
+
+
+def _pictures(runs: Mapping[str, Sequence[Run]]) -> tuple[tuple[Picture, ...], ...]:
+    """A row for each strategy: what its first run drew after its first epoch, its last, and some between."""
+    rows = []
+    for strategy, group in runs.items():
+        drawn = group[0].pictures
+        # About as far from one to the next as the later is from the start: most happens early.
+        wanted = np.geomspace(1, len(drawn), MOST) if drawn else ()
+        row = []
+        for number in sorted({round(float(epoch)) for epoch in wanted}):
+            words = f"Images made under {strategy}, seed {group[0].config['seed']}, after epoch {number}"
+            row.append(Picture(f"{strategy}, epoch {number}", words, drawn[number - 1].read_bytes()))
+        rows.append(tuple(row))
+    return tuple(row for row in rows if row)
 
 
 def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
-from . import recipes
+from . import pictures, recipes
 from .data import Data, load_data
 from .files import claim, read_json, write_json
 from .keras_backend import require
@@ -60,8 +60,9 @@ class Choices:
         held = _fraction(settings.validation if validation is None else validation)
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", str(precision), PRECISIONS)
-        device = _device(device)
+        device = _device(device, found)
         _check_engine(found, precision, weights)
+        _check_figures(found, held)
         loaded = data if isinstance(data, Data) else load_data(data, data_dir, settings.image_size)
         if found.prepare is None:
             return cls(found, loaded, size, settings, held, device, precision)
@@ -101,15 +102,17 @@ class Choices:
         settings = asdict(self.settings)
         if self.settings.image_size is None:
             del settings["image_size"]
-        settings |= {"hidden": list(self.settings.hidden), "channels": list(self.settings.channels)}
+        settings = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
         del settings["validation"]  # what counts is what was chosen
-        on_keras = {"engine": "keras", "backend": require().config.backend()} if self.recipe.engine == "keras" else {}
+        engine = {} if self.recipe.engine == "torch" else {"engine": self.recipe.engine}
+        if self.recipe.engine == "keras":
+            engine["backend"] = require().config.backend()
         prepared = {} if self.prepared is None else {"prepared": self.prepared.about}
         return {
             "format": FORMAT,
             "recipe": self.recipe.name,
-            **on_keras,
+            **engine,
             **prepared,
             "data": self.data.name,
             "fingerprint": self.data.fingerprint,
@@ -167,20 +170,34 @@ def _check_engine(recipe: Recipe, precision: str, weights: str | Path | None) ->
         raise DropkitValueError(
             f"recipe {recipe.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
         )
-    if recipe.engine != "keras":
-        return
-    if precision != "32-true":
+    names = {"keras": "Keras", "numpy": "NumPy"}
+    if recipe.engine in names and precision != "32-true":
         raise DropkitValueError(
-            f"recipe {recipe.name!r} trains with Keras in 32-true only, got precision {precision!r}"
+            f"recipe {recipe.name!r} trains with {names[recipe.engine]} in 32-true only, got precision {precision!r}"
         )
-    require()
+    if recipe.engine == "keras":
+        require()
 
 
-def _device(name: str) -> str:
+def _check_figures(recipe: Recipe, held: float) -> None:
+    if recipe.figures.pictures:
+        pictures.require()
+    if held and not recipe.figures.validated:
+        raise DropkitValueError(
+            f"recipe {recipe.name!r} has no validation loss, so holding out a part (validation {held}) has no use: its "
+            "rates cannot be tuned; compare some, as in --strategies none,fixed:0.05,fixed:0.3, without --validation"
+        )
+
+
+def _device(name: str, recipe: Recipe) -> str:
     import torch
 
     if name not in DEVICES:
         raise UnknownNameError("device", str(name), DEVICES)
+    if recipe.engine == "numpy":
+        if name == "cuda":
+            raise DropkitValueError(f"recipe {recipe.name!r} trains with NumPy, on the CPU: leave --device cuda out")
+        return "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise DropkitValueError("device 'cuda' is not available here; use --device cpu, or auto to take what there is")
     if name == "auto":

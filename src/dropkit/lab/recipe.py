@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..axes.rate import Rate, controllers, probability
 from ..errors import DropkitTypeError, DropkitValueError, UnknownNameError
+from .figures import CLASSIFICATION, Figures
 
 if TYPE_CHECKING:
     from .data import Data
 
-ENGINES = ("torch", "keras")
+ENGINES = ("torch", "keras", "numpy", "adversarial")
 SIZES = ("tiny", "small", "full")
 
 
@@ -115,11 +116,14 @@ class Recipe:
         strategies: name -> what moves the rate of each site.
         feeds: site -> the path of the layer that it feeds, whose weights a learned rate's penalty is about.
         build: (settings, image shape, classes, seed) -> a torch module, or for the engine "keras" a built Keras model
-            that ends in probabilities, with its first weights and a Dropout of dropkit's at each site.
+            that ends in probabilities, with its first weights and a Dropout of dropkit's at each site, or at a torch
+            module's a number that its forward hands to a function; for "numpy" the layers of `dropkit.numpy` by name.
         compared: the strategies of a comparison that names none; all by default.
-        engine: what trains it: "torch", or "keras" for `keras.Model.fit`.
+        engine: what trains it: "torch", "keras" for `keras.Model.fit`, "numpy" for layers with their own backward
+            pass, or "adversarial" for two torch networks, one against the other.
         data: the data set of a run that names none.
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
+        figures: what its runs measure, and by which of these figures strategies are compared.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Recipe:
     engine: str = "torch"
     data: str = "digits"
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
+    figures: Figures = CLASSIFICATION
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

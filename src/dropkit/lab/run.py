@@ -2,12 +2,13 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..torch import bind
 from .checkpoint import Progress, load_state, save_state, save_weights
 from .events import Events
-from .files import write_json, write_rows
+from .figures import CLASSIFICATION, Figures
+from .files import write_bytes, write_json, write_rows
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
 from .order import epoch_order
 from .plan import Choices, Plan, open_folder
@@ -32,18 +34,21 @@ Row = dict[str, Any]
 
 OnEpoch = Callable[[Plan, Row], None]
 CHUNK = 512  # samples scored at once: few enough for their activations to stay in cache
+PICTURES = "pictures"  # the folder of what a run draws
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, and what a reader of its
-    figures has to know.
+    """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, what a reader of its
+    figures has to know, what the figures are, and what it drew after each epoch, as PNG files.
     """
 
     config: dict[str, Any]
     rows: tuple[Row, ...]
     best_epoch: int
     remarks: tuple[str, ...] = ()
+    figures: Figures = CLASSIFICATION
+    pictures: tuple[Path, ...] = ()
 
 
 class Engine(Protocol):
@@ -60,6 +65,17 @@ class Engine(Protocol):
 
     def save_weights(self, path: Path, about: dict[str, Any]) -> None:
         """Write the weights."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """An engine whose model makes images."""
+
+    remarks: tuple[str, ...]
+    """What a reader of the figures has to know."""
+
+    def picture(self) -> bytes:
+        """What the model makes now, as a PNG file."""
 
 
 class Score:
@@ -87,62 +103,50 @@ class Score:
         }
 
 
-class Trainer:
-    """A model and its data on a device, trained an epoch at a time."""
+class Loop(ABC):
+    """The loop over the batches of an epoch; what a batch trains and what is scored afterwards is the child's."""
+
+    module: nn.Module
+    """What is saved."""
+    sites: Sites
+    optimizers: dict[str, torch.optim.Optimizer]
 
     def __init__(self, plan: Plan) -> None:
-        choices, settings = plan.choices, plan.choices.settings
+        choices = plan.choices
         self.plan = plan
         self.fabric = Fabric(accelerator=choices.device, devices=1, precision=choices.precision)
         self.fabric.launch()
         self.parts = _parts(choices, self.fabric)
-        model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
-        self.sites = Sites(model, plan.rates, choices.recipe.feeds)
-        bind(model, seed=plan.seed)
-        optimizers = {"weights": _optimizer(settings, model, self.sites), "rates": self.sites.optimizer()}
-        found = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
-        self.module = model
-        self.model, *ready = self.fabric.setup(model, *found.values())
-        self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(found, ready, strict=True))
-        self.gradients = self._gradients()
-
-    def _gradients(self) -> Gradients:
-        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x))
-        if self.sites.method == "disarm":
-            return Antithetic(*place)
-        if self.sites.method != "hypergradient":
-            return Gradients(*place)
-        held, settings = self.parts["validation"], self.plan.choices.settings
-        batches = held_out_batches(len(held.x), settings.batch_size, self.plan.seed)
-        return Hypergradient(*place, held, batches, settings.learning_rate)
 
     def epoch(self, number: int, step: int) -> Row:
         """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
         start = time.perf_counter()
         train = self.parts["train"]
         order = torch.from_numpy(epoch_order(len(train.x), self.plan.seed, number)).to(self.fabric.device)
-        score = self._score("train")
-        self.model.train()
+        self._begin()
         for index in order.split(self.plan.choices.settings.batch_size):
             self._set_rates(step)
-            batch = train.rows(index)
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad()
-            loss, logits = self.gradients.backward(batch, step)
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            score.add(loss, logits, batch.y)
+            self._train(train.rows(index), step)
             step += 1
-        row: Row = {"epoch": number, "step": step, **score.row()}
-        for name, part in self.parts.items():
-            if name != "train":
-                row |= self._evaluate(name, part)
+        row: Row = {"epoch": number, "step": step, **self._scores()}
         row |= self.sites.row(step)
         self.sites.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _set_rates(self, step: int) -> None:
         self.sites.set(step)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Start an epoch: training mode, and running averages of nothing."""
+
+    @abstractmethod
+    def _train(self, batch: Part, step: int) -> None:
+        """Train a batch."""
+
+    @abstractmethod
+    def _scores(self) -> Row:
+        """The epoch's running averages, and the figures of the parts."""
 
     def load(self, state: Path) -> Progress:
         """Go on from a saved state."""
@@ -155,6 +159,53 @@ class Trainer:
     def save_weights(self, path: Path, about: dict[str, Any]) -> None:
         """Write the weights; `about` goes into the header."""
         save_weights(path, self.module, about)
+
+
+class Trainer(Loop):
+    """A classifier and its data on a device, trained an epoch at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        choices, settings = plan.choices, plan.choices.settings
+        model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
+        self.sites = Sites(model, plan.rates, choices.recipe.feeds)
+        if self.sites.modules:  # the calls of a function get their keys from the model
+            bind(model, seed=plan.seed)
+        optimizers = {"weights": _optimizer(settings, model, self.sites), "rates": self.sites.optimizer()}
+        found = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
+        self.module = model
+        self.model, *ready = self.fabric.setup(model, *found.values())
+        self.optimizers = dict(zip(found, ready, strict=True))
+        self.gradients = self._gradients()
+
+    def _gradients(self) -> Gradients:
+        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x))
+        if self.sites.method == "disarm":
+            return Antithetic(*place)
+        if self.sites.method != "hypergradient":
+            return Gradients(*place)
+        held, settings = self.parts["validation"], self.plan.choices.settings
+        batches = held_out_batches(len(held.x), settings.batch_size, self.plan.seed)
+        return Hypergradient(*place, held, batches, settings.learning_rate)
+
+    def _begin(self) -> None:
+        self.score = self._score("train")
+        self.model.train()
+
+    def _train(self, batch: Part, step: int) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        loss, logits = self.gradients.backward(batch, step)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.score.add(loss, logits, batch.y)
+
+    def _scores(self) -> Row:
+        row = self.score.row()
+        for name, part in self.parts.items():
+            if name != "train":
+                row |= self._evaluate(name, part)
+        return row
 
     @torch.no_grad()
     def _evaluate(self, name: str, part: Part) -> Row:
@@ -187,6 +238,14 @@ def _parts(choices: Choices, fabric: Fabric) -> dict[str, Part]:
 def _engine(plan: Plan) -> Engine:
     if plan.choices.recipe.engine == "torch":
         return Trainer(plan)
+    if plan.choices.recipe.engine == "numpy":
+        from .numpy_run import NumpyTrainer
+
+        return NumpyTrainer(plan)
+    if plan.choices.recipe.engine == "adversarial":
+        from .adversarial import Adversarial
+
+        return Adversarial(plan)
     from .keras_run import KerasTrainer
 
     return KerasTrainer(plan)
@@ -207,6 +266,8 @@ def run_plan(
             row = trainer.epoch(number, progress.step)
             progress.rows.append(row)
             progress.step = row["step"]
+            if isinstance(trainer, Draws):  # before the state, so that an epoch that counts has its picture
+                write_bytes(_pictures(folder) / f"epoch-{number:04d}.png", trainer.picture())
             _keep(trainer, plan, progress, folder)
             if log is not None:
                 log.add(row)
@@ -214,9 +275,22 @@ def run_plan(
                 on_epoch(plan, row)
     # Also after a resume that had nothing left to train: the run may have died between its state and these.
     write_rows(folder / "metrics.csv", progress.rows)
-    run = Run(plan.record(), tuple(progress.rows), progress.best_epoch, _remarks(plan.choices, progress.rows))
+    run = Run(
+        plan.record(),
+        tuple(progress.rows),
+        progress.best_epoch,
+        (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, Draws) else ())),
+        plan.choices.recipe.figures,
+        tuple(sorted((folder / PICTURES).glob("*.png"))),
+    )
     write_json(folder / "result.json", _result(run))
     return run
+
+
+def _pictures(folder: Path) -> Path:
+    place = folder / PICTURES
+    place.mkdir(exist_ok=True)
+    return place
 
 
 @contextmanager

@@ -1,14 +1,15 @@
-"""The strategies that every recipe has, by name: what moves the rate of each site, starting from the fixed rates.
+"""The strategies of the recipes, by name: what moves the rate of each site, starting from the fixed rates.
 
-`none`, `fixed` and `step` follow the step alone. The others adapt: `concrete`, `disarm` and `hypergradient` learn the
-rate by gradient, `gap` holds the distance of validation and training loss. They start where `fixed` stands, so that
-what they add is what moved, and they stay within BOUNDS.
+`none`, `fixed`, `step` and `decay` follow the step alone. The others adapt: `concrete`, `disarm` and `hypergradient`
+learn the rate by gradient, `gap` holds the distance of validation and training loss. They start where `fixed` stands,
+so that what they add is what moved, and they stay within BOUNDS.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
-from ..axes.rate import Constant, Gap, Step
-from ..errors import DropkitValueError
+from ..axes.rate import Constant, Exponential, Gap, Step
+from ..errors import DropkitValueError, UnknownNameError
 from .recipe import LearnedRate, Rates, Settings, StrategyRates
 
 BOUNDS = (0.0, 0.5)
@@ -17,20 +18,12 @@ SCHEDULED = ("none", "fixed", "step")
 
 
 def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
-    """All strategies for sites with these fixed rates, each in [0, 0.5].
+    """The strategies of a torch module, for sites with these fixed rates, each in [0, 0.5].
 
     >>> list(standard({"drop1": 0.5}))
     ['none', 'fixed', 'step', 'concrete', 'disarm', 'hypergradient', 'gap']
     """
-    return {
-        "none": _plain("none", lambda settings, steps: {site: Constant(0.0) for site in fixed}),
-        "fixed": _fixed(fixed),
-        "step": _plain("step", lambda settings, steps: dict.fromkeys(fixed, _step(settings, steps))),
-        "concrete": _plain("concrete", _learned("concrete", fixed)),
-        "disarm": _plain("disarm", _learned("disarm", fixed)),
-        "hypergradient": _plain("hypergradient", _learned("hypergradient", fixed)),
-        "gap": _plain("gap", lambda settings, steps: {site: _gap(settings, p) for site, p in fixed.items()}),
-    }
+    return chosen(fixed, *SCHEDULED, *ADAPTIVE)
 
 
 def scheduled(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
@@ -39,7 +32,32 @@ def scheduled(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
     >>> list(scheduled({"drop1": 0.5}))
     ['none', 'fixed', 'step']
     """
-    return {name: strategy for name, strategy in standard(fixed).items() if name in SCHEDULED}
+    return chosen(fixed, *SCHEDULED)
+
+
+def chosen(fixed: Mapping[str, float], *names: str) -> dict[str, StrategyRates]:
+    """Some strategies, by name.
+
+    Raises:
+        UnknownNameError: there is no such strategy.
+
+    >>> list(chosen({"drop1": 0.5}, "none", "decay"))
+    ['none', 'decay']
+    """
+    known = {
+        "none": _plain("none", lambda settings, steps: {site: Constant(0.0) for site in fixed}),
+        "fixed": _fixed(fixed),
+        "step": _plain("step", lambda settings, steps: dict.fromkeys(fixed, _step(settings, steps))),
+        "decay": _plain("decay", lambda settings, steps: dict.fromkeys(fixed, _decay(settings, steps))),
+        "concrete": _plain("concrete", _learned("concrete", fixed)),
+        "disarm": _plain("disarm", _learned("disarm", fixed)),
+        "hypergradient": _plain("hypergradient", _learned("hypergradient", fixed)),
+        "gap": _plain("gap", lambda settings, steps: {site: _gap(settings, p) for site, p in fixed.items()}),
+    }
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UnknownNameError("strategy", unknown[0], known)
+    return {name: known[name] for name in names}
 
 
 def _plain(name: str, rates: Callable[[Settings, int], Rates]) -> StrategyRates:
@@ -70,6 +88,11 @@ def _fixed(fixed: Mapping[str, float]) -> StrategyRates:
 def _step(settings: Settings, steps: int) -> Step:
     """Starts at 0.5 and falls by 0.1 every few epochs, never below 0.1."""
     return Step(start=0.5, drop=0.1, every=settings.step_epochs * steps, floor=0.1)
+
+
+def _decay(settings: Settings, steps: int) -> Exponential:
+    """From 0.5 towards 0.1, as `step` goes, but smoothly: half of what is left in as many epochs as `step` stays."""
+    return Exponential(start=0.5, end=0.1, gamma=math.log(2) / (settings.step_epochs * steps))
 
 
 def _learned(method: str, fixed: Mapping[str, float]) -> Callable[[Settings, int], Rates]:

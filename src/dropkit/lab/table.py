@@ -3,35 +3,36 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .figures import CLASSIFICATION, Figures
 from .run import Run
 from .stats import Interval, mean_interval, paired_difference
 
 BASELINE = "none"
 LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
-ROW_FIGURES = ("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss")
-HEADINGS = (
-    "strategy",
-    "test accuracy",
-    "difference from none",
-    "train accuracy",
-    "gap, train - test",
-    "train accuracy, dropout on",
-    "test loss",
-    "seconds",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy: each figure of each seed, and test accuracy minus that of "none", paired by seed."""
+    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed."""
 
     strategy: str
     values: Mapping[str, tuple[float, ...]]
     differences: tuple[float, ...] | None
+    figures: Figures = CLASSIFICATION
 
     def interval(self, figure: str) -> Interval:
         """Mean and 95 % interval of a figure over seeds."""
         return mean_interval(self.values[figure])
+
+    @property
+    def compared(self) -> Interval:
+        """Mean and 95 % interval of the figure that strategies are compared by."""
+        return self.interval(self.figures.compared)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.values[self.figures.compared])
 
     @property
     def difference(self) -> Interval | None:
@@ -42,8 +43,8 @@ class Line:
 def figures(run: Run) -> dict[str, float]:
     """A run's figures: means of its last three epochs (of all, where there are fewer), and seconds in total."""
     last = run.rows[-LAST:]
-    means = {name: sum(row[name] for row in last) / len(last) for name in ROW_FIGURES}
-    means["gap"] = means["train_eval_accuracy"] - means["test_accuracy"]
+    means = {name: sum(row[name] for row in last) / len(last) for name in run.figures.rows}
+    means |= {name: means[one] - means[other] for name, (one, other) in run.figures.gaps.items()}
     means["seconds"] = sum(row["seconds"] for row in run.rows)
     return means
 
@@ -54,34 +55,45 @@ def lines(runs: Mapping[str, Sequence[Run]]) -> tuple[Line, ...]:
     for strategy, group in runs.items():
         each = [figures(run) for run in group]
         values[strategy] = {name: tuple(one[name] for one in each) for name in each[0]}
+    kind = next(iter(runs.values()))[0].figures
     baseline = values.get(BASELINE)
     return tuple(
-        Line(strategy, found, None if baseline is None or strategy == BASELINE else _minus(found, baseline))
+        Line(strategy, found, None if baseline is None or strategy == BASELINE else _minus(found, baseline, kind), kind)
         for strategy, found in values.items()
     )
 
 
-def _minus(line: Mapping[str, tuple[float, ...]], baseline: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(a - b for a, b in zip(line["test_accuracy"], baseline["test_accuracy"], strict=True))
+def _minus(
+    line: Mapping[str, tuple[float, ...]], baseline: Mapping[str, tuple[float, ...]], kind: Figures
+) -> tuple[float, ...]:
+    return tuple(a - b for a, b in zip(line[kind.compared], baseline[kind.compared], strict=True))
 
 
-def between(line: Line, other: Line, figure: str = "test_accuracy") -> Interval:
-    """A figure of one strategy minus another's, paired by seed."""
+def between(line: Line, other: Line, figure: str | None = None) -> Interval:
+    """A figure of one strategy minus another's, paired by seed; by default the one that they are compared by."""
+    figure = figure or line.figures.compared
     return paired_difference(line.values[figure], other.values[figure])
 
 
+def headings(kind: Figures) -> tuple[str, ...]:
+    """Of the table's columns.
+
+    >>> headings(CLASSIFICATION)[:3]
+    ('strategy', 'test accuracy', 'difference from none')
+    """
+    own = (column.heading for column in kind.columns)
+    return "strategy", kind.title, f"difference from {BASELINE}", *own, "seconds"
+
+
 def cells(line: Line) -> tuple[str, ...]:
-    """A line as text, under HEADINGS; a difference whose interval excludes zero is marked with an asterisk."""
+    """A line as text, under the headings; a difference whose interval excludes zero is marked with an asterisk."""
     difference = line.difference
     mark = "" if difference is None or not difference.excludes_zero else " *"
     return (
         line.strategy,
-        plain(line.interval("test_accuracy")),
+        plain(line.compared),
         "-" if difference is None else signed(difference) + mark,
-        plain(line.interval("train_eval_accuracy")),
-        signed(line.interval("gap")),
-        plain(line.interval("train_accuracy")),
-        plain(line.interval("test_loss")),
+        *((signed if column.signed else plain)(line.interval(column.figure)) for column in line.figures.columns),
         f"{line.interval('seconds').mean:.1f}",
     )
 
@@ -100,7 +112,7 @@ def _half(interval: Interval) -> str:
     return "" if interval.half is None else f" ± {interval.half:.4f}"
 
 
-def notes(epochs: int, seeds: int) -> tuple[str, ...]:
+def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str, ...]:
     """What the figures are, in a few sentences."""
     last = min(LAST, epochs)
     each = f"mean of the last {last} of {epochs} epochs" if epochs > 1 else "from the only epoch"
@@ -109,17 +121,17 @@ def notes(epochs: int, seeds: int) -> tuple[str, ...]:
     )
     return (
         f"Each seed's figure: {each}; {spread}.",
-        'The difference is test accuracy minus that of "none", paired by seed (same first weights, same data order); '
-        "* marks an interval that excludes 0.",
-        "Train accuracy is taken with dropout off, like test accuracy; the gap is between these two. "
-        "“Dropout on” is the running average over the epoch, which books usually print.",
+        f'The difference is {kind.title} minus that of "{BASELINE}", paired by seed (same first weights, same data '
+        "order); * marks an interval that excludes 0.",
+        *kind.notes,
         "Seconds: training and scoring of one run, mean over seeds.",
     )
 
 
 def markdown(found: Sequence[Line], epochs: int) -> str:
     """The table and its notes as Markdown."""
-    rows = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *(cells(line) for line in found)]
-    seeds = len(next(iter(found[0].values.values())))
+    kind = found[0].figures
+    titles = headings(kind)
+    rows = [titles, ("---",) + ("---:",) * (len(titles) - 1), *(cells(line) for line in found)]
     table = "\n".join("| " + " | ".join(row).replace(" *", r" \*") + " |" for row in rows)
-    return table + "\n\n" + "\n".join(notes(epochs, seeds)) + "\n"
+    return table + "\n\n" + "\n".join(notes(epochs, found[0].seeds, kind)) + "\n"

@@ -8,39 +8,40 @@ from .strategies import ADAPTIVE
 from .table import BASELINE, Line, between
 
 FEW = 5
+GAP = "gap"  # between training and test, where a recipe has both
 
 
 def verdict(lines: Sequence[Line], data: str) -> tuple[str, ...]:
     """Sentences for the reader in a hurry: the answer first, then how far to trust it.
 
-    The best strategy is the one with the highest mean test accuracy. It is called better than another only where the
-    95 % interval of their paired difference excludes zero.
+    The best strategy is the one whose mean of the compared figure, such as test accuracy, is best. It is called better
+    than another only where the 95 % interval of their paired difference excludes zero.
     """
-    seeds = len(lines[0].values["test_accuracy"])
-    ranked = sorted(lines, key=lambda line: -line.interval("test_accuracy").mean)
+    seeds, kind = lines[0].seeds, lines[0].figures
+    ranked = sorted(lines, key=lambda line: line.compared.mean if kind.lower_is_better else -line.compared.mean)
     words = [_alone(ranked[0], data, seeds)] if len(ranked) == 1 else _compared(ranked, data, seeds)
     if len(ranked) > 1:
         words += _adapting(ranked) if seeds > 1 else []
-        words.append(_gaps(lines))
+        words += _gaps(lines) if GAP in kind.gaps else []
     return (*words, *_diverged(lines))
 
 
 def _alone(line: Line, data: str, seeds: int) -> str:
-    accuracy, gap = line.interval("test_accuracy"), line.interval("gap")
     over = f"over {seeds} seeds" if seeds > 1 else "with one seed, so without an interval"
+    gap = f"; the train-test gap is {line.interval(GAP).mean:+.4f}" if GAP in line.figures.gaps else ""
     return (
-        f"{_name(line)} reaches test accuracy {accuracy.mean:.4f} on {data} {over}; the train-test gap is "
-        f"{gap.mean:+.4f}. One strategy alone says nothing about which is better."
+        f"{_name(line)} reaches {line.figures.title} {line.compared.mean:.4f} on {data} {over}{gap}. "
+        "One strategy alone says nothing about which is better."
     )
 
 
 def _compared(ranked: Sequence[Line], data: str, seeds: int) -> list[str]:
-    best, others = ranked[0], ranked[1:]
-    accuracy = best.interval("test_accuracy").mean
+    best, others, kind = ranked[0], ranked[1:], ranked[0].figures
+    figure, most = best.compared.mean, "lowest" if kind.lower_is_better else "highest"
     if seeds == 1:
-        second = accuracy - others[0].interval("test_accuracy").mean
+        second = figure - others[0].compared.mean
         return [
-            f"{_name(best)} has the highest test accuracy on {data}, {accuracy:.4f}, {second:+.4f} from "
+            f"{_name(best)} has the {most} {kind.title} on {data}, {figure:.4f}, {second:+.4f} from "
             f"{_name(others[0])}; but one seed has no interval, so this run cannot tell a difference from chance.",
             "Run again with --seeds 5 or more.",
         ]
@@ -48,15 +49,16 @@ def _compared(ranked: Sequence[Line], data: str, seeds: int) -> list[str]:
     apart = [(other, difference) for other, difference in pairs if difference.excludes_zero]
     close = [(other, difference) for other, difference in pairs if not difference.excludes_zero]
     if not close:
-        head = f"{_name(best)} is best on {data}: test accuracy {accuracy:.4f} over {seeds} paired seeds."
+        head = f"{_name(best)} is best on {data}: {kind.title} {figure:.4f} over {seeds} paired seeds."
     else:
         names = _listed([_name(other) for other, _ in close], "or")
         head = (
-            f"{_name(best)} has the highest mean test accuracy on {data}, {accuracy:.4f} over {seeds} paired seeds, "
+            f"{_name(best)} has the {most} mean {kind.title} on {data}, {figure:.4f} over {seeds} paired seeds, "
             f"but these runs do not tell it apart from {names}."
         )
     words = [head]
-    words += [f"It beats {_name(other)} by {_range(difference)}." for other, difference in apart]
+    by = ": the difference is" if kind.lower_is_better else " by"
+    words += [f"It beats {_name(other)}{by} {_range(difference)}." for other, difference in apart]
     words += [
         f"Against {_name(other)} the difference is {_range(difference)}: {_more(difference)}"
         for other, difference in close
@@ -77,7 +79,7 @@ def _rest(ranked: Sequence[Line]) -> list[str]:
         if difference is None or _adapts(line):  # those get a sentence of their own
             continue
         if difference.excludes_zero:
-            side = "better" if difference.mean > 0 else "worse"
+            side = "better" if line.figures.better(difference.mean) else "worse"
             words.append(f"{_name(line)} is {side} than no dropout: {_range(difference)}.")
         else:
             words.append(f"{_name(line)} is not told apart from no dropout: {_range(difference)}.")
@@ -109,7 +111,7 @@ def _helped(adaptive: Sequence[Line], base: Line) -> str:
     open_: list[str] = []
     for line in adaptive:
         difference = between(line, base)
-        side = open_ if not difference.excludes_zero else better if difference.mean > 0 else worse
+        side = open_ if not difference.excludes_zero else better if base.figures.better(difference.mean) else worse
         side.append(_name(line))
     said = [
         f"{_listed(names, 'and')} {verb}"
@@ -163,21 +165,21 @@ def _multiplicity(ranked: Sequence[Line], apart: Sequence[tuple[Line, Interval]]
     return text
 
 
-def _gaps(lines: Sequence[Line]) -> str:
-    ordered = sorted(lines, key=lambda line: -line.interval("gap").mean)
+def _gaps(lines: Sequence[Line]) -> list[str]:
+    ordered = sorted(lines, key=lambda line: -line.interval(GAP).mean)
     widest, narrowest = ordered[0], ordered[-1]
-    difference = between(widest, narrowest, "gap")
+    difference = between(widest, narrowest, GAP)
     told = "" if difference.half is None else f"; paired difference {_range(difference)}"
-    return (
-        f"The train-test gap is widest under {_name(widest)} ({widest.interval('gap').mean:+.4f}), narrowest under "
-        f"{_name(narrowest)} ({narrowest.interval('gap').mean:+.4f}){told}."
-    )
+    return [
+        f"The train-test gap is widest under {_name(widest)} ({widest.interval(GAP).mean:+.4f}), narrowest under "
+        f"{_name(narrowest)} ({narrowest.interval(GAP).mean:+.4f}){told}."
+    ]
 
 
 def _diverged(lines: Sequence[Line]) -> list[str]:
     words = []
     for line in lines:
-        losses = line.values["test_loss"]
+        losses = line.values[line.figures.loss]
         count = sum(not math.isfinite(loss) for loss in losses)
         if count:
             words.append(f"{_name(line)} diverged (loss not finite) in {count} of {_count(len(losses), 'seed')}.")

@@ -117,8 +117,9 @@ def differences_figure(differences: "Differences", groups: Sequence[str]) -> dic
                 },
             }
         )
+    title = f"{differences.figure}, difference from none"
     layout = {
-        "xaxis": {"title": {"text": "test accuracy, difference from none"}, "zeroline": True, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": title}, "zeroline": True, "rangemode": "tozero"},
         "yaxis": {
             "range": [len(differences.whiskers) - 0.45, -0.45],
             "tickvals": list(range(len(differences.whiskers))),

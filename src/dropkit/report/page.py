@@ -1,5 +1,6 @@
 """A page as values, and its HTML. The words come first, then the table, the curves, the settings."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -44,15 +45,30 @@ class Whisker:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Paired differences, drawn around zero."""
+    """Paired differences in a figure, drawn around zero."""
 
     title: str
     whiskers: Sequence[Whisker]
+    figure: str = "test accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG file, a caption, and words for who does not see it."""
+
+    caption: str
+    words: str
+    content: bytes
+
+    @property
+    def address(self) -> str:
+        """A data URI, which loads nothing."""
+        return "data:image/png;base64," + base64.b64encode(self.content).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything a page shows; rows of text under headings, the first column naming the group."""
+    """Everything a page shows; rows of text under headings, the first column naming the group; rows of pictures."""
 
     title: str
     subtitle: str
@@ -63,6 +79,7 @@ class Page:
     figures: Sequence[Figure]
     differences: Differences | None
     settings: Sequence[tuple[str, str]]
+    pictures: Sequence[Sequence[Picture]] = ()
 
 
 def render(page: Page) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from dropkit.lab.order import epoch_order, first_weights  # noqa: E402
 from dropkit.lab.recipe import LearnedRate  # noqa: E402
 from dropkit.lab.recipes import get  # noqa: E402
 from dropkit.lab.recipes.dense import TINY  # noqa: E402
+from tests.lab.runs import numbers, stop_after  # noqa: E402
 
 # float32 sums in another order than NumPy's float64.
 CLOSE = 2e-5
@@ -35,19 +35,6 @@ CLOSE = 2e-5
 def tiny(out: Path, **choices: Any) -> Run:
     recipe = choices.pop("recipe", "dense")
     return train(recipe, **{"size": "tiny", "epochs": 3, "device": "cpu", "out": out, **choices})
-
-
-def numbers(run: Run) -> list[dict[str, Any]]:
-    """The rows without the one column that may differ."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
-
-
-def stop_after(epochs: int) -> Callable[..., None]:
-    def stop(plan: Any, row: dict[str, Any]) -> None:
-        if row["epoch"] == epochs:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 @pytest.mark.parametrize(("after", "validation"), [(1, 0.0), (2, 0.25)])

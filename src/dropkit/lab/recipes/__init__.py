@@ -3,11 +3,14 @@
 from ...errors import UnknownNameError
 from ..recipe import Recipe
 from .dense import DENSE
+from .gan import GAN
 from .mlp import MLP
+from .mlp_functional import MLP_FUNCTIONAL
+from .numpy_mlp import NUMPY_MLP
 from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
 
-RECIPES = {recipe.name: recipe for recipe in (MLP, VGG_ADAPTIVE, DENSE, TRANSFER)}
+RECIPES = {recipe.name: recipe for recipe in (MLP, MLP_FUNCTIONAL, NUMPY_MLP, VGG_ADAPTIVE, DENSE, TRANSFER, GAN)}
 
 
 def get(name: str | Recipe) -> Recipe:

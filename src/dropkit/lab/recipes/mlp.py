@@ -13,7 +13,6 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..order import first_weights
 from ..recipe import Recipe, Settings
 from ..strategies import ADAPTIVE, standard
 
@@ -49,10 +48,10 @@ def settings(size: str, data: str) -> Settings:
 
 def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -> "nn.Module":
     """The network, its first weights a function of (seed, parameter name) alone, its biases zero."""
-    import torch
     from torch import nn
 
     from ...torch import Dropout
+    from ..weights import set_first_weights
 
     inputs = 1
     for extent in shape:
@@ -65,16 +64,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
         layers[f"dropout{number}"] = Dropout(0.0)
         inputs = width
     layers["output"] = nn.utils.skip_init(nn.Linear, inputs, classes)
-    model = nn.Sequential(layers)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            else:
-                std = (2 / parameter.shape[1]) ** 0.5 if settings.weight_std is None else settings.weight_std
-                weights = first_weights(tuple(parameter.shape), seed, name, std)
-                parameter.copy_(torch.from_numpy(weights))
-    return model
+    return set_first_weights(nn.Sequential(layers), seed, settings.weight_std)
 
 
 MLP = Recipe(

@@ -12,8 +12,10 @@ seed, and is a random feature extractor.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from ...errors import DropkitValueError
 from .. import features
 from ..recipe import Recipe, Settings
 from ..strategies import scheduled
@@ -64,6 +66,35 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
     layers.append(Dropout(0.0, seed=seed, name="dropout"))
     layers.append(keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros", name="output"))
     return set_first_weights(keras.Sequential(layers, name="transfer"), seed, settings.weight_std)
+
+
+def whole_model(settings: Settings = FULL, weights: Path | None = None) -> Any:
+    """The frozen part and what is trained as one `keras.Model` that takes images, its dropout at the fixed rate.
+
+    Training needs the second alone, on features that are computed once; what dropout reaches is seen in the whole.
+
+    Args:
+        settings: image_size, hidden and weight_std count here.
+        weights: of the frozen part, as `features.frozen` takes them; None for random ones.
+
+    Raises:
+        DropkitValueError: no image_size.
+        DataError: the weights cannot be read or do not fit.
+    """
+    from ..keras_backend import require
+
+    keras = require()
+    size = settings.image_size
+    if size is None:
+        raise DropkitValueError("image_size is None; give the side of the images in pixels, such as 150")
+    trunk = features.frozen((size, size, 3), weights)
+    top = build(settings, tuple(trunk.output_shape[1:]), 2, seed=0)
+    top.get_layer("dropout").rate = FIXED["dropout"]
+    inputs = keras.Input(trunk.input_shape[1:], name="images")
+    x = trunk(inputs)
+    for layer in top.layers:
+        x = layer(x)
+    return keras.Model(inputs, x, name="transfer")
 
 
 TRANSFER = Recipe(

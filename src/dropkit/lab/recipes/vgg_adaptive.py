@@ -12,11 +12,9 @@ up, and grey ones fill all three channels.
 
 from collections import OrderedDict
 from dataclasses import replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from ...errors import DropkitValueError
-from ..order import first_weights
 from ..recipe import Recipe, Settings
 from ..strategies import ADAPTIVE, standard
 
@@ -79,6 +77,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
     from torch import nn
 
     from ...torch import Dropout
+    from ..weights import set_first_weights
 
     layers: OrderedDict[str, nn.Module] = OrderedDict(input=_input(shape))
     inputs, number = 3, 0
@@ -97,14 +96,8 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
         layers[f"drop{number}"] = Dropout(0.0)
         inputs = width
     layers["fc8"] = nn.utils.skip_init(nn.Linear, inputs, classes)
-    model = nn.Sequential(layers)
+    model = set_first_weights(nn.Sequential(layers), seed, settings.weight_std)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            else:
-                std = (2 / prod(parameter.shape[1:])) ** 0.5 if settings.weight_std is None else settings.weight_std
-                parameter.copy_(torch.from_numpy(first_weights(tuple(parameter.shape), seed, name, std)))
         for part in model.modules():
             if isinstance(part, nn.Conv2d):  # so few channels are nearly twice as fast where they come last
                 part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)

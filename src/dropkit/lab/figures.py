@@ -1,0 +1,94 @@
+"""Which figures a recipe's runs have, which of them strategies are compared by, and how they are shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: its heading, its figure, whether with a sign, and whether on a narrow terminal too."""
+
+    heading: str
+    figure: str
+    signed: bool = False
+    narrow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart: a figure of each epoch, the part that it tells of, dotted or solid."""
+
+    figure: str
+    part: str
+    dotted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over epochs under a title; the caption says what is solid and what is dotted."""
+
+    title: str
+    caption: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The figures of a kind of recipe.
+
+    Args:
+        compared: the figure by which strategies are compared.
+        title: its name in words.
+        lower_is_better: of that figure.
+        loss: the figure that is not finite where a run diverged.
+        rows: the figures of an epoch's row that the table is made of.
+        gaps: name -> (figure, figure that is subtracted from it), figures made of others.
+        columns: of the table, between the paired difference and the seconds.
+        charts: of the report, before the rates.
+        notes: what the columns mean, in sentences.
+        pictures: whether a run draws what it makes, after each epoch.
+        validated: whether there is a validation loss, to choose checkpoints and rates by.
+    """
+
+    compared: str
+    title: str
+    lower_is_better: bool = False
+    loss: str
+    rows: tuple[str, ...]
+    gaps: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    columns: tuple[Column, ...]
+    charts: tuple[Chart, ...]
+    notes: tuple[str, ...]
+    pictures: bool = False
+    validated: bool = True
+
+    def better(self, difference: float) -> bool:
+        """Whether such a difference in the compared figure is an improvement."""
+        return difference < 0 if self.lower_is_better else difference > 0
+
+
+CLASSIFICATION = Figures(
+    compared="test_accuracy",
+    title="test accuracy",
+    loss="test_loss",
+    rows=("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss"),
+    gaps={"gap": ("train_eval_accuracy", "test_accuracy")},
+    columns=(
+        Column("train accuracy", "train_eval_accuracy"),
+        Column("gap, train - test", "gap", signed=True, narrow=True),
+        Column("train accuracy, dropout on", "train_accuracy"),
+        Column("test loss", "test_loss"),
+    ),
+    charts=tuple(
+        Chart(
+            title,
+            "solid: test, dotted: train with dropout off",
+            (Line(f"test_{figure}", "test"), Line(f"train_eval_{figure}", "train", dotted=True)),
+        )
+        for title, figure in (("Accuracy", "accuracy"), ("Loss", "loss"))
+    ),
+    notes=(
+        "Train accuracy is taken with dropout off, like test accuracy; the gap is between these two. "
+        "“Dropout on” is the running average over the epoch, which books usually print.",
+    ),
+)

@@ -1,0 +1,188 @@
+"""gan: the first generative adversarial network of many a tutorial, two dense networks on MNIST.
+
+    generator        100-256-512-1024-784, leaky ReLU 0.2, tanh
+    discriminator    784-1024-512-256-1, leaky ReLU 0.2, dropout 0.1 after each hidden layer, sigmoid
+
+Binary cross-entropy, Adam at 3e-4, pixels p entering as 2 p - 1, the range of tanh. The discriminator ends in a logit,
+and the sigmoid is in the loss, which is the same function and does not overflow.
+
+Chosen here: batches of 128; Adam's betas 0.5 and 0.999, since the usual 0.9 carries a discriminator's push on after it
+has been answered; first weights N(0, 2 / fan-in) and zero biases; the generator follows log D(G(z)).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING
+
+from ..figures import Chart, Column, Figures, Line
+from ..recipe import Recipe, Settings
+from ..strategies import scheduled
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FIXED = {"dropout1": 0.1, "dropout2": 0.1, "dropout3": 0.1}
+SLOPE = 0.2  # of the leaky ReLU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GanSettings(Settings):
+    """Settings of two networks; `hidden` are the discriminator's widths.
+
+    Args:
+        latent: how many normal numbers an image is made from.
+        generator: widths of its hidden layers.
+        betas: of Adam, in both networks.
+        scored: how many generated images are judged after an epoch.
+    """
+
+    latent: int = 100
+    generator: tuple[int, ...] = (256, 512, 1024)
+    betas: tuple[float, float] = (0.5, 0.999)
+    scored: int = 10_000
+
+
+FULL = GanSettings(
+    epochs=25,
+    seeds=3,
+    batch_size=128,
+    learning_rate=3e-4,
+    hidden=(1024, 512, 256),
+    step_epochs=5,
+    optimizer="adam",
+)
+SMALL = replace(
+    FULL,
+    epochs=15,
+    batch_size=64,
+    hidden=(512, 256, 128),
+    generator=(128, 256, 512),
+    step_epochs=3,
+    train_samples=20_000,
+    scored=5_000,
+    threads=1,
+)
+DIGITS = replace(
+    SMALL,
+    epochs=60,
+    seeds=5,
+    hidden=(256, 128, 64),
+    generator=(64, 128, 256),
+    latent=32,
+    step_epochs=12,
+    scored=2_000,
+)
+TINY = replace(DIGITS, epochs=3, seeds=2, step_epochs=1, train_samples=512, scored=256)
+
+
+def settings(size: str, data: str) -> GanSettings:
+    """The settings at a size: the published networks at the full one, narrower ones below it."""
+    if size == "tiny":
+        return TINY
+    if data == "digits":
+        return DIGITS if size == "small" else replace(FULL, epochs=100, batch_size=64, step_epochs=20, scored=2_000)
+    return SMALL if size == "small" else FULL
+
+
+def build(settings: GanSettings, shape: tuple[int, ...], classes: int, seed: int) -> "nn.Module":
+    """Both networks, as `generator` and `discriminator` of one module; first weights by (seed, parameter name) alone.
+
+    The generator takes (samples, latent) and gives images in [-1, 1]; the discriminator takes such images and gives
+    logits (samples, 1), of their being real.
+    """
+    from torch import nn
+
+    from ..weights import set_first_weights
+
+    pixels = prod(shape)
+    generator = _dense((settings.latent, *settings.generator, pixels), dropout=False)
+    generator.add_module("tanh", nn.Tanh())
+    generator.add_module("image", nn.Unflatten(1, shape))
+    model = nn.Module()
+    model.generator = generator
+    model.discriminator = _dense((pixels, *settings.hidden, 1), dropout=True)
+    return set_first_weights(model, seed, settings.weight_std)
+
+
+def _dense(widths: tuple[int, ...], dropout: bool) -> "nn.Sequential":
+    """Dense layers with leaky ReLU between them, each hidden one followed by a dropout or none."""
+    from torch import nn
+
+    from ...torch import Dropout
+
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for number, (inputs, width) in enumerate(pairwise(widths[:-1]), start=1):
+        # skip_init leaves torch's own generator alone: nothing here depends on it, or moves it.
+        layers[f"hidden{number}"] = nn.utils.skip_init(nn.Linear, inputs, width)
+        layers[f"leaky{number}"] = nn.LeakyReLU(SLOPE)
+        if dropout:
+            layers[f"dropout{number}"] = Dropout(0.0)
+    layers["output"] = nn.utils.skip_init(nn.Linear, widths[-2], widths[-1])
+    return nn.Sequential(layers)
+
+
+FIGURES = Figures(
+    compared="frechet",
+    title="Frechet distance",
+    lower_is_better=True,
+    loss="generator_loss",
+    rows=(
+        "frechet",
+        "precision",
+        "recall",
+        "smallest_share",
+        "largest_share",
+        "generator_loss",
+        "discriminator_loss",
+    ),
+    columns=(
+        Column("precision", "precision", narrow=True),
+        Column("recall", "recall", narrow=True),
+        Column("smallest class", "smallest_share"),
+        Column("largest class", "largest_share"),
+        Column("generator loss", "generator_loss"),
+        Column("discriminator loss", "discriminator_loss"),
+    ),
+    charts=(
+        Chart("Frechet distance", "in a classifier's features; lower is better", (Line("frechet", "generated"),)),
+        Chart(
+            "Loss",
+            "solid: generator, dotted: discriminator",
+            (Line("generator_loss", "generator"), Line("discriminator_loss", "discriminator", dotted=True)),
+        ),
+        Chart(
+            "Precision and recall",
+            "solid: precision, generated images that look real; dotted: recall, real ones that are generated",
+            (Line("precision", "precision"), Line("recall", "recall", dotted=True)),
+        ),
+        Chart(
+            "Share of a class",
+            "solid: largest, dotted: smallest, among generated images as a classifier sees them",
+            (Line("largest_share", "largest"), Line("smallest_share", "smallest", dotted=True)),
+        ),
+    ),
+    notes=(
+        "Frechet distance, precision and recall are taken in the features of a small classifier trained on the real "
+        "images; so these are not figures of FID, which takes Inception's, and only compare within one data set.",
+        "Smallest and largest class: share of the generated images that this classifier puts there.",
+        "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's is "
+        "the sum over real and generated images. They are no measure of quality.",
+    ),
+    pictures=True,
+    validated=False,
+)
+
+GAN = Recipe(
+    name="gan",
+    summary="GAN of two dense networks, dropout 0.1 after each hidden layer of the discriminator, quality by Frechet "
+    "distance; none, fixed, step",
+    settings=settings,
+    strategies=scheduled(FIXED),
+    feeds={"dropout1": "hidden2", "dropout2": "hidden3", "dropout3": "output"},
+    build=build,  # type: ignore[arg-type]  # its settings are those that it makes
+    compared=("none", "fixed", "fixed:0.3"),
+    engine="adversarial",
+    figures=FIGURES,
+)
