@@ -9,4 +9,4 @@ import os
 
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["src/dropkit/kernels/triton/*"]
 if not os.environ.get("DROPKIT_KERAS_SUITE"):
-    collect_ignore_glob += ["src/dropkit/keras/*"]
+    collect_ignore_glob += ["src/dropkit/keras/*", "src/dropkit/probe/keras/*"]

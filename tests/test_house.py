@@ -13,7 +13,8 @@ FRONTENDS = {"numpy", "torch", "jax", "keras"}
 BASE = {"errors", "counter", "layout", "mask"}
 
 # part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
-# toolchain; probe, lab, report and cli see everything, and nobody below sees them.
+# toolchain; the probe sees the frontends and leaves it to lab, report and cli to show what it finds; these three see
+# everything, and nobody below sees them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "counter": {"errors"},
@@ -25,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
     **{frontend: BASE | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    "probe": {"errors", "mask", "axes", "drop"} | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
 MAY_IMPORT["keras"] |= {"numpy", "torch", "jax"}
@@ -33,8 +35,9 @@ MAY_LOAD = {
     "jax": {"jax", "flax", "equinox"},
     "keras": {"keras", "torch", "jax", "tensorflow"},
     "kernels": {"torch"},
+    "probe": {"torch", "keras", "jax", "tensorflow"},
 }
-TOP = {"probe", "uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
+TOP = {"uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
 
 
 def part_of(path: Path) -> str:
@@ -99,6 +102,9 @@ def test_imports_point_down() -> None:
         ("jax/ops.py", "import torch"),
         ("torch/ops.py", "from ..lab import run"),
         ("torch/ops.py", "from dropkit.report import page"),
+        ("probe/torch_model.py", "from ..lab import run"),
+        ("probe/tree.py", "from ..report import page"),
+        ("torch/ops.py", "from ..probe import explain"),
         ("unheard_of.py", "import os"),
     ],
 )
@@ -137,6 +143,15 @@ def test_jax_frontend_loads_no_other_framework() -> None:
     assert "jax" in modules
     assert not modules & (FRAMEWORKS - {"jax"})
     assert "dropkit.lab" not in modules
+
+
+def test_the_probe_loads_the_framework_of_its_model_only() -> None:
+    modules = loaded("import dropkit; dropkit.explain, dropkit.doctor")
+    assert "dropkit.probe" in modules
+    assert not modules & FRAMEWORKS
+    modules = loaded("import dropkit; from torch import nn, ones; dropkit.explain(nn.Dropout(), ones(2, 2))")
+    assert not modules & (FRAMEWORKS - {"torch"})
+    assert not modules & {"dropkit.lab", "dropkit.report"}
 
 
 def test_the_load_check_can_fail() -> None:

@@ -10,7 +10,7 @@ Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from . import axes as axes
 from .choice import info as info
@@ -25,14 +25,21 @@ from .mask import words as words
 __version__ = "0.1.0"
 
 _LAZY = ("jax", "lab", "numpy", "report", "torch")
+_PROBES = {"doctor": ".probe.findings", "explain": ".probe"}  # functions, by where they are
+
+if TYPE_CHECKING:
+    from .probe import explain as explain
+    from .probe.findings import doctor as doctor
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     # Frontends load on first use, so that `import dropkit` costs NumPy and nothing else.
     if name in _LAZY:
         return import_module(f".{name}", __name__)
+    if name in _PROBES:
+        return getattr(import_module(_PROBES[name], __name__), name)
     raise AttributeError(f"module 'dropkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted({*globals(), *_LAZY, *_PROBES})

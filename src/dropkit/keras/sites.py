@@ -62,7 +62,7 @@ def sites(model: keras.Layer) -> dict[str, Keyed]:
     """The dropkit layers of a model by their paths in it."""
     found: dict[str, Keyed] = {}
     if isinstance(model, Keyed):
-        found[_plain_names([model])[0]] = model
+        found[plain_names([model])[0]] = model
     seen = {id(model)}
     _walk(model, "", found, seen)
     return found
@@ -70,7 +70,7 @@ def sites(model: keras.Layer) -> dict[str, Keyed]:
 
 def _walk(parent: Any, prefix: str, found: dict[str, Keyed], seen: set[int]) -> None:
     children = list(parent._flatten_layers(include_self=False, recursive=False))
-    for child, name in zip(children, _plain_names(children), strict=True):
+    for child, name in zip(children, plain_names(children), strict=True):
         if id(child) in seen:
             continue  # a layer that two parents share has the path of the first
         seen.add(id(child))
@@ -82,7 +82,7 @@ def _walk(parent: Any, prefix: str, found: dict[str, Keyed], seen: set[int]) -> 
         _walk(child, path + "/", found, seen)
 
 
-def _plain_names(layers: list[Any]) -> list[str]:
+def plain_names(layers: list[Any]) -> list[str]:
     """The layers' names; those that Keras made up count from the first of their class among these."""
     counts: Counter[str] = Counter()
     names = []

@@ -1,0 +1,129 @@
+"""What is wrong with a model's dropout: the judgements, on what the probe measured."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import UnknownNameError
+from ..explanation import Explanation
+from . import modes, places
+
+Rule = Callable[[Explanation], Iterator[tuple[str, str, str]]]
+
+# Codes are never given to another finding, and findings are reported in this order.
+RULES: tuple[tuple[str, str, Rule], ...] = (
+    ("DK101", "dropout active in evaluation", modes.active_in_eval),
+    ("DK102", "dropout dead in training", modes.dead_in_train),
+    ("DK103", "frozen part in train mode", modes.frozen_in_train),
+    ("DK104", "trainable part in eval mode", modes.trainable_in_eval),
+    ("DK105", "attention dropout active in evaluation", modes.attention_in_eval),
+    ("DK106", "dropout between the layers of a one-layer recurrent network", modes.one_layer),
+    ("DK107", "dropout skipped by the fast path of the encoder layer", modes.fast_path),
+    ("DK108", "dropout on the prediction", places.on_prediction),
+    ("DK109", "dropout before BatchNorm", places.before_batchnorm),
+    ("DK110", "AlphaDropout without SELU", places.alpha_without_selu),
+    ("DK111", "ordinary dropout after SELU", places.selu_without_alpha),
+    ("DK112", "channel dropout on an input of another rank", places.wrong_rank),
+    ("DK113", "two sites with the same mask", places.same_mask),
+    ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
+    ("DK115", "rate of 0.6 or more", places.high_rate),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a model's dropout that is likely not meant.
+
+    Args:
+        code: "DK101" ...; a code's meaning never changes.
+        title: what it is, in a few words; the same for each finding of a code.
+        site: name of the site or of the layer, as in the `Explanation`; "" is the model itself.
+        measured: what the run showed, with numbers.
+        remedy: one sentence that says what to do, with the call that does it.
+        link: where the documentation says more.
+
+    >>> finding = Finding("DK115", "rate of 0.6 or more", "drop", "p = 0.8", "Pass 0.2.", "docs/doctor.md#dk115")
+    >>> print(finding)
+    DK115 drop: rate of 0.6 or more
+      measured: p = 0.8
+      remedy: Pass 0.2.
+      docs/doctor.md#dk115
+    """
+
+    code: str
+    title: str
+    site: str
+    measured: str
+    remedy: str
+    link: str
+
+    def __str__(self) -> str:
+        lines = (f"measured: {self.measured}", f"remedy: {self.remedy}", self.link)
+        return "\n  ".join((f"{self.code} {self.site or '(the model)'}: {self.title}", *lines))
+
+
+def findings(explanation: Explanation, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
+    """What is likely not meant, of what the probe measured; in the order of the codes, then of execution.
+
+    Args:
+        explanation: of `dropkit.explain`.
+        ignore: codes that are not looked for.
+
+    Raises:
+        UnknownNameError: a code that there is not.
+
+    >>> from dropkit.probe.explanation import Layer, Site
+    >>> net = Layer(name="", parent=None, kind="Net", output_shape=(4, 2))
+    >>> drop = Site(name="drop", kind="Dropout", layer="drop", p=0.8, train=True, eval=False)
+    >>> read = Explanation(model="Net", framework="torch", inputs=((4, 2),), layers=(net,), sites=(drop,))
+    >>> [(finding.code, finding.site, finding.measured) for finding in findings(read)]
+    [('DK115', 'drop', 'p = 0.8: 20 % are kept, and scaled by 5')]
+    """
+    check_codes(ignore)
+    return tuple(
+        Finding(code, title, *row, link=f"docs/doctor.md#{code.lower()}")
+        for code, title, rule in RULES
+        if code not in ignore
+        for row in rule(explanation)
+    )
+
+
+def check_codes(codes: Collection[str]) -> None:
+    """Refuse codes that there are not.
+
+    >>> check_codes(["DK108", "DK115"])
+    """
+    known = [code for code, _, _ in RULES]
+    for code in codes:
+        if code not in known:
+            raise UnknownNameError("code", code, known)
+
+
+def doctor(model: Any, *inputs: Any, ignore: Collection[str] = (), **kwargs: Any) -> tuple[Finding, ...]:
+    """Run a model as `dropkit.explain` does, and tell what about its dropout is likely not meant.
+
+    Args:
+        model: of torch or Keras, in the modes in which it is trained: frozen parts are judged by them.
+        inputs, kwargs: what it takes; a batch as in training, since variances are measured on it.
+        ignore: codes that are not looked for.
+
+    Returns:
+        Findings, in the order of their codes; empty for a healthy model. The model is as before.
+
+    Raises:
+        UnknownNameError: a code that there is not.
+        The errors of `dropkit.explain`.
+
+    >>> import torch, dropkit
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Dropout(0.8), torch.nn.Linear(64, 2))
+    >>> for finding in dropkit.doctor(net, torch.ones(4, 8)):
+    ...     print(finding)
+    DK115 1: rate of 0.6 or more
+      measured: p = 0.8: 20 % are kept, and scaled by 5
+      remedy: Pass 0.2 if 0.8 was meant as the share to keep: `dropkit.torch.set_rate(model, "1", 0.2)`.
+      docs/doctor.md#dk115
+    """
+    from .. import explain
+
+    check_codes(ignore)
+    return findings(explain(model, *inputs, **kwargs), ignore)

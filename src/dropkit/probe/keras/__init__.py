@@ -1,0 +1,3 @@
+"""The probe of Keras models."""
+
+from .model import explain_keras as explain_keras

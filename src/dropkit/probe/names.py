@@ -1,0 +1,97 @@
+"""Layers named in sentences: a block for all that stands in it, and the first few of many."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from .explanation import Explanation, Layer
+
+SHOWN = 4  # names in a sentence
+_NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end
+
+
+def label(layer: Layer) -> str:
+    """What a sentence calls a layer; a bare number, as in a `Sequential`, would be read as one.
+
+    >>> label(Layer(name="3", parent="", kind="Linear"))
+    '3 (Linear)'
+    """
+    return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or "the model itself"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them: the first four, where there are more with those in one that differ by a number.
+
+    >>> listed(["a", "b"]), listed("abcdef")
+    ('a and b', 'a, b, c, d and 2 more')
+    >>> listed(["embed", *(f"layers.{n}.linear" for n in range(24))])
+    'embed and layers.*.linear (24)'
+    """
+    every = list(names)
+    if len(every) > SHOWN:
+        every = _merged(every)
+    if len(every) > SHOWN:
+        every.sort(key=_number_of, reverse=True)
+    shown = every[:SHOWN]
+    more = sum(_number_of(name) for name in every[SHOWN:])
+    shown += [f"{more} more"] if more else []
+    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+
+
+def _merged(names: Sequence[str]) -> list[str]:
+    """Names with those in one that differ in their first number alone, three or more of them."""
+    patterns = [_NUMBER.sub("*", name, count=1) for name in names]
+    counts = Counter(pattern for pattern, name in zip(patterns, names, strict=True) if pattern != name)
+    pairs = zip(patterns, names, strict=True)
+    merged = [f"{pattern} ({counts[pattern]})" if counts[pattern] > 2 else name for pattern, name in pairs]
+    return list(dict.fromkeys(merged))
+
+
+def _number_of(name: str) -> int:
+    found = re.search(r"\*.* \((\d+)\)$", name)
+    return int(found[1]) if found else 1
+
+
+class Places:
+    """Names of layers, in which a block stands for its layers where all of them are meant."""
+
+    def __init__(self, explanation: Explanation) -> None:
+        self.layers = explanation.layers
+        self.owners = explanation.owners()
+        self.inside: dict[str | None, list[Layer]] = {}
+        self.around: set[str | None] = set()  # blocks in which a layer ran
+        for layer in reversed(explanation.layers):
+            self.inside.setdefault(layer.parent, []).insert(0, layer)
+            if layer.output_shape is not None or layer.name in self.around:
+                self.around.add(layer.parent)
+
+    def owns(self, layer: Layer) -> bool:
+        """Whether it has parameters beside those of what stands in it."""
+        return layer.name in self.owners
+
+    def trains(self, layer: Layer) -> bool:
+        """Whether it has such parameters, and they are trained."""
+        return self.owns(layer) and layer.trainable > 0
+
+    def leaf(self, layer: Layer) -> bool:
+        """Whether it ran, and nothing in it did."""
+        return layer.output_shape is not None and layer.name not in self.around
+
+    def blocks(self, names: Iterable[str], counts: Callable[[Layer], bool]) -> list[str]:
+        """Names in order of execution; a block instead of its layers where all of these that count are named."""
+        named = set(names)
+
+        def visit(layer: Layer) -> tuple[list[str], int, int]:
+            found = [visit(child) for child in self.inside.get(layer.name, [])]
+            own = counts(layer)
+            shown = [name for child, _, _ in found for name in child]
+            meant = sum(child for _, child, _ in found) + (own and layer.name in named)
+            every = sum(child for _, _, child in found) + own
+            if own and layer.name in named:
+                shown = [label(layer), *shown]
+            if meant == every and meant > 1 and layer.parent is not None:
+                shown = [label(layer)]
+            return shown, meant, every
+
+        shown, meant, every = visit(self.layers[0])
+        return ["every layer"] if meant == every > 1 else shown

@@ -1,0 +1,202 @@
+"""Explains a torch model: plans the runs, and puts together what they showed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import DropkitTypeError
+from ...torch.finding.inventory import Site as Found
+from ...torch.finding.inventory import sites
+from ...torch.finding.structure import layer_rate
+from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbed
+from ...torch.finding.trials import Trial, Trying
+from ...torch.layers import Drawn
+from ..explanation import Explanation
+from .follow import Follower
+from .measure import Run
+from .passes import Loss, Passes, seed_all
+from .rows import layer_rows, site_rows, zeroed
+from .watch import Listener, tensors
+
+_MASKS = 3  # runs with dropout on, each with other masks
+_UNSEEN = "not reached"  # in the inventory's note on what did not run
+_TRIALS = 4  # forwards, at most, until the masks drawn are enough to compare with their gradients
+
+
+@dataclass
+class Seen:
+    """What all runs showed."""
+
+    model: nn.Module
+    sites: list[Found]
+    active: set[int]  # sites that drop in training
+    off: Run
+    again: Run  # off as well, from another state of the generators
+    on: list[Run]  # the first with the backward that `follower` followed
+    follower: Follower
+    zeroed: list[list[str]]  # per site, the layers whose output it zeroes
+    checked: dict[str, str]  # by name of the site
+    now: dict[str, bool | None]
+    fast: set[str]  # sites that torch's fused encoder layer skips
+
+
+def explain_torch(model: nn.Module, *inputs: Any, loss: Loss | None = None, **kwargs: Any) -> Explanation:
+    """`dropkit.explain` of a torch module."""
+    if not inputs and not kwargs:
+        raise DropkitTypeError(
+            f"explain runs the model and needs what its forward takes: explain(model, x), where {type(model).__name__} "
+            "got nothing"
+        )
+    if loss is not None and not callable(loss):
+        raise DropkitTypeError(f"loss must be a function of the model's output, got {loss!r}")
+    found = sites(model, *inputs, **kwargs)
+    unread = [site for site in found if site.kind == "number" or _read_by_a_function(site, found)]
+    passes = Passes(model, inputs, kwargs, loss)
+    passes.sites = [*(site for site in found if site not in unread), *_learned(model)]
+    passes.forwards = 2 + any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules())
+    seen = _runs(passes)
+    layers = layer_rows(seen)
+    return Explanation(
+        model=type(model).__name__,
+        framework="torch",
+        inputs=tuple(tuple(x.shape) for x in tensors([inputs, kwargs])),
+        layers=layers,
+        sites=site_rows(seen, layers),
+        forwards=passes.forwards,
+        backwards=passes.backwards,
+        notes=_notes(seen, unread),
+    )
+
+
+def _runs(passes: Passes) -> Seen:
+    model, found = passes.model, list(passes.sites)
+    active = {number for number, site in enumerate(found) if site.train}
+    off = passes.run(0, off=True, backward=True)
+    leaves = {path for path in off.order if path not in off.inside and "parametrizations" not in path.split(".")}
+    follower = Follower(model, found, active, leaves)
+    on = [passes.run(0, backward=True, listener=follower, mode=follower.origins)]
+    on += [passes.run(seed) for seed in range(1, _MASKS if active else 1)]
+    again = passes.run(_MASKS, off=True)
+    now = _now(passes)
+    zeroes = [zeroed(number, follower) for number in range(len(found))]
+    return Seen(model, found, active, off, again, on, follower, zeroes, _checked(passes), now, _skipped(passes, now))
+
+
+def _read_by_a_function(site: Found, found: Sequence[Found]) -> bool:
+    """Whether a layer did not run because its module hands the rate to a function: Hugging Face's attention does."""
+    return (
+        site.place is None
+        and _UNSEEN in site.note
+        and any(
+            other.place is not None
+            and other.p == site.p
+            and other.name.partition(":")[0] == site.name.rpartition(".")[0]
+            for other in found
+        )
+    )
+
+
+def _learned(model: nn.Module) -> list[Found]:
+    """Dropouts whose rate is a parameter, which no attribute tells."""
+    return [
+        Found(
+            path,
+            type(module).__name__,
+            round(module.p, 6),  # a tensor in single precision
+            train=module.when != "never",
+            eval=module.when == "always",
+            note="its rate is learned",
+        )
+        for path, module in model.named_modules()
+        if isinstance(module, Drawn) and layer_rate(module) is None
+    ]
+
+
+def _checked(passes: Passes) -> dict[str, str]:
+    """For each site, whether the backward drops what the forward drops."""
+    trials = [Trial(site) for site in passes.sites if site.train and "learned" not in site.note]
+    for seed in range(_TRIALS):
+        waiting = [trial for trial in trials if not trial.gradient.enough and (seed == 0 or trial.gradient.calls)]
+        if not waiting:
+            break
+        with undisturbed(passes.model, passes.inputs, passes.kwargs), failures_named("training"), torch.enable_grad():
+            passes.model.train()
+            seed_all(seed, passes.model)
+            passes.forwards += 1
+            with Trying(passes.model, trials, "gradient"):
+                passes.model(*copied(tuple(passes.inputs)), **copied(dict(passes.kwargs)))
+    return {trial.site.name: trial.gradient.verdict(trial.site) for trial in trials}
+
+
+class _Noticing(Listener):
+    """Notes which functional calls drop."""
+
+    def __init__(self) -> None:
+        self.dropped: set[int] = set()
+
+    def begun(self, site: int, dropped: Any) -> None:
+        self.dropped.add(site)
+
+    def drew(self, site: int, drawn: torch.Tensor) -> None:
+        self.dropped.add(site)
+
+
+def _now(passes: Passes) -> dict[str, bool | None]:
+    """Which sites drop in the modes in which the model was handed in."""
+    modes = {module.training for module in passes.model.modules()}
+    if len(modes) == 1:
+        return {site.name: site.train if modes == {True} else site.eval for site in passes.sites}
+    noticing = _Noticing()
+    passes.run(0, training=False, listener=noticing)
+    now: dict[str, bool | None] = {}
+    for number, site in enumerate(passes.sites):
+        if site.place is None:
+            now[site.name] = site.train if passes.model.get_submodule(site.name).training else site.eval
+        else:
+            now[site.name] = number in noticing.dropped
+    return now
+
+
+def _skipped(passes: Passes, now: Mapping[str, bool | None]) -> set[str]:
+    """Sites that are on and that torch's fused encoder layer skips all the same, where no gradient is kept."""
+    model = passes.model
+    inside = {
+        site.name: path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.TransformerEncoderLayer)
+        for site in passes.sites
+        if now[site.name] and f"{site.name}.".startswith(f"{path}." if path else "")
+    }
+    if not inside:
+        return set()
+    with undisturbed(model, passes.inputs, passes.kwargs), failures_named("present"), torch.no_grad():
+        passes.forwards += 1
+        fast = FastPaths(model)
+        with fast:
+            model(*copied(tuple(passes.inputs)), **copied(dict(passes.kwargs)))
+    return {name for name, path in inside.items() if path in fast.paths}
+
+
+def _notes(seen: Seen, unread: Sequence[Found]) -> tuple[str, ...]:
+    notes = [
+        f"{site.name} = {site.p:g}: {site.note}."
+        if site.kind == "number"
+        else f"{site.name} does not run: its module hands p = {site.p:g} to a function."
+        for site in unread
+    ]
+    changed = [
+        path for path in seen.off.outputs if any(run.outputs.get(path) != seen.off.outputs[path] for run in seen.on)
+    ]
+    calm = [path for path in changed if seen.again.outputs.get(path) == seen.off.outputs[path]]
+    lost = [path or "the model" for path in calm if not seen.follower.reach.get(path)]
+    if lost:
+        notes.append(
+            f"The output of {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''} changes with dropout, but no "
+            "site could be followed there: a number drawn at random decides in Python what runs."
+        )
+    if not seen.on[0].gradients and not seen.off.gradients:
+        notes.append("No gradient was computed: no floating output of the model requires grad.")
+    return tuple(notes)

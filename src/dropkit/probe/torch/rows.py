@@ -1,0 +1,220 @@
+"""The rows of an explanation of a torch model: its layers and its sites."""
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from ...torch.finding.inventory import Site as Found
+from ...torch.layers import Drawn
+from ..explanation import Gradient, Layer, Shape, Site
+from .follow import RECURRENT, Follower
+
+if TYPE_CHECKING:
+    from .model import Seen
+
+_FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
+_ONE_LAYER = "one layer"  # how the inventory begins its note on a recurrent network that has one
+
+
+def layer_rows(seen: "Seen") -> tuple[Layer, ...]:
+    """Every module, each block before what stands in it, otherwise in order of execution."""
+    modules = dict(seen.model.named_modules())
+    known = {id(parameter): name for name, parameter in seen.model.named_parameters()}
+    return tuple(_layer(path, modules[path], known, seen) for path in _ordered(list(modules), seen))
+
+
+def _ordered(paths: Sequence[str], seen: "Seen") -> Iterator[str]:
+    first = {path: number for number, path in enumerate(seen.off.order)}
+    inside: dict[str | None, list[str]] = {}
+    earliest = {path: first.get(path, len(first)) for path in paths}
+    for path in reversed(paths):  # what stands in a block comes after it
+        parent = _parent(path)
+        inside.setdefault(parent, []).insert(0, path)
+        if parent is not None:
+            earliest[parent] = min(earliest[parent], earliest[path])
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        waiting += reversed(sorted(inside.get(path, []), key=lambda child: earliest[child]))  # noqa: C413
+
+
+def _parent(path: str) -> str | None:
+    return path.rpartition(".")[0] if path else None
+
+
+def _layer(path: str, module: nn.Module, known: dict[int, str], seen: "Seen") -> Layer:
+    off, follower = seen.off, seen.follower
+    own = [known[id(parameter)] for parameter in module.parameters(recurse=False)]
+    changed = is_changed(path, seen)
+    reach = follower.reach.get(path, 0) if changed else 0
+    itself = {n for n, site in enumerate(seen.sites) if site.place is None and site.name == path}
+    by = _changing(own, seen)
+    ratio = _ratio([run.variances.get(path) for run in seen.on], off.variances.get(path)) if reach else None
+    return Layer(
+        name=path,
+        parent=_parent(path),
+        kind=type(module).__name__,
+        output_shape=off.shapes.get(path),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        trainable=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        training=module.training,
+        calls=off.calls[path],
+        inputs=tuple(follower.named(follower.sources.get(path, 0))) if path in follower.leaves else (),
+        zeroed_by=tuple(site.name for n, site in enumerate(seen.sites) if path in seen.zeroed[n]),
+        changed_by=tuple(site.name for n, site in enumerate(seen.sites) if reach >> n & 1 and n not in itself),
+        gradient=_gradient(module, own, by, seen),
+        gradient_by=tuple(site.name for n, site in enumerate(seen.sites) if by >> n & 1),
+        variance_ratio=ratio,
+        input_variance_ratio=_channel_ratio(path, seen),
+        random=seen.again.outputs.get(path) != off.outputs.get(path),
+        activation=follower.activations.get(path),
+    )
+
+
+def is_changed(path: str, seen: "Seen") -> bool:
+    """Whether a module's output really is another with dropout on."""
+    return any(run.outputs.get(path) != seen.off.outputs.get(path) for run in seen.on)
+
+
+def _changing(own: Sequence[str], seen: "Seen") -> int:
+    """The sites that change the gradient of one of these parameters, as bits."""
+    on, off = seen.on[0].gradients, seen.off.gradients
+    sites = 0
+    for name in own:
+        if on.get(name) != off.get(name):
+            sites |= seen.follower.gradients.get(name, 0)
+    return sites
+
+
+def _gradient(module: nn.Module, own: Sequence[str], by: int, seen: "Seen") -> Gradient:
+    if not own:
+        return "none"
+    if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return "frozen"
+    if not any(name in run.gradients for name in own for run in (seen.off, seen.on[0])):
+        return "unused"
+    return "changed" if by else "unchanged"
+
+
+def _ratio(on: Sequence[float | None], off: float | None) -> float | None:
+    values = [value for value in on if value is not None and isfinite(value)]
+    return sum(values) / len(values) / off if values and off and isfinite(off) else None
+
+
+def _channel_ratio(path: str, seen: "Seen") -> float | None:
+    off = seen.off.channels.get(path)
+    if off is None or not bool((off > 0).any()):
+        return None
+    varied = off > 0
+    ratios = [(run.channels[path][varied] / off[varied]).mean().item() for run in seen.on if path in run.channels]
+    return _ratio(ratios, 1.0)
+
+
+# Sites
+
+
+def site_rows(seen: "Seen", layers: Sequence[Layer]) -> tuple[Site, ...]:
+    """Every site, in the order in which they run; those that do not run come last."""
+    numbers = sorted(range(len(seen.sites)), key=lambda n: n not in seen.follower.order)
+    ran = list(seen.follower.order)
+    return tuple(_site(n, seen, layers) for n in [*ran, *numbers[len(ran) :]])
+
+
+def _layer_of(site: Found) -> str:
+    return site.name.partition(":")[0]
+
+
+def _site(number: int, seen: "Seen", layers: Sequence[Layer]) -> Site:
+    found, follower = seen.sites[number], seen.follower
+    dropped, name = follower.dropped[number], found.name
+    module = seen.model.get_submodule(_layer_of(found))
+    idle = _ONE_LAYER in found.note
+    notes = [] if idle or not found.note else [found.note]
+    if target_of(number, follower) == "output" and number in seen.active and not seen.zeroed[number]:
+        if dropped.weights:
+            notes.append("it drops weights")
+        elif dropped.inside:
+            notes.append("what it drops stays inside its layer")
+    return Site(
+        name=name,
+        kind=found.kind,
+        layer=_layer_of(found),
+        p=found.p,
+        mask_shape=found.mask_shape or _shape_of_noise(module, dropped.shape),
+        train=found.train,
+        eval=found.eval,
+        now=bool(seen.now[name]),
+        deliberate=found.place is None and isinstance(module, Drawn) and module.when == "always",
+        target=target_of(number, follower),
+        zeroes=tuple(layer.name for layer in layers if layer.name in seen.zeroed[number]),
+        changes=tuple(layer.name for layer in layers if name in layer.changed_by),
+        gradients=tuple(layer.name for layer in layers if name in layer.gradient_by),
+        input_rank=dropped.rank,
+        follows=dropped.follows,
+        on_prediction=bool(follower.predicted >> number & 1),
+        twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
+        gradient_check=_gradient_check(number, seen),
+        fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
+        idle=found.note if idle else _told_never(module) if found.place is None else "",
+        note="; ".join(notes),
+        source=found.source,
+    )
+
+
+def _told_never(module: nn.Module) -> str:
+    return "off by name: when='never'" if isinstance(module, Drawn) and module.when == "never" else ""
+
+
+def _shape_of_noise(module: nn.Module, shape: Shape | None) -> Shape | None:
+    """Of a dropout whose rate is learned, from the shape of its input."""
+    if shape is None or not isinstance(module, Drawn):
+        return None
+    shared = {axis % len(shape) for axis in getattr(module, "share", ())}
+    return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+
+
+def target_of(number: int, follower: Follower) -> str:
+    """What a site drops, in the words of `Site.target`."""
+    seen, site = follower.dropped[number], follower.sites[number]
+    if follower.hidden[number]:
+        recurrent = isinstance(follower.model.get_submodule(_layer_of(site)), nn.RNNBase) or site.kind in RECURRENT
+        return "hidden states" if recurrent else "attention weights"
+    if seen.follows == "softmax" and (seen.rank or 0) > 2 and not follower.predicted >> number & 1:
+        return "attention weights"
+    return "input" if seen.input and not seen.zeroes else "output"
+
+
+def zeroed(number: int, follower: Follower) -> list[str]:
+    """Layers whose output a site zeroes."""
+    if target_of(number, follower) != "output":
+        return []
+    return follower.named(follower.dropped[number].zeroes)
+
+
+def _twins(number: int, seen: "Seen") -> list[int]:
+    """Other sites that drew the very same mask."""
+    site, dropped = seen.sites[number], seen.follower.dropped
+    masks = dropped[number].masks or dropped[number].draws
+    if not masks:
+        return []
+    return [
+        n
+        for n, other in enumerate(seen.sites)
+        if n != number
+        and (other.p, other.mask_shape) == (site.p, site.mask_shape)
+        and (others := dropped[n].masks or dropped[n].draws)
+        and masks[0].twin(others[0], site.p)
+    ]
+
+
+def _gradient_check(number: int, seen: "Seen") -> str:
+    site, dropped = seen.sites[number], seen.follower.dropped[number]
+    if dropped.unlike:
+        return f"FAILED: recomputed in the backward pass with another mask, unlike in {dropped.unlike} elements"
+    if "learned" in site.note:
+        return "not checked: its noise is not a mask"
+    why = "it never drops in training" if site.p else "p is 0"
+    return seen.checked.get(site.name, f"not checked: {site.note or why}")

@@ -1,0 +1,214 @@
+"""What a probe found, as a tree for the terminal: a line for each layer, block, fold and dropout."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.text import Text
+from rich.tree import Tree
+
+from .explanation import Explanation, Layer, Shape, Site
+from .fold import Node
+from .words import batch_of, mask_words, passed_on
+
+LEGEND = (
+    "Each line: name, class, output shape, parameters, and what dropout does there; in brackets the variance of the "
+    "output with dropout on, over that with dropout off."
+)
+STYLES = {"zeroed": "red", "changed": "yellow", "gradient": "cyan", "site": "bold magenta", "quiet": "dim"}
+
+
+def tree(root: Node, explanation: Explanation, *, opened: bool = False) -> Tree:
+    """The layers of a model, each with what dropout does to it; words tell everything, colour only repeats it.
+
+    Args:
+        root: as `dropkit.probe.fold.fold` makes it.
+        explanation: what it was made of.
+        opened: show all that is folded.
+
+    >>> from rich.console import Console
+    >>> from .fold import fold
+    >>> layers = (
+    ...     Layer(name="", parent=None, kind="Net", output_shape=(8, 2), parameters=34, trainable=34),
+    ...     Layer(name="drop", parent="", kind="Dropout", output_shape=(8, 16)),
+    ...     Layer(name="head", parent="", kind="Linear", output_shape=(8, 2), parameters=34, trainable=34,
+    ...           changed_by=("drop",), gradient="changed", gradient_by=("drop",), variance_ratio=1.2),
+    ... )
+    >>> drop = Site(name="drop", kind="Dropout", layer="drop", p=0.5, mask_shape=(8, 16), train=True, eval=False)
+    >>> net = Explanation(model="Net", framework="torch", inputs=((8, 16),), layers=layers, sites=(drop,))
+    >>> Console(width=80).print(tree(fold(net), net))
+    Net  8 x 2  34
+    ├── drop  Dropout  p 0.5: each of 16 units, per sample
+    └── head  Linear  8 x 2  34  changed (x 1.2); gradient changed
+    """
+    return _Drawing(explanation, opened).draw(root, None)
+
+
+class _Drawing:
+    def __init__(self, explanation: Explanation, opened: bool) -> None:
+        self.explanation = explanation
+        self.opened = opened
+        self.batch = batch_of(explanation)
+        self.modes = {layer.name: layer.training for layer in explanation.layers}
+        self.around: set[str | None] = set()  # blocks in which a layer ran
+        for layer in reversed(explanation.layers):
+            if layer.output_shape is not None or layer.name in self.around:
+                self.around.add(layer.parent)
+        self.passing = passed_on(explanation)
+        self.sites: dict[str, list[Site]] = {}
+        for site in explanation.sites:
+            self.sites.setdefault(site.layer, []).append(site)
+
+    def draw(self, node: Node, above: Tree | None) -> Tree:
+        """A node with all that is in it, below another."""
+        text = self._layer(node, node.layer) if node.layer is not None else self._fold(node)
+        branch = Tree(text) if above is None else above.add(text)
+        if node.layer is None:
+            # Of blocks that are alike, one shows what they are.
+            shown: Sequence[Node] = node.children[:1] if node.children[0].children and self._sites_in(node) else ()
+            for child in shown:
+                self.draw(child, branch)
+            return branch
+        calls = [site for site in self.sites.get(node.layer.name, []) if site.name != node.layer.name]
+        after = _places(calls, node.children)
+        for number in range(len(node.children) + 1):
+            for line in self._opened(node.children[number - 1]) if number else ():
+                self.draw(line, branch)
+            for site in after.get(number, ()):
+                branch.add(self._call(site, node.layer))
+        return branch
+
+    def _opened(self, node: Node) -> Iterator[Node]:
+        """A node, or what a fold stands for where all is to be shown."""
+        if node.layer is not None or not self.opened:
+            yield node
+        else:
+            for child in node.children:
+                yield from self._opened(child)
+
+    def _layer(self, node: Node, layer: Layer) -> Text:
+        text = Text(node.label, style="bold")
+        if layer.parent is not None or layer.kind != node.label:
+            _add(text, layer.kind)
+        own = next((site for site in self.sites.get(layer.name, []) if site.name == layer.name), None)
+        if own is not None:
+            _add(text, self._dropping(own), "site")
+        else:
+            _add(text, self._shape(layer))
+        _add(text, _parameters([layer]))
+        if layer.parent is not None and layer.training != self.modes.get(layer.parent, True):
+            _add(text, f"in {'train' if layer.training else 'eval'} mode")
+        if layer.calls > 1:
+            _add(text, f"runs {layer.calls} times")
+        zeroed = bool(layer.zeroed_by) or layer.name in self.passing
+        status = [] if own is not None and not layer.changed_by else _status(layer, zeroed)
+        for number, (words, style) in enumerate(status):
+            text.append("; " if number else "  ").append(words, STYLES[style])
+        return text
+
+    def _shape(self, layer: Layer) -> str:
+        """The shape of what comes out; nothing where only its layers run, or only its parameters are used."""
+        if layer.output_shape is not None:
+            return _by(layer.output_shape)
+        used = layer.gradient in ("changed", "unchanged") or layer.name in self.around
+        return "" if used else "did not run"
+
+    def _fold(self, node: Node) -> Text:
+        text = Text(node.label, style="bold")
+        _add(text, node.note)
+        inside = self._sites_in(node)
+        layers = list(node.layers)
+        if len(layers) > len(node.children):
+            text.append(f", {len(layers)} layers")
+        if inside:
+            rates = sorted({site.p for site in inside if site.p is not None})
+            span = f" of p {' to '.join(dict.fromkeys(f'{p:g}' for p in (rates[0], rates[-1])))}" if rates else ""
+            text.append(f", {len(inside)} dropout{'s' if len(inside) > 1 else ''}{span}", STYLES["site"])
+        parts = [child.layer for child in node.children if child.layer is not None]
+        _add(text, _parameters(parts, frozen="frozen" not in node.note))
+        if inside and node.children[0].children:
+            text.append("; the first of them:", STYLES["quiet"])
+        return text
+
+    def _sites_in(self, node: Node) -> list[Site]:
+        return [site for layer in node.layers for site in self.sites.get(layer.name, [])]
+
+    def _call(self, site: Site, layer: Layer) -> Text:
+        """A dropout that is no layer of its own."""
+        name = site.name.removeprefix(layer.name).lstrip(":./")
+        text = Text(name, style=STYLES["site"])
+        if site.kind != name:
+            _add(text, site.kind)
+        _add(text, self._dropping(site), "site")
+        _add(text, re.split(r"[/\\\\]", site.source)[-1], "quiet")
+        return text
+
+    def _dropping(self, site: Site) -> str:
+        """Rate, mask and modes; modes only where they are not the usual ones."""
+        rate = "" if site.p is None else f"p {site.p:g}"
+        mask = "" if site.mask_shape is None else mask_words(site, self.batch)
+        if site.target not in ("output", "attention weights"):
+            mask = f"{site.target}, {mask}" if mask else site.target
+        words = [": ".join(part for part in (rate, mask) if part)]
+        if site.idle:
+            words.append(f"never drops: {site.idle}")
+        elif site.train is False:
+            words.append("off in training")
+        elif site.now is False and site.train:
+            words.append("off as handed in")
+        if site.eval:
+            words.append("on in evaluation, as asked for" if site.deliberate else "on in evaluation")
+        if site.fast_path:
+            words.append("skipped by the fast path")
+        if site.gradient_check.startswith("FAILED"):
+            words.append("another mask in backward")
+        return ", ".join(word for word in words if word)
+
+
+def _add(text: Text, words: str, style: str = "") -> None:
+    if words:
+        text.append("  ", "not bold").append(words, f"not bold {STYLES.get(style, '')}")
+
+
+def _status(layer: Layer, zeroed: bool) -> list[tuple[str, str]]:
+    """What dropout does to a layer, each with its style; of an untouched one nothing."""
+    found = []
+    variance = "" if layer.variance_ratio is None else f" (x {layer.variance_ratio:.3g})"
+    if zeroed:
+        found.append(("zeroed", "zeroed"))
+    if layer.changed_by:
+        found.append((f"changed{variance}", "changed"))
+    if layer.gradient == "changed":
+        found.append(("gradient changed", "gradient"))
+    if layer.gradient == "unused":
+        found.append(("no gradient: unused", "quiet"))
+    if layer.input_variance_ratio is not None and layer.changed_by:
+        found.append((f"its input's variance in training x {layer.input_variance_ratio:.3g}", "changed"))
+    if layer.random:
+        found.append(("random without dropout", "quiet"))
+    return found
+
+
+def _parameters(layers: Sequence[Layer], *, frozen: bool = True) -> str:
+    """How many numbers, and how many of them are trained where that is not all."""
+    number = sum(layer.parameters for layer in layers)
+    trainable = sum(layer.trainable for layer in layers)
+    if number == 0:
+        return ""
+    if trainable == 0:
+        return f"{number:,} frozen" if frozen else f"{number:,}"
+    return f"{number:,}" if trainable == number else f"{number:,} ({trainable:,} trainable)"
+
+
+def _places(calls: Sequence[Site], children: Sequence[Node]) -> Mapping[int, list[Site]]:
+    """Calls of a block by the number of children they come after: behind the last one whose output they zero."""
+    found: dict[int, list[Site]] = {}
+    names = [{layer.name for layer in child.layers} for child in children]
+    for site in calls:
+        before = [number for number, inside in enumerate(names, start=1) if not inside.isdisjoint(site.zeroes)]
+        found.setdefault(max(before, default=0), []).append(site)
+    return found
+
+
+def _by(shape: Shape) -> str:
+    """A shape, as in "8 x 1024"."""
+    return " x ".join(map(str, shape)) or "a number"

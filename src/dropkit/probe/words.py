@@ -1,0 +1,342 @@
+"""What a probe found, in words: masks, a summary in sentences, what to expect; and all of it as JSON."""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from .explanation import Explanation, Site
+from .names import SHOWN, Places, label, listed
+
+FORMAT = 1  # of the JSON
+_CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
+_BRANCH = re.compile(r"path|depth", re.IGNORECASE)
+_ALPHA = re.compile(r"alpha", re.IGNORECASE)
+_NOISE = re.compile(r"gauss", re.IGNORECASE)  # multiplies by anything, and so picks no sub-network
+_TARGETS = {
+    "input": "the model's input",
+    "attention weights": "the attention weights in {}",
+    "hidden states": "what {} hands from one of its layers to the next",
+    "state": "the state that {} carries from step to step",
+}
+
+
+def mask_words(site: Site, batch: int | None = None) -> str:
+    """What is dropped at once, and for whom.
+
+    Args:
+        site: whose mask has 1 where a draw is shared; the first axis is the batch.
+        batch: samples in the run; with a single one it does not show whether a draw is shared by the batch.
+
+    >>> site = Site(name="drop", kind="Dropout", layer="drop", p=0.5, mask_shape=(8, 1024))
+    >>> mask_words(site)
+    'each of 1024 units, per sample'
+    """
+    shape = site.mask_shape
+    if shape is None:
+        return "mask not seen"
+    if site.target == "attention weights":
+        return _attention_words(shape, batch)
+    if len(shape) == 0:
+        return "one draw"
+    shared = shape[0] == 1 and batch != 1
+    if site.draws == 1:
+        one = "one draw, shared by the batch" if shared else "one draw per sample"
+        return f"{one} (the whole branch)" if drops_branch(site) else one
+    return f"{_units(site)}, {'shared by the batch' if shared else 'per sample'}"
+
+
+def _units(site: Site) -> str:
+    shape = site.mask_shape or ()
+    drawn = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
+    lengths = " x ".join(str(shape[axis]) for axis in drawn)
+    if len(drawn) == len(shape) - 1:
+        return f"each of {lengths} units"
+    if drawn == [len(shape) - 1] or (drawn == [1] and (len(shape) > 3 or _CHANNELS.search(site.kind))):
+        return f"whole channels: each of {lengths}"
+    if drawn == [1]:
+        return f"whole vectors: each of {lengths}"
+    return f"each of {lengths}, for all along the other axes"
+
+
+def _attention_words(shape: Sequence[int], batch: int | None) -> str:
+    *outer, rows, columns = (1, 1, *shape) if len(shape) < 2 else shape
+    weights = f"{rows} x {columns}"
+    # torch's own attention folds the heads into the batch.
+    if len(outer) == 1 and batch and outer[0] > batch and outer[0] % batch == 0:
+        outer = [batch, outer[0] // batch]
+    heads = math.prod(outer[1:])
+    shared = outer[:1] == [1] and batch != 1
+    who = "shared by the batch" if shared else "per sample"
+    return f"each attention weight: {f'{heads} heads x ' if heads > 1 else ''}{weights}, {who}"
+
+
+def drops_branch(site: Site) -> bool:
+    """Whether it drops all of its input or none of it: stochastic depth.
+
+    >>> drops_branch(Site(name="path", kind="DropPath", layer="path", p=0.1, mask_shape=(8, 1, 1)))
+    True
+    """
+    shape = site.mask_shape or ()
+    named = _BRANCH.search(f"{site.kind} {site.name}")
+    return site.target == "output" and len(shape) > 1 and site.draws == 1 and (len(shape) > 2 or bool(named))
+
+
+def drops(site: Site) -> bool:
+    """Whether anything is dropped there in training, as far as is known."""
+    return site.p != 0 and not site.idle and site.train is not False
+
+
+def sentences(explanation: Explanation) -> tuple[str, ...]:
+    """What dropout does in a model: what it zeroes, what changes, what does not, and what to expect of it.
+
+    >>> from dropkit.probe.explanation import Layer
+    >>> layers = (Layer(name="", parent=None, kind="Net"), Layer(name="head", parent="", kind="Linear"))
+    >>> sentences(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=()))
+    ('No dropout was found in this model.',)
+    """
+    if not explanation.sites:
+        return ("No dropout was found in this model.",)
+    active = [site for site in explanation.sites if drops(site)]
+    return (
+        *(_one_by_one if len(active) <= SHOWN else _together)(active, explanation),
+        *_unaffected(explanation),
+        *_at_odds(explanation),
+        *_expected(active, explanation),
+    )
+
+
+def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+    places = Places(explanation)
+    for site in sites:
+        mask = "" if site.mask_shape is None else f": {mask_words(site, batch_of(explanation))}"
+        yield f"{_drop([site], places)}{mask}."
+        yield _outputs(f"{_called(site)} changes", site.changes, places)
+    # Often all of them change the same gradients, and one sentence says so.
+    for gradients in dict.fromkeys(site.gradients for site in sites):
+        names = [_called(site) for site in sites if site.gradients == gradients]
+        yield _gradients(f"{listed(names)} {'change' if len(names) > 1 else 'changes'}", gradients, places)
+
+
+def _together(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+    places = Places(explanation)
+    ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.p or 0))
+    for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.p)):
+        yield f"{_drop(list(group), places)}."
+    start = f"All {len(sites)} dropouts together change"
+    yield _outputs(start, {name for site in sites for name in site.changes}, places)
+    yield _gradients(start, {name for site in sites for name in site.gradients}, places)
+
+
+def _drop(sites: Sequence[Site], places: Places) -> str:
+    """What sites of one kind, p and target do where they are."""
+    first, one = sites[0], len(sites) == 1
+    kind = first.kind if first.p is None else f"{first.kind}, p {first.p:g}"
+    who = f"{first.name if one else f'{len(sites)} dropouts'} ({kind})"
+    if _NOISE.search(first.kind):
+        does = "multiplies by noise" if one else "multiply by noise"
+    elif _ALPHA.search(first.kind):
+        does = "saturates a part of" if one else "saturate a part of"
+    else:
+        does = "zeroes a part of" if one else "zero a part of"
+    if first.target in _TARGETS:
+        what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
+    else:
+        names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
+        what = f"the output of {listed(names)}" if names else "what is no layer's output"
+    return f"{who} {does} {what}"
+
+
+def _called(site: Site) -> str:
+    return f"dropout {site.name}" if site.name.isdecimal() else site.name
+
+
+def _outputs(start: str, names: Iterable[str], places: Places) -> str:
+    changed = places.blocks(names, places.leaf)
+    if not changed:
+        return f"{start} no output further on."
+    return f"{start} {'outputs' if len(changed) > 1 else 'an output'} further on: {listed(changed)}."
+
+
+def _gradients(start: str, names: Iterable[str], places: Places) -> str:
+    every = {layer.name: label(layer) for layer in places.layers if places.trains(layer)}
+    changed = set(names) & set(every)
+    if not changed:
+        return f"{start} no gradient."
+    shown = places.blocks(changed, places.trains)
+    if len(changed) < len(every):
+        return f"{start} the gradient of {listed(shown)}."
+    these = f": {listed(every.values())}" if len(every) <= SHOWN else ""
+    return f"{start} the gradient of every trainable layer{these}."
+
+
+def _unaffected(explanation: Explanation) -> Iterator[str]:
+    places = Places(explanation)
+    layers = explanation.layers
+    sites = {site.layer for site in explanation.sites}
+    frozen = places.blocks((layer.name for layer in layers if layer.frozen), places.owns)
+    if frozen:
+        yield f"Frozen, and so without gradient: {listed(frozen)}."
+    unused = [label(layer) for layer in layers if layer.gradient == "unused" and places.owns(layer)]
+    if unused:
+        yield f"No output depends on {listed(unused)}, so there is no gradient."
+    same = [layer.name for layer in layers if layer.gradient == "unchanged" and layer.touched]
+    if same:
+        yield f"The gradient is the same with and without dropout in {listed(places.blocks(same, places.trains))}."
+    passing = passed_on(explanation)
+    spared = {layer.name for layer in layers if not layer.touched and layer.name not in sites | passing}
+    names = places.blocks(spared, places.leaf)
+    yield f"Not affected by any dropout: {listed(names)}." if names else "No layer is unaffected."
+
+
+def passed_on(explanation: Explanation) -> set[str]:
+    """Layers without parameters between a layer whose output is zeroed and the dropout: theirs is zeroed with it.
+
+    >>> from dropkit.probe.explanation import Layer
+    >>> layers = (
+    ...     Layer(name="", parent=None, kind="Net"),
+    ...     Layer(name="hidden", parent="", kind="Linear", parameters=9),
+    ...     Layer(name="relu", parent="", kind="ReLU", inputs=("hidden",)),
+    ...     Layer(name="drop", parent="", kind="Dropout", inputs=("relu",)),
+    ... )
+    >>> drop = Site(name="drop", kind="Dropout", layer="drop", p=0.5, zeroes=("hidden",))
+    >>> passed_on(Explanation(model="Net", framework="torch", inputs=(), layers=layers, sites=(drop,)))
+    {'relu'}
+    """
+    plain = {layer.name: layer for layer in explanation.layers if not layer.parameters}
+    inputs = {layer.name: layer.inputs for layer in explanation.layers}
+    found: set[str] = set()
+    for site in explanation.sites:
+        if site.target != "output" or not drops(site):
+            continue
+        waiting = list(inputs.get(site.layer, ()))
+        while waiting:
+            name = waiting.pop()
+            if name in plain and name not in found and name not in site.zeroes:
+                found.add(name)
+                waiting += inputs[name]
+        if not inputs.get(site.layer):  # a call in a block, of which is known what it zeroes alone
+            ahead = set(site.zeroes)
+            for name, layer in plain.items():
+                if not layer.touched and not ahead.isdisjoint(layer.inputs):
+                    ahead.add(name)
+            found |= ahead - set(site.zeroes)
+    return found
+
+
+def _at_odds(explanation: Explanation) -> Iterator[str]:
+    """Sites that do not drop where they could, or do where they should not."""
+    sites = explanation.sites
+    for site in sites:
+        if site.idle:
+            yield f"{site.name} never drops: {site.idle}."
+    told = [site for site in sites if not site.idle]
+    if off := [site.name for site in told if site.p == 0]:
+        yield f"Of p 0, and so without effect: {listed(off)}."
+    told = [site for site in told if site.p != 0]
+    if dead := [site.name for site in told if site.train is False]:
+        yield f"Not active in training: {listed(dead)}."
+    if on := [site.name for site in told if site.eval]:
+        yield f"Active in evaluation too: {listed(on)}."
+    now = [site for site in told if site.train and site.now is False]
+    if now and len(now) == len(told):
+        mode = "" if explanation.layers[0].training else ", in evaluation mode"
+        yield f"As the model was handed in{mode}, no dropout is active."
+    elif now:
+        yield f"As the model was handed in, not active: {listed([site.name for site in now])}."
+
+
+def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+    """Sub-networks, active units and depth, for sites whose mask was seen; twins draw once."""
+    seen: set[str] = set()
+    drawn: list[Site] = []
+    for site in sites:
+        masks = site.p is not None and 0 < site.p < 1 and not _NOISE.search(site.kind)
+        if masks and site.draws and seen.isdisjoint(site.twins):
+            drawn.append(site)
+            seen.add(site.name)
+    if not drawn:
+        return
+    bits = sum(site.draws or 0 for site in drawn)
+    value = f" = {2**bits:,}" if bits <= 20 else ""
+    yield f"Every training step draws, for each sample, one of 2^{bits}{value} sub-networks."
+    branches = [site for site in drawn if drops_branch(site)]
+    units = [site for site in drawn if not drops_branch(site)]
+    if units:
+        yield f"Active on average: {'; '.join(_active(units))}."
+    if branches:
+        depth = sum(1 - (site.p or 0) for site in branches)
+        word = "branch" if len(branches) == 1 else "branches"
+        yield f"Of {len(branches)} residual {word} {number(depth)} are active on average."
+
+
+def _active(sites: Sequence[Site]) -> list[str]:
+    counts: dict[tuple[str, int, float], list[str]] = {}
+    for site in sites:
+        what = "attention weights" if site.target == "attention weights" else _unit(site)
+        counts.setdefault((what, site.draws or 0, site.p or 0), []).append(site.name)
+    rows = []
+    for (what, draws, p), names in counts.items():
+        place = names[0] if len(names) == 1 else f"each of {len(names)} dropouts"
+        rows.append(f"{number((1 - p) * draws)} of {draws} {what} at {place}")
+    return rows if len(rows) <= SHOWN else [*rows[:SHOWN], f"and {len(rows) - SHOWN} more kinds"]
+
+
+def _unit(site: Site) -> str:
+    return "channels" if _units(site).startswith("whole channels") else "units"
+
+
+def number(value: float) -> str:
+    """A number with one decimal, where it has any.
+
+    >>> number(14.4), number(512.0)
+    ('14.4', '512')
+    """
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def batch_of(explanation: Explanation) -> int | None:
+    """How many samples the model was run with."""
+    return explanation.inputs[0][0] if explanation.inputs and explanation.inputs[0] else None
+
+
+def to_json(explanation: Explanation) -> str:
+    """All that a probe found, with summary and findings, as JSON; a number that is not finite becomes null.
+
+    Returns:
+        An object with `format` (1), `sentences`, `findings` and the fields of an `Explanation`, in this order.
+
+    >>> from dropkit.probe.explanation import Layer
+    >>> layers = (Layer(name="", parent=None, kind="Net"),)
+    >>> text = to_json(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=()))
+    >>> json.loads(text)["sentences"]
+    ['No dropout was found in this model.']
+    """
+    return _written({"sentences": sentences(explanation), **_findings(explanation), **explanation.to_dict()})
+
+
+def findings_json(explanation: Explanation, ignore: Collection[str] = ()) -> str:
+    """The findings alone: an object with `format`, `model`, `framework`, `sites` (their number) and `findings`."""
+    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
+    return _written({**about, **_findings(explanation, ignore)})
+
+
+def _findings(explanation: Explanation, ignore: Collection[str] = ()) -> dict[str, Any]:
+    from .findings import findings
+
+    return {"findings": [asdict(finding) for finding in findings(explanation, ignore)]}
+
+
+def _written(value: Mapping[str, Any]) -> str:
+    return json.dumps(_finite({"format": FORMAT, **value}), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
