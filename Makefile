@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 # The stamp holds what was installed: a changed pyproject.toml or constraints.txt installs again.
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint bench wheel clean
+.PHONY: help setup browser demo test lint bench wheel clean
 
 help:
 	@echo "make demo    set up, train an MLP with and without dropout on embedded data, say where the report is"
 	@echo "make test    set up, then lint, types and all tests"
 	@echo "make bench   set up, then every figure that the README claims"
 	@echo "make lint    ruff and mypy"
+	@echo "make browser install Chromium, if there is no browser, for the tests of pages (as root, with apt)"
 	@echo "make wheel   build sdist and wheel, try the wheel with NumPy alone"
 	@echo "make fuzz, test-sanitize, test-neon, callgrind    the kernels beyond the tests: see kernels.mk"
 	@echo "make clean   remove what the build and the runs left"
@@ -30,12 +31,18 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(KERNELS)
 	    -C cmake.define.DROPKIT_XLA_INCLUDE="$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())')"
 	@touch $@
 
+# The page of `dropkit explain` is tested in a real browser. Without one those tests skip, and where CI is set they fail.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } \
+	    || echo "No browser: the tests of pages will skip. Install one with: sudo apt-get install chromium"
+
 demo: setup
 	$(BIN)/dropkit compare mlp --out runs/demo --resume
 
 # One thread: the tensors are small, and on a busy machine threads mostly wait for each other. Tests that are about
 # threads ask for theirs.
-test: setup lint
+test: setup lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from . import recipes
+from . import probing, recipes
 
 app = typer.Typer(
-    help="dropkit: train the same model under several dropout strategies, and tell which is better.",
+    help="dropkit: train the same model under several dropout strategies, and tell which is better; or tell what "
+    "dropout does in a model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -212,6 +213,10 @@ def tune(
     typer.echo("More seeds, or other strategies beside these: the command compare with the same options, and")
     names = ",".join(line.strategy for line in found.yardstick.lines)
     typer.echo(f"--strategies {names},... --validation {validation} --resume --out {folder / 'yardstick'}")
+
+
+app.command(cls=probing.OptionalFile)(probing.explain)
+app.command(cls=probing.OptionalFile)(probing.doctor)
 
 
 @app.command(name="recipes")

@@ -1,0 +1,48 @@
+"""Screenshots for the docs, taken where DROPKIT_SCREENSHOTS is set: tests otherwise write no tracked file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dropkit.probe.fold import fold
+from dropkit.report.network import render_network
+
+from .test_network_browser import settled
+
+SHOTS = Path(__file__).parents[2] / "docs" / "img"
+
+
+@pytest.mark.skipif("DROPKIT_SCREENSHOTS" not in os.environ, reason="DROPKIT_SCREENSHOTS is not set")
+def test_screenshots_for_the_docs(browser: Any, tmp_path: Path) -> None:
+    """Of models that were really run: the transfer recipe by its command, and a deep encoder."""
+    command = [str(Path(sys.executable).with_name("dropkit")), "explain", "transfer", "--html", "transfer.html"]
+    subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    (tmp_path / "encoder.html").write_text(deep_encoder(), encoding="utf-8")
+    for scheme in ("light", "dark"):
+        for name, height, button in (("transfer", 1290, 0), ("encoder", 1180, 34)):
+            page = browser.new_page(
+                color_scheme=scheme, reduced_motion="reduce", viewport={"width": 1160, "height": height}
+            )
+            page.goto((tmp_path / f"{name}.html").as_uri())
+            page.locator(f".choice[data-site='{button}']").click()
+            if name == "encoder":
+                page.click("#go")
+            settled(page)
+            page.screenshot(path=SHOTS / f"explain-{name}-{scheme}.png")
+            page.close()
+
+
+def deep_encoder() -> str:
+    import torch
+
+    from dropkit.probe import explain
+    from dropkit.probe.words import sentences
+
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 128, 0.1, batch_first=True)
+    explanation = explain(torch.nn.TransformerEncoder(layer, 24), torch.randn(8, 16, 64))
+    return render_network(explanation, fold(explanation), sentences(explanation))
