@@ -254,3 +254,22 @@ def test_a_model_shows_a_finding_and_its_neighbour_none(
     assert site in {finding.site for finding in findings if finding.code == code}
     assert {finding.code for finding in findings} == {code}, findings
     assert found(neighbour()) == ()
+
+
+class DroppedBehindToo(nn.Module):
+    """Dropout in front of a BatchNorm, and a call behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop, self.norm = nn.Conv2d(3, 16, 3), nn.Dropout2d(0.3), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.drop(self.conv(x).relu())).mean((2, 3))
+        return self.head(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+def test_dropout_behind_a_batchnorm_is_not_what_shifts_it() -> None:
+    torch.manual_seed(0)
+    found = dropkit.doctor(DroppedBehindToo(), torch.randn(16, 3, 8, 8))
+    assert [(finding.code, finding.site) for finding in found] == [("DK109", "drop")]

@@ -48,7 +48,7 @@ class Input:
         """
         lengths, _, rest = text.partition(":")
         dtype, _, below = rest.partition(":")
-        parts = [part for part in re.split(r"[,x]", lengths.replace(" ", "")) if part]
+        parts = re.split("[,x]", lengths.replace(" ", "")) if lengths else []
         good = all(part.isdecimal() and int(part) > 0 for part in parts) and dtype in ("", *TYPES)
         good = good and (not below or (below.isdecimal() and int(below) > 0 and dtype.startswith("int")))
         if not good:

@@ -96,7 +96,7 @@ def resolve(text: str, options: Options) -> Target:
         return _imported(name, part, options)
     near = difflib.get_close_matches(text, recipes.RECIPES, n=1, cutoff=0.5)
     raise DropkitValueError(
-        f"{text!r} is no target; {f'did you mean {near[0]!r}? ' if near else ''}It is a recipe "
+        f"{text!r} is no target{f'; did you mean {near[0]!r}?' if near else '.'} A target is a recipe "
         f"({', '.join(recipes.RECIPES)}), a module and what makes the model there, such as my_model:make, or a .keras "
         "file"
     )

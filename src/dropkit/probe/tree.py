@@ -117,7 +117,7 @@ class _Drawing:
         _add(text, node.note)
         inside = self._sites_in(node)
         layers = list(node.layers)
-        if len(layers) > len(node.children):
+        if len(layers) > len(node.children) and "layers" not in node.note:
             text.append(f", {len(layers)} layers")
         if inside:
             rates = sorted({site.p for site in inside if site.p is not None})
@@ -200,12 +200,16 @@ def _parameters(layers: Sequence[Layer], *, frozen: bool = True) -> str:
 
 
 def _places(calls: Sequence[Site], children: Sequence[Node]) -> Mapping[int, list[Site]]:
-    """Calls of a block by the number of children they come after: behind the last one whose output they zero."""
+    """Calls of a block by the number of children they come after.
+
+    That is the last child whose output they zero; where they zero none, what comes before the first one they change.
+    """
     found: dict[int, list[Site]] = {}
     names = [{layer.name for layer in child.layers} for child in children]
     for site in calls:
-        before = [number for number, inside in enumerate(names, start=1) if not inside.isdisjoint(site.zeroes)]
-        found.setdefault(max(before, default=0), []).append(site)
+        zeroed = [number for number, inside in enumerate(names, start=1) if not inside.isdisjoint(site.zeroes)]
+        changed = next((number for number, inside in enumerate(names) if not inside.isdisjoint(site.changes)), 0)
+        found.setdefault(max(zeroed, default=changed), []).append(site)
     return found
 
 

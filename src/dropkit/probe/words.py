@@ -155,9 +155,10 @@ def _called(site: Site) -> str:
 
 
 def _outputs(start: str, names: Iterable[str], places: Places) -> str:
+    names = set(names)
     changed = places.blocks(names, places.leaf)
     if not changed:
-        return f"{start} no output further on."
+        return f"{start} {'the output of the model alone' if '' in names else 'no output further on'}."
     return f"{start} {'outputs' if len(changed) > 1 else 'an output'} further on: {listed(changed)}."
 
 

@@ -33,7 +33,7 @@ def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
     order = {site.name: number for number, site in enumerate(explanation.sites)}
     for layer in explanation.layers:
         ratio = layer.input_variance_ratio
-        upstream = (*layer.changed_by, *layer.zeroed_by)
+        upstream = layer.changed_by or layer.zeroed_by
         if is_batchnorm(layer) and upstream and ratio is not None and abs(ratio - 1) > _allowed(layer):
             shifted.setdefault(max(upstream, key=lambda name: order[name]), []).append(layer)
     for name in sorted(shifted, key=lambda name: order[name]):
