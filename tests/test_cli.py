@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dropkit import cli
-from dropkit.lab import run as lab_run
+from dropkit.lab import loop
 
 COMMAND = [sys.executable, "-m", "dropkit.cli"]
 TINY = ["--size", "tiny", "--epochs", "1", "--device", "cpu"]
@@ -164,7 +164,7 @@ def test_missing_extra_says_what_to_install(
 def test_interrupt_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = lab_run.Trainer.epoch
+    once = loop.Trainer.epoch
 
     def interrupted(self, number, step):
         if number == 2:
@@ -173,7 +173,7 @@ def test_interrupt_says_how_to_go_on(
 
     out = ["--out", str(tmp_path / "run")]
     tiny = ["--size", "tiny", "--device", "cpu"]
-    monkeypatch.setattr(lab_run.Trainer, "epoch", interrupted)
+    monkeypatch.setattr(loop.Trainer, "epoch", interrupted)
     assert status("train", "mlp", *tiny, *out) == 130
     assert "the same command with --resume continues" in capsys.readouterr().err
     monkeypatch.undo()

@@ -15,10 +15,10 @@ from dropkit.axes.rate import Constant, Gap
 from dropkit.errors import DataError, DropkitValueError, UnknownNameError
 from dropkit.lab import Run, compare, load_data, train
 from dropkit.lab.gradients import held_out_batches
+from dropkit.lab.loop import Trainer
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipe import LearnedRate, learned_method, needs_validation
 from dropkit.lab.recipes import get
-from dropkit.lab.run import Trainer
 from dropkit.lab.sites import Sites
 from dropkit.lab.strategies import ADAPTIVE
 from dropkit.torch import Dropout

@@ -19,9 +19,9 @@ from ..torch import bind
 from . import pictures
 from .gradients import Part
 from .judge import Judge, judge
+from .loop import CHUNK, Loop, Row
 from .plan import Plan
 from .quality import class_shares, frechet_distance, precision_recall
-from .run import CHUNK, Loop, Row
 from .sites import Sites
 
 SHOWN = 64  # images in a picture

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .loop import Row
 from .plan import Plan
-from .run import Row
 from .table import Line, cells, headings, notes, plain
 from .tuning import Tuning
 

@@ -21,7 +21,8 @@ from ..errors import DataError, DropkitValueError, UnknownNameError
 from .arrays import load_arrays, save_arrays
 from .checkpoint import Progress
 from .keras_backend import require
-from .order import epoch_order, first_weights
+from .keras_weights import path_in
+from .order import epoch_order
 from .plan import Plan
 from .recipe import LearnedRate, Rates, Settings
 
@@ -29,7 +30,7 @@ CHUNK = 512  # samples scored at once
 
 
 class KerasTrainer:
-    """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.run.Trainer` is for torch."""
+    """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.loop.Trainer` is for torch."""
 
     def __init__(self, plan: Plan) -> None:
         from ..keras import bind
@@ -146,29 +147,6 @@ def schedules(rates: Rates) -> dict[str, Rate]:
                 f"the rate of {site} adapts, {rate!r}, and recipes on Keras take schedules alone: use none, fixed, step"
             )
     return {site: rate for site, rate in rates.items() if not isinstance(rate, LearnedRate)}
-
-
-def set_first_weights(model: Any, seed: int, std: float | None) -> Any:
-    """Give a built Keras model its first weights, a function of (seed, path of the variable); returns the model.
-
-    Args:
-        model: whose names are given, not counted up by Keras.
-        seed: the experiment.
-        std: standard deviation; None for sqrt(2 / fan-in). Biases are 0.
-    """
-    for weight in model.trainable_weights:
-        if weight.name == "bias":
-            weight.assign(np.zeros(weight.shape, np.float32))
-        else:
-            spread = (2 / math.prod(weight.shape[:-1])) ** 0.5 if std is None else std
-            weight.assign(first_weights(tuple(weight.shape), seed, path_in(model, weight), spread))
-    return model
-
-
-def path_in(model: Any, variable: Any) -> str:
-    """The path of a variable in its model, such as "hidden1/kernel", without the model's own name."""
-    path: str = variable.path
-    return path.removeprefix(f"{model.name}/")
 
 
 def _optimizer(keras: Any, settings: Settings) -> Any:

@@ -23,7 +23,7 @@ from .sites import Moves
 
 
 class NumpyTrainer:
-    """Layers and their data, trained an epoch at a time; as `dropkit.lab.run.Trainer` is for torch."""
+    """Layers and their data, trained an epoch at a time; as `dropkit.lab.loop.Trainer` is for torch."""
 
     def __init__(self, plan: Plan) -> None:
         choices = plan.choices

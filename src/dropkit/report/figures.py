@@ -3,12 +3,11 @@
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-if TYPE_CHECKING:
-    from .page import Curve, Differences, Figure
+from .values import Curve, Differences, Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, the darkest lightened to be seen on black.
 PALETTE = ("#0a84c6", "#e0641b", "#13a57a", "#d07bae", "#d99a00", "#8a7df0")
@@ -26,7 +25,7 @@ def colours(groups: Sequence[str]) -> dict[str, str]:
     return {group: found.get(group, BASELINE_COLOUR) for group in groups}
 
 
-def line_figure(figure: "Figure", groups: Sequence[str]) -> dict[str, Any]:
+def line_figure(figure: Figure, groups: Sequence[str]) -> dict[str, Any]:
     """Lines over epochs, a translucent band under each that has one."""
     palette = colours(groups)
     traces: list[dict[str, Any]] = []
@@ -41,7 +40,7 @@ def line_figure(figure: "Figure", groups: Sequence[str]) -> dict[str, Any]:
     return {"data": traces, "layout": {"xaxis": {"title": {"text": "epoch"}}, "yaxis": axis}}
 
 
-def _focus(curves: Sequence["Curve"]) -> list[float] | None:
+def _focus(curves: Sequence[Curve]) -> list[float] | None:
     """An axis range for what comes after the first tenth of the epochs, whose curves dwarf the rest."""
     late = [value for curve in curves for value in list(curve.y)[len(curve.y) // 10 :] if math.isfinite(value)]
     if not late:
@@ -50,7 +49,7 @@ def _focus(curves: Sequence["Curve"]) -> list[float] | None:
     return [min(late) - margin, max(late) + margin]
 
 
-def _line(curve: "Curve", colour: str) -> dict[str, Any]:
+def _line(curve: Curve, colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines" if len(curve.x) > 1 else "markers",
@@ -68,7 +67,7 @@ def _line(curve: "Curve", colour: str) -> dict[str, Any]:
     }
 
 
-def _band(curve: "Curve", colour: str) -> dict[str, Any]:
+def _band(curve: Curve, colour: str) -> dict[str, Any]:
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return {
         "type": "scatter",
@@ -82,7 +81,7 @@ def _band(curve: "Curve", colour: str) -> dict[str, Any]:
     }
 
 
-def differences_figure(differences: "Differences", groups: Sequence[str]) -> dict[str, Any]:
+def differences_figure(differences: Differences, groups: Sequence[str]) -> dict[str, Any]:
     """A dot and its interval for each group on a common axis with zero, and the seeds as small dots."""
     palette = colours(groups)
     traces: list[dict[str, Any]] = []

@@ -57,7 +57,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 
     keras = require()
     from ...keras import Dropout
-    from ..keras_run import set_first_weights
+    from ..keras_weights import set_first_weights
 
     layers = [keras.Input(shape), keras.layers.Flatten(name="flatten")]
     for number, width in enumerate(settings.hidden, start=1):

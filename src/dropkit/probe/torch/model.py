@@ -1,7 +1,6 @@
 """Explains a torch model: plans the runs, and puts together what they showed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,31 +15,14 @@ from ...torch.finding.trials import Trial, Trying
 from ...torch.layers import Drawn
 from ..explanation import Explanation
 from .follow import Follower
-from .measure import Run
 from .passes import Loss, Passes, seed_all
 from .rows import layer_rows, site_rows, zeroed
+from .seen import Seen
 from .watch import Listener, tensors
 
 _MASKS = 3  # runs with dropout on, each with other masks
 _UNSEEN = "not reached"  # in the inventory's note on what did not run
 _TRIALS = 4  # forwards, at most, until the masks drawn are enough to compare with their gradients
-
-
-@dataclass
-class Seen:
-    """What all runs showed."""
-
-    model: nn.Module
-    sites: list[Found]
-    active: set[int]  # sites that drop in training
-    off: Run
-    again: Run  # off as well, from another state of the generators
-    on: list[Run]  # the first with the backward that `follower` followed
-    follower: Follower
-    zeroed: list[list[str]]  # per site, the layers whose output it zeroes
-    checked: dict[str, str]  # by name of the site
-    now: dict[str, bool | None]
-    fast: set[str]  # sites that torch's fused encoder layer skips
 
 
 def explain_torch(model: nn.Module, *inputs: Any, loss: Loss | None = None, **kwargs: Any) -> Explanation:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -10,22 +9,20 @@ from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
 from ..explanation import Gradient, Layer, Shape, Site
 from .follow import RECURRENT, Follower
-
-if TYPE_CHECKING:
-    from .model import Seen
+from .seen import Seen
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
 _ONE_LAYER = "one layer"  # how the inventory begins its note on a recurrent network that has one
 
 
-def layer_rows(seen: "Seen") -> tuple[Layer, ...]:
+def layer_rows(seen: Seen) -> tuple[Layer, ...]:
     """Every module, each block before what stands in it, otherwise in order of execution."""
     modules = dict(seen.model.named_modules())
     known = {id(parameter): name for name, parameter in seen.model.named_parameters()}
     return tuple(_layer(path, modules[path], known, seen) for path in _ordered(list(modules), seen))
 
 
-def _ordered(paths: Sequence[str], seen: "Seen") -> Iterator[str]:
+def _ordered(paths: Sequence[str], seen: Seen) -> Iterator[str]:
     first = {path: number for number, path in enumerate(seen.off.order)}
     inside: dict[str | None, list[str]] = {}
     earliest = {path: first.get(path, len(first)) for path in paths}
@@ -45,7 +42,7 @@ def _parent(path: str) -> str | None:
     return path.rpartition(".")[0] if path else None
 
 
-def _layer(path: str, module: nn.Module, known: dict[int, str], seen: "Seen") -> Layer:
+def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> Layer:
     off, follower = seen.off, seen.follower
     own = [known[id(parameter)] for parameter in module.parameters(recurse=False)]
     changed = is_changed(path, seen)
@@ -74,12 +71,12 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: "Seen") ->
     )
 
 
-def is_changed(path: str, seen: "Seen") -> bool:
+def is_changed(path: str, seen: Seen) -> bool:
     """Whether a module's output really is another with dropout on."""
     return any(run.outputs.get(path) != seen.off.outputs.get(path) for run in seen.on)
 
 
-def _changing(own: Sequence[str], seen: "Seen") -> int:
+def _changing(own: Sequence[str], seen: Seen) -> int:
     """The sites that change the gradient of one of these parameters, as bits."""
     on, off = seen.on[0].gradients, seen.off.gradients
     sites = 0
@@ -89,7 +86,7 @@ def _changing(own: Sequence[str], seen: "Seen") -> int:
     return sites
 
 
-def _gradient(module: nn.Module, own: Sequence[str], by: int, seen: "Seen") -> Gradient:
+def _gradient(module: nn.Module, own: Sequence[str], by: int, seen: Seen) -> Gradient:
     if not own:
         return "none"
     if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
@@ -104,7 +101,7 @@ def _ratio(on: Sequence[float | None], off: float | None) -> float | None:
     return sum(values) / len(values) / off if values and off and isfinite(off) else None
 
 
-def _channel_ratio(path: str, seen: "Seen") -> float | None:
+def _channel_ratio(path: str, seen: Seen) -> float | None:
     off = seen.off.channels.get(path)
     if off is None or not bool((off > 0).any()):
         return None
@@ -116,7 +113,7 @@ def _channel_ratio(path: str, seen: "Seen") -> float | None:
 # Sites
 
 
-def site_rows(seen: "Seen", layers: Sequence[Layer]) -> tuple[Site, ...]:
+def site_rows(seen: Seen, layers: Sequence[Layer]) -> tuple[Site, ...]:
     """Every site, in the order in which they run; those that do not run come last."""
     numbers = sorted(range(len(seen.sites)), key=lambda n: n not in seen.follower.order)
     ran = list(seen.follower.order)
@@ -127,7 +124,7 @@ def _layer_of(site: Found) -> str:
     return site.name.partition(":")[0]
 
 
-def _site(number: int, seen: "Seen", layers: Sequence[Layer]) -> Site:
+def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     found, follower = seen.sites[number], seen.follower
     dropped, name = follower.dropped[number], found.name
     module = seen.model.get_submodule(_layer_of(found))
@@ -194,7 +191,7 @@ def zeroed(number: int, follower: Follower) -> list[str]:
     return follower.named(follower.dropped[number].zeroes)
 
 
-def _twins(number: int, seen: "Seen") -> list[int]:
+def _twins(number: int, seen: Seen) -> list[int]:
     """Other sites that drew the very same mask."""
     site, dropped = seen.sites[number], seen.follower.dropped
     masks = dropped[number].masks or dropped[number].draws
@@ -210,7 +207,7 @@ def _twins(number: int, seen: "Seen") -> list[int]:
     ]
 
 
-def _gradient_check(number: int, seen: "Seen") -> str:
+def _gradient_check(number: int, seen: Seen) -> str:
     site, dropped = seen.sites[number], seen.follower.dropped[number]
     if dropped.unlike:
         return f"FAILED: recomputed in the backward pass with another mask, unlike in {dropped.unlike} elements"
