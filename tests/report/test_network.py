@@ -177,6 +177,13 @@ def test_a_finding_leads_to_the_box_of_its_site_or_layer() -> None:
     assert rendered(explanation, findings=(stranger,)).links == ["https://example.org/"]
 
 
+def test_calls_in_a_remedy_are_set_as_code_and_stay_text() -> None:
+    explanation = examples.mlp()
+    finding = replace(examples.FINDING, remedy="Call `net.eval()` & wait, <b>then</b> `a < b`.")
+    html = render_network(explanation, fold(explanation), (), (finding,))
+    assert "Call <code>net.eval()</code> &amp; wait, &lt;b&gt;then&lt;/b&gt; <code>a &lt; b</code>." in html
+
+
 def test_what_is_folded_starts_closed_and_blocks_in_it_too() -> None:
     html = render_network(examples.transformer(), fold(examples.transformer()), [])
     closed = re.findall(r'aria-expanded="(\w+)" aria-controls="in-(\d+)"', html)
