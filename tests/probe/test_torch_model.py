@@ -619,3 +619,11 @@ def test_it_is_public() -> None:
     assert dropkit.explain is explain
     assert "explain" in dir(dropkit)
     assert "dropkit.probe.torch.model" in sys.modules
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_told(value: float) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    notes = explain(model, torch.full((3, 4), value)).notes
+    assert notes == ("The model's output holds NaN or infinity; what dropout changes in such numbers cannot be seen.",)
+    assert explain(model, torch.ones(3, 4)).notes == ()

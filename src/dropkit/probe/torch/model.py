@@ -1,6 +1,7 @@
 """Explains a torch model: plans the runs, and puts together what they showed."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -169,6 +170,8 @@ def _notes(seen: Seen, unread: Sequence[Found]) -> tuple[str, ...]:
         else f"{site.name} does not run: its module hands p = {site.p:g} to a function."
         for site in unread
     ]
+    if not isfinite(seen.off.variances.get("", 0.0)):
+        notes.append("The model's output holds NaN or infinity; what dropout changes in such numbers cannot be seen.")
     changed = [
         path for path in seen.off.outputs if any(run.outputs.get(path) != seen.off.outputs[path] for run in seen.on)
     ]
