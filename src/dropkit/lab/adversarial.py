@@ -19,7 +19,8 @@ from ..torch import bind
 from . import pictures
 from .gradients import Part
 from .judge import Judge, judge
-from .loop import CHUNK, Loop, Row
+from .loop import Loop, Row
+from .order import CHUNK
 from .plan import Plan
 from .quality import class_shares, frechet_distance, precision_recall
 from .sites import Sites

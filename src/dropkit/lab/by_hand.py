@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..numpy import Sequential, SoftmaxCrossEntropy
-
-CHUNK = 512  # samples scored at once: few enough for their activations to stay in cache
+from .order import CHUNK
 
 
 def train_epoch(

@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, OutputError
+from ..probe.plain import json_text
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,15 +38,7 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of indented JSON; a number that is not finite, which JSON cannot hold, becomes null."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_text(path, json_text(value))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -22,11 +22,9 @@ from .arrays import load_arrays, save_arrays
 from .checkpoint import Progress
 from .keras_backend import require
 from .keras_weights import path_in
-from .order import epoch_order
+from .order import CHUNK, epoch_order
 from .plan import Plan
 from .recipe import LearnedRate, Rates, Settings
-
-CHUNK = 512  # samples scored at once
 
 
 class KerasTrainer:

@@ -16,15 +16,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..torch import bind
 from .checkpoint import Progress, load_state, save_state, save_weights
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
-from .order import epoch_order
+from .order import CHUNK, epoch_order
 from .plan import Choices, Plan
 from .recipe import Settings
 from .sites import Sites
 
 Row = dict[str, Any]
 """One epoch: epoch, step, losses and accuracies, the rate of each site at the epoch's end, seconds."""
-
-CHUNK = 512  # samples scored at once: few enough for their activations to stay in cache
 
 
 class Score:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from ..counter import Key
 from ..mask import normal, uniform
 
+CHUNK = 512  # samples scored at once: few enough for their activations to stay in cache
+
 
 def first_weights(shape: tuple[int, ...], seed: int, name: str, std: float) -> NDArray[np.float32]:
     """Normal first weights: `std * z`, with z standard normal of `Key(seed, "init/" + name, 0)`.

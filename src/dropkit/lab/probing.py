@@ -93,6 +93,7 @@ def doctor(
 ) -> None:
     """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything."""
     from ..probe.findings import check_codes, findings
+    from ..probe.names import count_words
     from ..probe.words import findings_json
 
     ignored = [code.upper() for code in ignore or ()]
@@ -104,7 +105,7 @@ def doctor(
     if as_json != "-":
         for finding in found:
             typer.echo(f"{finding}\n")
-        typer.echo(f"{_count(len(found), 'finding')} on {_count(len(explanation.sites), 'dropout')}.")
+        typer.echo(f"{count_words(len(found), 'finding')} on {count_words(len(explanation.sites), 'dropout')}.")
     _write_page(html, explanation, found)
     raise typer.Exit(1 if found else 0)
 
@@ -188,7 +189,3 @@ def _write(path: Path, text: str, option: str) -> None:
         write_text(path, text)
     except OutputError as error:
         raise OutputError(f"cannot write {path}: {error.__cause__}; give another file with {option}") from error
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,6 +19,15 @@ def label(layer: Layer) -> str:
     return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or "the model itself"
 
 
+def count_words(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun.
+
+    >>> count_words(1, "layer"), count_words(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as a sentence has them: the first four, where there are more with those in one that differ by a number.
 

@@ -1,6 +1,5 @@
 """What a probe found, in words: masks, a summary in sentences, what to expect; and all of it as JSON."""
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from .explanation import Explanation, Site
 from .names import SHOWN, Places, label, listed
+from .plain import json_text
 
 FORMAT = 1  # of the JSON
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
@@ -312,6 +312,7 @@ def to_json(explanation: Explanation) -> str:
 
     >>> from dropkit.probe.explanation import Layer
     >>> layers = (Layer(name="", parent=None, kind="Net"),)
+    >>> import json
     >>> text = to_json(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=()))
     >>> json.loads(text)["sentences"]
     ['No dropout was found in this model.']
@@ -332,12 +333,4 @@ def _findings(explanation: Explanation, ignore: Collection[str] = ()) -> dict[st
 
 
 def _written(value: Mapping[str, Any]) -> str:
-    return json.dumps(_finite({"format": FORMAT, **value}), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_text({"format": FORMAT, **value})

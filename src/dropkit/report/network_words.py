@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ..probe.explanation import Explanation, Layer, Shape, Site
+from ..probe.names import count_words as count_words
 from ..probe.names import listed
 from ..probe.words import mask_words, passed_on, sentences
 
@@ -26,15 +27,6 @@ def shape_words(shape: Shape | None) -> str:
     '2 × 3 × 150 × 150'
     """
     return " × ".join(map(str, shape)) if shape else ("did not run" if shape is None else "one number")
-
-
-def count_words(number: int, one: str, many: str | None = None) -> str:
-    """A number and its noun.
-
-    >>> count_words(1, "layer"), count_words(1200, "layer")
-    ('1 layer', '1,200 layers')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def mask(site: Site, batch: int | None) -> str:

@@ -17,7 +17,7 @@ from ...torch.layers import Drawn
 from ..explanation import Explanation
 from .follow import Follower
 from .passes import Loss, Passes, seed_all
-from .rows import layer_rows, site_rows, zeroed
+from .rows import is_changed, layer_rows, site_rows, zeroed
 from .seen import Seen
 from .watch import Listener, tensors
 
@@ -172,9 +172,7 @@ def _notes(seen: Seen, unread: Sequence[Found]) -> tuple[str, ...]:
     ]
     if not isfinite(seen.off.variances.get("", 0.0)):
         notes.append("The model's output holds NaN or infinity; what dropout changes in such numbers cannot be seen.")
-    changed = [
-        path for path in seen.off.outputs if any(run.outputs.get(path) != seen.off.outputs[path] for run in seen.on)
-    ]
+    changed = [path for path in seen.off.outputs if is_changed(path, seen)]
     calm = [path for path in changed if seen.again.outputs.get(path) == seen.off.outputs[path]]
     lost = [path or "the model" for path in calm if not seen.follower.reach.get(path)]
     if lost:
