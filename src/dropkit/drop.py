@@ -41,7 +41,9 @@ class Drop:
             object.__setattr__(self, "share", Share(self.share))
         object.__setattr__(self, "when", parse_when(self.when))
         if not isinstance(self.noise, Noise):
-            raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {self.noise!r}")
+            raise DropkitTypeError(
+                f"noise must be a value of dropkit.axes.noise, got {self.noise!r}; give Bernoulli() or Alpha()"
+            )
 
     @property
     def axes(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 import dropkit
 from dropkit import DropkitError, Key
+from dropkit.axes.noise import Alpha
 from dropkit.torch import Dropout, at, dropout, functional
 
 KEY = Key(2, "torch", 5)
@@ -208,3 +209,10 @@ def test_second_order_of_a_network_uses_one_mask() -> None:
     (second,) = torch.autograd.grad(first.sum(), x)
     mask = dropout(torch.ones_like(x), 0.4, training=True, key=KEY)
     torch.testing.assert_close(second, (6 * x * mask).detach())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("noise", ["alpha", "gaussian", Alpha, None, 0, object()])
+def test_an_unknown_noise_is_refused(noise: object, training: bool) -> None:
+    with pytest.raises(DropkitError, match=r"noise must be a value of dropkit.axes.noise, got .*; give Bernoulli"):
+        dropout(torch.ones(4, 8), 0.5, training=training, key=KEY, noise=noise)  # type: ignore[arg-type]

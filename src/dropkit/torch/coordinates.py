@@ -24,13 +24,16 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from .. import choice
 from ..counter import FOLD_ROUNDS, MASK32, Key, philox4x32, site_id, split_product
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import cuda, ranks, registered
+from . import cuda, ranks, recomputation, registered
 from .recomputation import Draw, Words
 
 _fold = choice.fold()
 
 
 Split = tuple[tuple[int, int, int], ...]  # (axis, index, count): piece `index` of `count` equal ones along the axis
+
+
+_current: ContextVar["Coordinates"] = ContextVar("dropkit_coordinates")
 
 
 class Site(Protocol):
@@ -57,8 +60,18 @@ class Coordinates:
     together: frozenset[int] | None = None  # the ranks of a tensor that knows which part it is
 
 
-_NOTHING = Coordinates()
-_current: ContextVar[Coordinates] = ContextVar("dropkit_coordinates", default=_NOTHING)
+class _Nothing(Coordinates):
+    """No coordinates, and the door through which compiled code sees those of its thread and task.
+
+    A compiler can read an attribute that a property written in C computes, and guards on what it reads: here the method
+    of the context variable, to which the object is the default. It is asked again at each call.
+    """
+
+    __slots__ = ()
+    here = property(_current.get)
+
+
+_NOTHING = _Nothing()
 
 
 @contextmanager
@@ -111,28 +124,46 @@ def at(
     before = current()
     if given.split is not None:
         set_here["split"] = _over(given.split, before.split or ())
-    _set_current(replace(before, **set_here))
+    outside = _enter(replace(before, **set_here))
     try:
         yield
     finally:
-        _set_current(before)
+        _leave(outside)
 
 
-class _Visible:
-    """The same for compilers, which cannot look into a context variable; they look here, and guard on it."""
+class _Traced(threading.local):
+    """What an `at` inside compiled code says while that runs: a compiler cannot set a context variable."""
 
-    coordinates = _NOTHING
+    def __init__(self) -> None:  # for each thread: an attribute of the class would be another thing to a compiler
+        self.coordinates: Coordinates | None = None
+
+
+_traced = _Traced()
 
 
 def current() -> Coordinates:
-    """What the enclosing `at` blocks say."""
-    return _Visible.coordinates if torch.compiler.is_compiling() else _current.get()
+    """What the enclosing `at` blocks say, in this thread and task."""
+    if torch.compiler.is_compiling():
+        return _NOTHING.here if _traced.coordinates is None else _traced.coordinates
+    return _current.get(_NOTHING)
 
 
-def _set_current(coordinates: Coordinates) -> None:
-    _Visible.coordinates = coordinates
-    if not torch.compiler.is_compiling():
-        _current.set(coordinates)
+def _enter(coordinates: Coordinates) -> Coordinates | None:
+    """Make these the current ones; gives what `_leave` takes to undo it."""
+    if torch.compiler.is_compiling():
+        outside = _traced.coordinates
+        _traced.coordinates = coordinates
+        return outside
+    before = current()
+    _current.set(coordinates)
+    return before
+
+
+def _leave(outside: Coordinates | None) -> None:
+    if torch.compiler.is_compiling():
+        _traced.coordinates = outside
+    else:
+        _current.set(outside or _NOTHING)
 
 
 def draw_for(
@@ -144,12 +175,35 @@ def draw_for(
     global_shape: Sequence[int] | None = None,
     rows: torch.Tensor | Sequence[int] | None = None,
 ) -> Draw:
-    """The draw of one call, by the rules above."""
+    """The draw of one call, by the rules above; in a recomputed forward, the one that it had."""
+    if recomputation.never_repeated():
+        return _draw_here(rate, key, site, offset, global_shape, rows)[0]
+    if key is not None:
+        return recomputation.keyed(*_draw_here(rate, key, site, offset, global_shape, rows))
+    here = current()
+    stated = here.seed is not None and here.site is not None and (site is None or here.step is not None)
+    return recomputation.draw(lambda: _draw_here(rate, key, site, offset, global_shape, rows)[0], stated)
+
+
+def _draw_here(
+    rate: Any,
+    key: Key | None,
+    site: Site | None,
+    offset: Sequence[int] | None,
+    global_shape: Sequence[int] | None,
+    rows: torch.Tensor | Sequence[int] | None,
+) -> tuple[Draw, bool]:
+    """The draw of a call by what is said now, and whether its place is said by an `at`."""
     here = current()
     split = () if site is None else site.split(here)
-    if here is _NOTHING and not split and offset is None and global_shape is None and rows is None:
-        return Draw(_key_words(key, site, here), rate)
     words = _key_words(key, site, here)
+    if here is _NOTHING and not split and offset is None and global_shape is None and rows is None:
+        return Draw(words, rate), False
+    took_place = (
+        (offset is None and here.offset is not None)
+        or (global_shape is None and (here.global_shape is not None or here.split is not None))
+        or (rows is None and here.rows is not None)
+    )
     offset = here.offset if offset is None else tuple(offset)
     global_shape = here.global_shape if global_shape is None else tuple(global_shape)
     rows = here.rows if rows is None else row_numbers(rows)
@@ -159,7 +213,7 @@ def draw_for(
         split = _over(here.split, split)
     if rows is not None:
         split = tuple(piece for piece in split if piece[0] != 0)
-    return Draw(words, rate, offset, global_shape, rows, split or None)
+    return Draw(words, rate, offset, global_shape, rows, split or None), took_place
 
 
 def _over(upper: Split, lower: Split) -> Split:
@@ -170,12 +224,11 @@ def _over(upper: Split, lower: Split) -> Split:
 
 def draw_together(fresh: Callable[[Any], Draw], rate: Any, ranks_of_parts: frozenset[int]) -> Draw:
     """`fresh(rate)` for a tensor whose parts lie on these ranks, all of which have to draw alike."""
-    before = current()
-    _set_current(replace(before, together=ranks_of_parts))
+    outside = _enter(replace(current(), together=ranks_of_parts))
     try:
         return fresh(rate)
     finally:
-        _set_current(before)
+        _leave(outside)
 
 
 def not_covered(pieces: Iterable[ranks.Piece], at: Coordinates) -> Split:
@@ -294,7 +347,7 @@ def _ambient(together: frozenset[int] | None) -> Words:
 
 
 def row_numbers(rows: torch.Tensor | Sequence[int]) -> torch.Tensor:
-    """Rows as an int64 tensor, checked where that needs no wait for a device."""
+    """Rows as an int64 tensor of our own, checked where that needs no wait for a device."""
     numbers = torch.as_tensor(rows)
     if numbers.dtype.is_floating_point or numbers.dtype.is_complex or numbers.dtype == torch.bool:
         raise DropkitTypeError(f"rows must hold whole numbers, got dtype {numbers.dtype}")
@@ -305,4 +358,4 @@ def row_numbers(rows: torch.Tensor | Sequence[int]) -> torch.Tensor:
     visible = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
     if visible and numbers.numel() and int(numbers.min()) < 0:
         raise DropkitValueError(f"rows must not be negative, got {int(numbers.min())}")
-    return numbers.to(torch.int64)
+    return numbers.to(torch.int64, copy=True)  # backward must see these, whatever the caller writes until then

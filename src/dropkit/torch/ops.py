@@ -12,7 +12,7 @@ from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout, symbolic_layout, whole_layout
 from ..mask import ONE, threshold
-from . import cpu, cuda, elsewhere, formula, recomputation, registered
+from . import cpu, cuda, elsewhere, formula, registered
 from .coordinates import draw_for
 from .formula import ALPHA, BERNOULLI, GRADIENT, Rate
 from .recomputation import Draw
@@ -81,11 +81,19 @@ def dropout(
             dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
             global_shape=global_shape, rows=rows, noise=noise,
         )  # fmt: skip
+    law = _law(noise)
     rate = lower(x, p, mode(training))
     if rate is None:
         return x
-    fresh = fresh_with(key, offset, global_shape, rows)
-    return apply(x, rate, fresh, share, inplace, ALPHA if isinstance(noise, Alpha) else BERNOULLI)
+    return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace, law)
+
+
+def _law(noise: Noise) -> str:
+    if isinstance(noise, Bernoulli):
+        return BERNOULLI
+    if isinstance(noise, Alpha):
+        return ALPHA
+    raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {noise!r}; give Bernoulli() or Alpha()")
 
 
 def mode(training: bool) -> bool:
@@ -149,7 +157,7 @@ _TORCHS_NAMES = {
 def apply(
     x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool, law: str = BERNOULLI
 ) -> torch.Tensor:
-    """Dropout with the draw that `fresh(rate)` gives, or that a recomputed forward gave before."""
+    """Dropout with the draw that `fresh(rate)` gives."""
     if inplace and x.requires_grad and x.is_leaf and torch.is_grad_enabled():
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
@@ -170,7 +178,7 @@ def apply(
 def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> tuple[Draw, Layout]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else recomputation.draw(fresh, rate)
+    draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else fresh(rate)
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     if draw[2:] == _WHOLE and not transformed and not traced():
         return draw, whole_layout(x.shape, tuple(share))

@@ -6,15 +6,20 @@ where a recomputation can follow records its draw, and the recomputation takes t
 
 - non-reentrant checkpoints show themselves as the innermost saved-tensor hook, whose frame is the same object in the
   forward and in its recomputation;
-- reentrant ones (torch's, and the many hand-written autograd Functions of that kind) run the forward without gradient
-  and the recomputation under the very autograd node which that forward made. Nodes are numbered in order of creation,
-  so the draws to repeat are those that were recorded after this node.
+- reentrant ones (torch's, and the many hand-written autograd Functions of that kind) run the forward without gradient,
+  inside `Function.forward`, and the recomputation inside the backward of the same object, their `ctx`.
 
-Outside checkpointed code nothing is recorded and nothing is looked up.
+The record lives on that frame or that `ctx` and goes with it; outside checkpointed code nothing is recorded and nothing
+is looked up. A draw that states its coordinates, by an explicit key or by an `at` inside the code that is run again, is
+a function of them and needs no record. Only what it took from an `at` outside that code is remembered, under its key.
 """
 
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,8 +27,6 @@ import torch
 
 # A key's two words; an int64 pair where a compiler looks on; a key in device memory where a CUDA graph is captured.
 Words = Any
-
-_KEPT = 16384  # draws remembered without gradient; forwards that wait for their backward have far fewer
 
 
 class Draw(NamedTuple):
@@ -33,16 +36,31 @@ class Draw(NamedTuple):
     rate: Any  # t, kept of 65536; or a tensor of drop probabilities
     offset: tuple[int, ...] | None = None
     global_shape: tuple[int, ...] | None = None
-    rows: torch.Tensor | None = None
+    rows: torch.Tensor | None = None  # a copy: the caller may write into a tensor before backward
     split: tuple[tuple[int, int, int], ...] | None = None
 
 
-_by_frame: WeakKeyDictionary[Any, list[Draw]] = WeakKeyDictionary()
+@dataclass(slots=True)
+class _Record:
+    """What one checkpointed piece of a forward drew."""
+
+    draws: list[Draw] = field(default_factory=list)  # in order
+    placed: dict[Words, Draw] = field(default_factory=dict)  # of calls with a key, where an `at` said their place
+    taken: tuple[int, int] = (-1, 0)  # the backward pass that draws them again, and how many it has taken
+
+
+_of_frame: WeakKeyDictionary[Any, _Record] = WeakKeyDictionary()
 _replayed: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # pack hook of a recomputation -> draws taken so far
-_without_grad: list[tuple[int, Draw]] = []  # number of the next autograd node at the time, draw
-_forgotten = 0  # how many of its oldest are gone, so that a place in it keeps its meaning
-_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_ON_CTX = "_dropkit_record"
+
+# A Function with `setup_context` runs its forward before there is a ctx. It is known by the number of its node instead,
+# since nodes are numbered in order of creation: (number of the next node at the time, draw).
+_without_ctx: deque[tuple[int, Draw]] = deque(maxlen=1024)
 _local = threading.local()  # backward runs in a thread for each device
+
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_SETUP = torch.autograd.Function.setup_context
 
 
 def in_backward() -> bool:
@@ -50,31 +68,96 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def draw(fresh: Callable[[Any], Draw], rate: Any) -> Draw:
-    """`fresh(rate)` in a forward; in the recomputation of one, the draw which that forward recorded."""
-    if torch.compiler.is_compiling():  # the compiler keeps the key itself among the saved tensors
-        return fresh(rate)
-    if _top_hooks(True) is None and torch.is_grad_enabled() and not in_backward():  # by far the most frequent case
-        return fresh(rate)
+def never_repeated() -> bool:
+    """Whether this call can neither be repeated later nor be a repetition itself: by far the most frequent case.
+
+    Also under a compiler, which keeps the key itself among the saved tensors.
+    """
+    return torch.compiler.is_compiling() or (
+        _top_hooks(True) is None and torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
+    )
+
+
+def draw(fresh: Callable[[], Draw], stated: bool) -> Draw:
+    """`fresh()` in a forward; in the recomputation of one, the draw which that forward recorded.
+
+    Args:
+        fresh: makes the draw of this call.
+        stated: whether the seed, the site and the step are all stated right here: then no other key can be meant.
+    """
     recording, recomputation = _checkpoints()
     if recomputation is not None:
         recorded = _next_of_frame(*recomputation)
     else:
-        recorded = _next_after_node() if in_backward() else None
-    new = fresh(rate) if recorded is None else recorded
-    for frame in recording:
-        _by_frame.setdefault(frame, []).append(new)
-    if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-        _remember(new)
+        recorded = _next_of_node() if in_backward() else None
+    new = fresh() if stated or recorded is None else recorded
+    if recorded is not None and recorded.key == new.key:
+        new = recorded
+    forwards = _running_forwards()
+    if recording or forwards:
+        for record in _records(recording, forwards):
+            record.draws.append(new)
+        if None in forwards:
+            _without_ctx.append((torch._C._autograd._get_sequence_nr(), new))
     return new
 
 
-def _remember(new: Draw) -> None:
-    global _forgotten
-    _without_grad.append((torch._C._autograd._get_sequence_nr(), new))
-    if len(_without_grad) > 2 * _KEPT:
-        del _without_grad[:_KEPT]
-        _forgotten += _KEPT
+def keyed(new: Draw, took_place: bool) -> Draw:
+    """A draw with a key of its own: it is a function of the key, so nothing of it is recorded or looked up.
+
+    What can be lost until a recomputation is the place that an `at` around the checkpoint said. That is remembered
+    under the key, and used by the call that repeats it and says nothing else.
+
+    Args:
+        new: the draw, by the call's arguments and the `at` around it.
+        took_place: whether that `at` said the place, or a part of it.
+    """
+    recording, recomputation = _checkpoints()
+    if took_place:
+        for record in _records(recording, _running_forwards()):
+            record.placed.setdefault(new.key, new)
+    elif in_backward() and new[2:] == (None, None, None, None):
+        record = _of_node() if recomputation is None else _of_frame.get(recomputation[1])
+        before = None if record is None else record.placed.get(new.key)
+        return new if before is None else before._replace(rate=new.rate)
+    return new
+
+
+def _records(frames: list[Any], forwards: list[Any]) -> list[_Record]:
+    """The records of the non-reentrant checkpoints and of the running Functions that this call is inside of."""
+    records = [_of_frame.setdefault(frame, _Record()) for frame in frames]
+    for ctx in forwards:
+        if ctx is not None:
+            record = getattr(ctx, _ON_CTX, None)
+            if record is None:
+                record = _Record()
+                setattr(ctx, _ON_CTX, record)
+            records.append(record)
+    return records
+
+
+def _running_forwards() -> list[Any]:
+    """The ctx of each autograd Function whose forward is running in this thread; None for one that has none yet."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return []
+    found = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_back
+        if caller is not None and caller.f_code is _APPLY:
+            found.append(_ctx(frame))
+        frame = caller
+    return found
+
+
+def _ctx(forward: FrameType) -> Any:
+    """What a running `Function.forward`, or a decorator around it, got as its first argument, if that is a ctx."""
+    code = forward.f_code
+    arguments = forward.f_locals
+    first = arguments.get(code.co_varnames[0]) if code.co_varnames else None
+    if isinstance(first, tuple) and first:  # *args
+        first = first[0]
+    return first if isinstance(first, torch._C._FunctionBase) else None
 
 
 def _checkpoints() -> tuple[list[Any], tuple[Any, Any] | None]:
@@ -109,23 +192,37 @@ def _captured(pack: Any, name: str) -> Any:
 
 
 def _next_of_frame(pack: Any, frame: Any) -> Draw | None:
-    draws = _by_frame.get(frame, [])
+    record = _of_frame.get(frame)
     position = _replayed.get(pack, 0)
     _replayed[pack] = position + 1
-    return draws[position] if position < len(draws) else None
+    return record.draws[position] if record is not None and position < len(record.draws) else None
 
 
-def _next_after_node() -> Draw | None:
+def _of_node() -> _Record | None:
+    """The record of the autograd node whose backward is running."""
+    return getattr(torch._C._current_autograd_node(), _ON_CTX, None)
+
+
+def _next_of_node() -> Draw | None:
+    record = _of_node()
+    if record is None:
+        return _next_by_number()
+    task = torch._C._current_graph_task_id()
+    position = record.taken[1] if record.taken[0] == task else 0
+    record.taken = (task, position + 1)
+    return record.draws[position] if position < len(record.draws) else None
+
+
+def _next_by_number() -> Draw | None:
+    """The same for a Function with `setup_context`."""
     node = torch._C._current_autograd_node()
-    if node is None:
+    if getattr(getattr(node, "_forward_cls", None), "setup_context", _SETUP) is _SETUP:
         return None
     recomputation = (torch._C._current_graph_task_id(), node._sequence_nr())
-    last, position = getattr(_local, "cursor", (None, 0))
-    if recomputation != last:
-        position = len(_without_grad) + _forgotten
-        while position > _forgotten and _without_grad[position - _forgotten - 1][0] > node._sequence_nr():
-            position -= 1
-    if not 0 <= position - _forgotten < len(_without_grad):
+    last, place = getattr(_local, "cursor", (None, 0))
+    if recomputation != last:  # the first of its draws came right after the node
+        place = next((i for i, (number, _) in enumerate(_without_ctx) if number == recomputation[1] + 1), -1)
+    if not 0 <= place < len(_without_ctx):
         return None
-    _local.cursor = (recomputation, position + 1)
-    return _without_grad[position - _forgotten][1]
+    _local.cursor = (recomputation, place + 1)
+    return _without_ctx[place][1]
