@@ -1,6 +1,8 @@
 """Keyed models: every dropout named by its module path, and a clock that counts the model's training forwards."""
 
 import warnings
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,6 +11,7 @@ import torch
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, cuda, ranks, recomputation
+from .bond import Bond, bond_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
@@ -26,24 +29,49 @@ class Clock:
     A forward counts when at least one of the model's dropouts is active in it, unless `at(step=...)` sets the step.
     The buffers are the state. What is kept beside them is a copy of their values, so that an accelerator is asked only
     after something else has written them.
+
+    It refers to the model and to its dropouts weakly, so that they are in no cycle of references.
     """
 
     def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch):
-        self.model = model
-        self.drops = drops
         self.batch = batch
+        self.kind = type(model).__name__
+        self.belong(model, model._buffers, drops)
         self.depth = 0  # forwards of the model that are running
         self.calls: dict[str, int] = {}  # how often each site was called in the running forward
         self._known: dict[str, tuple[torch.Tensor, int, int]] = {}
         self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it
-        self.hooks = (
+        bond = Bond(model, self)
+        bond.handles = [
             model.register_forward_pre_hook(self._begin),
             # always_call: a forward that raises has ended too
             model.register_forward_hook(self._end, always_call=True),
-        )
+        ]
+
+    def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drawn]) -> None:
+        """Be the clock of this model, whose own buffers these are."""
+        self._model: weakref.ref[torch.nn.Module] | None = weakref.ref(model)
+        self._drops = [weakref.ref(drop) for drop in drops]
+        self.buffers = buffers
+        self.batch.model = model
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": {}, "depth": 0, "calls": {}}
+        """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""
+        own = {name: self.buffers.get(name) for name in (SEED, STEP)}
+        forgotten = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
+        return self.__dict__ | forgotten | {"buffers": own}
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The bound model; None if it is gone, or if this clock came along with a copy of a part of it."""
+        return None if self._model is None else self._model()
+
+    @property
+    def drops(self) -> Iterator[Drawn]:
+        """The dropouts of the model."""
+        for reference in self._drops:
+            if (drop := reference()) is not None:
+                yield drop
 
     @property
     def seed(self) -> int:
@@ -66,9 +94,9 @@ class Clock:
         return known[2]
 
     def _buffer(self, name: str) -> torch.Tensor:
-        if torch.compiler.is_compiling():
-            return getattr(self.model, name)
-        buffer = self.model._buffers[name]  # attribute access on a module is slow, and this runs at every dropout
+        if torch.compiler.is_compiling() and (model := self.model) is not None:
+            return getattr(model, name)  # a compiler takes what is reached by way of the model for a buffer of it
+        buffer = self.buffers[name]  # attribute access on a module is slow, and this runs at every dropout
         assert buffer is not None
         return buffer
 
@@ -83,7 +111,7 @@ class Clock:
         buffer = self._buffer(STEP)
         if compiling and torch._functorch.config.activation_memory_budget < 1:
             # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
-            setattr(self.model, STEP, buffer + 1)
+            setattr(model, STEP, buffer + 1)
             return
         if compiling:
             buffer.add_(1)
@@ -113,7 +141,7 @@ class Clock:
             self.calls[name] = number + 1
         elif at.step is None:
             raise DropkitRuntimeError(
-                f"dropout {name!r} is bound to a {type(self.model).__name__} whose forward is not running, so its step "
+                f"dropout {name!r} is bound to a {self.kind} whose forward is not running, so its step "
                 "is unknown: call the bound model, bind the part that you call, or set dropkit.torch.at(step=...)"
             )
         # One module called several times in a forward is several sites, or its masks would repeat.
@@ -224,13 +252,11 @@ def unbind(model: Model) -> Model:
     OrderedDict()
     """
     root = _uncompiled(model)
-    sites = [part.site for part in model.modules() if isinstance(part, Drawn) and part.site is not None]
-    clock = next((site.clock for site in sites if isinstance(site, BoundSite) and site.clock.model is root), None)
-    if clock is None:
+    bond = bond_of(root)
+    if bond is None:
         raise DropkitValueError(f"this {type(model).__name__} is not bound; bind(model, seed=...) comes first")
-    for hook in clock.hooks:
-        hook.remove()
-    for drop in clock.drops:
+    bond.undo()
+    for drop in bond.clock.drops:
         pieces = drop.site.pieces if isinstance(drop.site, BoundSite) else ()
         del drop.site
         if pieces:
