@@ -40,6 +40,7 @@ from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .rate_log import RateLog as RateLog
 from .schedule import Schedule as Schedule
+from .state import plain_state_dict as plain_state_dict
 
 
 def __getattr__(name: str) -> object:

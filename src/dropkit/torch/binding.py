@@ -15,12 +15,12 @@ from .bond import Bond, bond_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
+from .state import MARK, SEED, STEP, Own, fill_in, readable, set_apart, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 # how torch's wrappers call what they wrap: torch.compile, checkpoint_wrapper, FullyShardedDataParallel
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
-SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
 
 
 class Clock:
@@ -33,8 +33,9 @@ class Clock:
     It refers to the model and to its dropouts weakly, so that they are in no cycle of references.
     """
 
-    def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch):
+    def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch, own: Own):
         self.batch = batch
+        self.own = own
         self.kind = type(model).__name__
         self.belong(model, model._buffers, drops)
         self.depth = 0  # forwards of the model that are running
@@ -46,6 +47,8 @@ class Clock:
             model.register_forward_pre_hook(self._begin),
             # always_call: a forward that raises has ended too
             model.register_forward_hook(self._end, always_call=True),
+            model.register_load_state_dict_pre_hook(fill_in),
+            model.register_state_dict_post_hook(set_apart),
         ]
 
     def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drawn]) -> None:
@@ -55,11 +58,37 @@ class Clock:
         self.buffers = buffers
         self.batch.model = model
 
+    def belong_to_copy(self, *model_buffers_drops: Any) -> None:
+        """Be the clock of a copy of the model."""
+        self.belong(*model_buffers_drops)
+        self.own.differ()
+        self.own.write_mark(self.buffers)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""
+        self.remember()
         own = {name: self.buffers.get(name) for name in (SEED, STEP)}
-        forgotten = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
+        forgotten: dict[str, Any] = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
         return self.__dict__ | forgotten | {"buffers": own}
+
+    def settle(self) -> None:
+        """Write seed and step again where an average of two models' weights, or nothing at all, has taken their place.
+
+        Whatever else writes into the buffers (a checkpoint, another process, an assignment) moves the clock.
+        """
+        if self.own.mixed(self.buffers):
+            for name, value in self.own.values.items():
+                known = self._known.get(name)
+                self._buffer(name).copy_(tensor_of(value if known is None else known[2], "cpu"))
+            self.own.write_mark(self.buffers)
+            self._known.clear()
+
+    def remember(self) -> None:
+        """Keep the two integers in Python too, for a copy whose buffers are about to go their own way."""
+        self.settle()
+        for name in self.own.values:
+            if readable(self._buffer(name)):
+                self.own.values[name] = self._value(name)
 
     @property
     def model(self) -> torch.nn.Module | None:
@@ -89,6 +118,7 @@ class Clock:
             return int(buffer) & MASK64
         known = self._known.get(name)
         if known is None or known[0] is not buffer or known[1] != buffer._version:
+            self.settle()
             known = (buffer, buffer._version, int(buffer) & MASK64)
             self._known[name] = known
         return known[2]
@@ -229,11 +259,12 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     batch = ranks.Batch(root, data_parallel)
     named = _named_drops(root)
     _check_bindable(root, named)
-    with torch.inference_mode(False):
-        for name, value in ((SEED, seed), (STEP, 0)):
-            signed = value - (1 << 64) if value >> 63 else value
-            root.register_buffer(name, torch.tensor(signed, dtype=torch.int64, device=_device(root)))
-    clock = Clock(root, [drop for _, drop in named], batch)
+    own, device = Own(seed), _device(root)
+    for name, value in own.values.items():
+        root.register_buffer(name, tensor_of(value, device))
+    root.register_buffer(MARK, None, persistent=False)
+    own.write_mark(root._buffers, device)
+    clock = Clock(root, [drop for _, drop in named], batch, own)
     for name, drop in named:
         drop.site = BoundSite(clock, name, drop.site.pieces if isinstance(drop.site, Sharded) else ())
     return model
@@ -261,7 +292,7 @@ def unbind(model: Model) -> Model:
         del drop.site
         if pieces:
             drop.site = Sharded(pieces)
-    for name in (SEED, STEP):
+    for name in (SEED, STEP, MARK):
         delattr(root, name)
     return model
 

@@ -38,7 +38,7 @@ class Bond:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The copied model exists by now, but is not filled in yet: nothing of it may be asked for here.
         self.clock, self.handles, self._model = state["clock"], state["handles"], weakref.ref(state["model"])
-        self.clock.belong(state["model"], state["buffers"], state["drops"])
+        self.clock.belong_to_copy(state["model"], state["buffers"], state["drops"])
 
     def undo(self) -> None:
         """Take the hooks and the bond off the model."""
