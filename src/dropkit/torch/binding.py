@@ -11,7 +11,7 @@ import torch
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, cuda, ranks, recomputation
-from .bond import Bond, bond_of
+from .bond import Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
@@ -70,6 +70,22 @@ class Clock:
         own = {name: self.buffers.get(name) for name in (SEED, STEP)}
         forgotten: dict[str, Any] = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
         return self.__dict__ | forgotten | {"buffers": own}
+
+    def forget(self, released: Iterable[Drawn]) -> None:
+        """These dropouts are the model's no more."""
+        gone = {id(drop) for drop in released}
+        self._drops = [reference for reference in self._drops if id(reference()) not in gone]
+
+    def parts(self) -> set[int]:
+        """The identities of what is in the model; none if it is gone."""
+        model = self.model
+        return set() if model is None else {id(part) for part in model.modules()}
+
+    def reseed(self, seed: int) -> None:
+        """Another seed from here on."""
+        self.settle()
+        self._buffer(SEED).copy_(tensor_of(seed, "cpu"))
+        self.own.values[SEED] = seed
 
     def settle(self) -> None:
         """Write seed and step again where an average of two models' weights, or nothing at all, has taken their place.
@@ -158,6 +174,18 @@ class Clock:
         self.depth -= 1
         self.calls.clear()
 
+    def _not_running(self, name: str) -> DropkitRuntimeError:
+        if self.model is None:
+            return DropkitRuntimeError(
+                f"dropout {name!r} was bound with a {self.kind} that is gone, or of which this is a copied part: "
+                "dropkit.torch.bind the model that it is in now"
+            )
+        return DropkitRuntimeError(
+            f"dropout {name!r} is bound to a {self.kind} whose forward is not running, so its step is unknown: call "
+            "the bound model; or dropkit.torch.unbind(part), which releases the part that you call, and bind it; or "
+            "set dropkit.torch.at(step=...)"
+        )
+
     def pieces(self, at: Coordinates) -> tuple[ranks.Piece, ...]:
         """Which piece of the batch the model gets on this rank."""
         if torch.compiler.is_compiling():
@@ -170,10 +198,7 @@ class Clock:
         if self.depth:
             self.calls[name] = number + 1
         elif at.step is None:
-            raise DropkitRuntimeError(
-                f"dropout {name!r} is bound to a {self.kind} whose forward is not running, so its step "
-                "is unknown: call the bound model, bind the part that you call, or set dropkit.torch.at(step=...)"
-            )
+            raise self._not_running(name)
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
         seed: Any
@@ -213,6 +238,11 @@ class BoundSite:
         return self.clock.words(self.name, at)
 
 
+def pieces_of(drop: Drawn) -> tuple[ranks.Piece, ...]:
+    """What is split over ranks besides the batch, as `ShardedDropout` said."""
+    return drop.site.pieces if isinstance(drop.site, (BoundSite, Sharded)) else ()
+
+
 def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     """Make a model's masks a function of (seed, module path, step): the same on any device, resumable, replayable.
 
@@ -221,6 +251,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     model's `state_dict`: a run resumed from it draws the masks it would have drawn. A module called k times in one
     forward counts as k sites: `name`, `name#1`, `name#2`, ... The names leave out what wrappers add to a path
     (`torch.compile`, DistributedDataParallel, checkpoint wrappers).
+
+    A model that is bound with this seed already takes in the dropouts that are new in it; its clock goes on.
 
     On several ranks the masks are slices of those of one process: rank r of n draws for samples r * B to (r + 1) * B of
     a batch of n * B. DTensors know their slice by themselves; `at(rows=...)` says more where batches differ in size.
@@ -235,7 +267,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
         The same model.
 
     Raises:
-        DropkitValueError: no dropkit dropout in the model; the model or a part of it is bound already; a bad seed.
+        DropkitValueError: no dropkit dropout in the model; a part of it is bound already, or all of it, or it is bound
+            with another seed; a bad seed.
         DropkitTypeError: not a module; a seed that is no integer.
 
     Warns:
@@ -255,54 +288,43 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     if not isinstance(model, torch.nn.Module):
         raise DropkitTypeError(f"bind needs a torch.nn.Module, got {type(model).__name__}")
     seed = Key(seed).seed
-    root = _uncompiled(model)
+    root = uncompiled(model)
     batch = ranks.Batch(root, data_parallel)
     named = _named_drops(root)
-    _check_bindable(root, named)
+    _check_bindable(root, named, seed)
+    bond = bond_of(root)
+    if bond is None:
+        clock = Clock(root, [drop for _, drop in named], batch, _registered(root, seed))
+    else:
+        clock = bond.clock
+        clock.belong(root, root._buffers, [drop for _, drop in named])
+        if data_parallel is not None:
+            clock.batch = batch
+    for name, drop in named:
+        if isinstance(drop.site, BoundSite):
+            if drop.site.clock is clock:
+                continue
+            drop.site.clock.forget([drop])  # of a model that is gone, or that does not hold it any more
+        drop.site = BoundSite(clock, name, pieces_of(drop))
+    return model
+
+
+def _registered(root: torch.nn.Module, seed: int) -> Own:
+    """The buffers of a model that is bound now."""
     own, device = Own(seed), _device(root)
     for name, value in own.values.items():
         root.register_buffer(name, tensor_of(value, device))
     root.register_buffer(MARK, None, persistent=False)
     own.write_mark(root._buffers, device)
-    clock = Clock(root, [drop for _, drop in named], batch, own)
-    for name, drop in named:
-        drop.site = BoundSite(clock, name, drop.site.pieces if isinstance(drop.site, Sharded) else ())
-    return model
+    return own
 
 
-def unbind(model: Model) -> Model:
-    """Undo `bind`: the dropouts are ambient again, the two buffers and the hooks are gone.
-
-    Raises:
-        DropkitValueError: the model is not bound.
-
-    >>> from torch import nn
-    >>> from dropkit.torch import Dropout
-    >>> model = unbind(bind(nn.Sequential(Dropout(0.5))))
-    >>> model.state_dict()
-    OrderedDict()
-    """
-    root = _uncompiled(model)
-    bond = bond_of(root)
-    if bond is None:
-        raise DropkitValueError(f"this {type(model).__name__} is not bound; bind(model, seed=...) comes first")
-    bond.undo()
-    for drop in bond.clock.drops:
-        pieces = drop.site.pieces if isinstance(drop.site, BoundSite) else ()
-        del drop.site
-        if pieces:
-            drop.site = Sharded(pieces)
-    for name in (SEED, STEP, MARK):
-        delattr(root, name)
-    return model
-
-
-def _uncompiled(model: torch.nn.Module) -> torch.nn.Module:
+def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
     """What `torch.compile` wraps: the clock and its buffers belong to the model, so that they are compiled with it."""
     return getattr(model, "_orig_mod", model)
 
 
-def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> None:
+def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed: int) -> None:
     foreign = [
         f"{name} ({type(part).__name__})"
         for name, part in model.named_modules()
@@ -313,13 +335,44 @@ def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> N
             f"it has torch's own: {', '.join(foreign)}; use dropkit.torch.Dropout there" if foreign else "it has none"
         )
         raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
-    bound = [name for name, drop in named if isinstance(drop.site, BoundSite)]
-    if bound:
-        raise DropkitValueError(
-            f"already bound: {', '.join(bound)}; dropkit.torch.unbind the model that holds them first"
-        )
+    sites = {name: drop.site for name, drop in named if isinstance(drop.site, BoundSite)}
+    parts = {id(site.clock): site.clock.parts() for site in sites.values()}
+    held = {
+        name: owner
+        for name, drop in named
+        if name in sites and id(drop) in parts[id(sites[name].clock)] and (owner := sites[name].clock.model) is not None
+    }
+    _check_owners(model, held, [name for name, _ in named if name not in held], seed)
     if foreign:
         warnings.warn(f"bind leaves torch's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+
+
+def _check_owners(model: torch.nn.Module, held: dict[str, torch.nn.Module], new: list[str], seed: int) -> None:
+    """Refuse what other models hold; a bound model may be bound again with its seed, to take in what is new in it."""
+    paths = {id(part): path for path, part in model.named_modules()}
+    for owner in held.values():
+        if owner is model:
+            continue
+        mine = ", ".join(name for name, each in held.items() if each is owner)
+        path = paths.get(id(owner))
+        whose = (
+            f"the {type(owner).__name__} around it" if path is None else f"the {type(owner).__name__} {path!r} in it"
+        )
+        remedy = "dropkit.torch.unbind(part) releases a part" if path is None else "dropkit.torch.unbind that first"
+        raise DropkitValueError(f"already bound: {mine} of this {type(model).__name__}, with {whose}; {remedy}")
+    if not held:
+        return
+    own = clock_of(model).seed
+    if not new:
+        raise DropkitValueError(
+            f"already bound: {', '.join(held)}; dropkit.torch.unbind the model first, or "
+            f"dropkit.torch.reseed(model, {seed}) for other masks"
+        )
+    if own != seed:
+        raise DropkitValueError(
+            f"new in a {type(model).__name__} that is bound with seed {own}: {', '.join(new)}; bind(model, seed={own}) "
+            f"takes them in, and dropkit.torch.unbind comes before seed {seed}"
+        )
 
 
 def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:

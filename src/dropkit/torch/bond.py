@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_NAME = "_dropkit_bond"  # the attribute of a bound model
+BOND = "_dropkit_bond"  # the attribute of a bound model
 
 
 class Bond:
@@ -21,7 +21,7 @@ class Bond:
         self.clock = clock
         self.handles: list[Any] = []
         self._model = weakref.ref(model)
-        model.__dict__[_NAME] = self  # past Module.__setattr__: it is neither a parameter, nor a buffer, nor a part
+        model.__dict__[BOND] = self  # past Module.__setattr__: it is neither a parameter, nor a buffer, nor a part
 
     def __getstate__(self) -> dict[str, Any]:
         model = self._model()
@@ -45,9 +45,14 @@ class Bond:
         for handle in self.handles:
             handle.remove()
         if (model := self._model()) is not None:
-            del model.__dict__[_NAME]
+            del model.__dict__[BOND]
 
 
 def bond_of(model: torch.nn.Module) -> Bond | None:
     """The bond of a model that is bound itself; None for others, also for what wraps a bound model."""
-    return model.__dict__.get(_NAME)
+    return model.__dict__.get(BOND)
+
+
+def clock_of(model: torch.nn.Module) -> Any:
+    """The clock of a model that is bound itself."""
+    return model.__dict__[BOND].clock

@@ -20,6 +20,7 @@ import torch
 
 from ..counter import MASK64
 from ..errors import DropkitTypeError
+from .bond import clock_of
 
 SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
 MARK = "dropkit_mark"
@@ -96,7 +97,7 @@ def fill_in(
     *rest: Any,
 ) -> None:
     """Before a bound model loads: what the state does not have stays as it is."""
-    clock = module._dropkit_bond.clock  # type: ignore[union-attr]
+    clock = clock_of(module)
     clock.settle()
     assigned = local_metadata.get("assign_to_params_buffers", False)
     keys = {name: prefix + name for name in (SEED, STEP)}
@@ -124,7 +125,7 @@ def fill_in(
 
 def set_apart(module: torch.nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
     """After a bound model gave its state: copies of the two integers, which nobody can write into the model."""
-    clock = module._dropkit_bond.clock  # type: ignore[union-attr]
+    clock = clock_of(module)
     clock.settle()
     for name in (SEED, STEP):
         value = state_dict.get(prefix + name)
