@@ -220,7 +220,7 @@ def test_swap_refusals() -> None:
 def test_swapping_in_a_bound_model_warns() -> None:
     model = dt.bind(nn.Sequential(dt.Dropout(0.5)))
     model.append(nn.Dropout(0.5))
-    with pytest.warns(UserWarning, match="the model is bound and these are not: 1; dropkit.torch.unbind"):
+    with pytest.warns(UserWarning, match="the model is bound and these are not: 1; dropkit.torch.bind"):
         swap(model)
 
 

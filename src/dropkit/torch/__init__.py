@@ -8,7 +8,6 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from . import functional as functional
 from . import learned as learned
 from .binding import bind as bind
-from .binding import unbind as unbind
 from .callbacks import huggingface_callback as huggingface_callback
 from .callbacks import lightning_callback as lightning_callback
 from .changing.contexts import disabled as disabled
@@ -39,7 +38,10 @@ from .learned import sparsify as sparsify
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .rate_log import RateLog as RateLog
+from .release import reseed as reseed
+from .release import unbind as unbind
 from .schedule import Schedule as Schedule
+from .state import plain_state_dict as plain_state_dict
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,8 @@
 """Keyed models: every dropout named by its module path, and a clock that counts the model's training forwards."""
 
 import warnings
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,15 +11,16 @@ import torch
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, cuda, ranks, recomputation
+from .bond import Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
+from .state import MARK, SEED, STEP, Own, fill_in, readable, set_apart, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 # how torch's wrappers call what they wrap: torch.compile, checkpoint_wrapper, FullyShardedDataParallel
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
-SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
 
 
 class Clock:
@@ -26,24 +29,94 @@ class Clock:
     A forward counts when at least one of the model's dropouts is active in it, unless `at(step=...)` sets the step.
     The buffers are the state. What is kept beside them is a copy of their values, so that an accelerator is asked only
     after something else has written them.
+
+    It refers to the model and to its dropouts weakly, so that they are in no cycle of references.
     """
 
-    def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch):
-        self.model = model
-        self.drops = drops
+    def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch, own: Own):
         self.batch = batch
+        self.own = own
+        self.kind = type(model).__name__
+        self.belong(model, model._buffers, drops)
         self.depth = 0  # forwards of the model that are running
         self.calls: dict[str, int] = {}  # how often each site was called in the running forward
         self._known: dict[str, tuple[torch.Tensor, int, int]] = {}
         self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it
-        self.hooks = (
+        bond = Bond(model, self)
+        bond.handles = [
             model.register_forward_pre_hook(self._begin),
             # always_call: a forward that raises has ended too
             model.register_forward_hook(self._end, always_call=True),
-        )
+            model.register_load_state_dict_pre_hook(fill_in),
+            model.register_state_dict_post_hook(set_apart),
+        ]
+
+    def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drawn]) -> None:
+        """Be the clock of this model, whose own buffers these are."""
+        self._model: weakref.ref[torch.nn.Module] | None = weakref.ref(model)
+        self._drops = [weakref.ref(drop) for drop in drops]
+        self.buffers = buffers
+        self.batch.model = model
+
+    def belong_to_copy(self, *model_buffers_drops: Any) -> None:
+        """Be the clock of a copy of the model."""
+        self.belong(*model_buffers_drops)
+        self.own.differ()
+        self.own.write_mark(self.buffers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": {}, "depth": 0, "calls": {}}
+        """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""
+        self.remember()
+        own = {name: self.buffers.get(name) for name in (SEED, STEP)}
+        forgotten: dict[str, Any] = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
+        return self.__dict__ | forgotten | {"buffers": own}
+
+    def forget(self, released: Iterable[Drawn]) -> None:
+        """These dropouts are the model's no more."""
+        gone = {id(drop) for drop in released}
+        self._drops = [reference for reference in self._drops if id(reference()) not in gone]
+
+    def parts(self) -> set[int]:
+        """The identities of what is in the model; none if it is gone."""
+        model = self.model
+        return set() if model is None else {id(part) for part in model.modules()}
+
+    def reseed(self, seed: int) -> None:
+        """Another seed from here on."""
+        self.settle()
+        self._buffer(SEED).copy_(tensor_of(seed, "cpu"))
+        self.own.values[SEED] = seed
+
+    def settle(self) -> None:
+        """Write seed and step again where an average of two models' weights, or nothing at all, has taken their place.
+
+        Whatever else writes into the buffers (a checkpoint, another process, an assignment) moves the clock.
+        """
+        if self.own.mixed(self.buffers):
+            for name, value in self.own.values.items():
+                known = self._known.get(name)
+                self._buffer(name).copy_(tensor_of(value if known is None else known[2], "cpu"))
+            self.own.write_mark(self.buffers)
+            self._known.clear()
+
+    def remember(self) -> None:
+        """Keep the two integers in Python too, for a copy whose buffers are about to go their own way."""
+        self.settle()
+        for name in self.own.values:
+            if readable(self._buffer(name)):
+                self.own.values[name] = self._value(name)
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The bound model; None if it is gone, or if this clock came along with a copy of a part of it."""
+        return None if self._model is None else self._model()
+
+    @property
+    def drops(self) -> Iterator[Drawn]:
+        """The dropouts of the model."""
+        for reference in self._drops:
+            if (drop := reference()) is not None:
+                yield drop
 
     @property
     def seed(self) -> int:
@@ -61,14 +134,15 @@ class Clock:
             return int(buffer) & MASK64
         known = self._known.get(name)
         if known is None or known[0] is not buffer or known[1] != buffer._version:
+            self.settle()
             known = (buffer, buffer._version, int(buffer) & MASK64)
             self._known[name] = known
         return known[2]
 
     def _buffer(self, name: str) -> torch.Tensor:
-        if torch.compiler.is_compiling():
-            return getattr(self.model, name)
-        buffer = self.model._buffers[name]  # attribute access on a module is slow, and this runs at every dropout
+        if torch.compiler.is_compiling() and (model := self.model) is not None:
+            return getattr(model, name)  # a compiler takes what is reached by way of the model for a buffer of it
+        buffer = self.buffers[name]  # attribute access on a module is slow, and this runs at every dropout
         assert buffer is not None
         return buffer
 
@@ -83,7 +157,7 @@ class Clock:
         buffer = self._buffer(STEP)
         if compiling and torch._functorch.config.activation_memory_budget < 1:
             # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
-            setattr(self.model, STEP, buffer + 1)
+            setattr(model, STEP, buffer + 1)
             return
         if compiling:
             buffer.add_(1)
@@ -100,6 +174,18 @@ class Clock:
         self.depth -= 1
         self.calls.clear()
 
+    def _not_running(self, name: str) -> DropkitRuntimeError:
+        if self.model is None:
+            return DropkitRuntimeError(
+                f"dropout {name!r} was bound with a {self.kind} that is gone, or of which this is a copied part: "
+                "dropkit.torch.bind the model that it is in now"
+            )
+        return DropkitRuntimeError(
+            f"dropout {name!r} is bound to a {self.kind} whose forward is not running, so its step is unknown: call "
+            "the bound model; or dropkit.torch.unbind(part), which releases the part that you call, and bind it; or "
+            "set dropkit.torch.at(step=...)"
+        )
+
     def pieces(self, at: Coordinates) -> tuple[ranks.Piece, ...]:
         """Which piece of the batch the model gets on this rank."""
         if torch.compiler.is_compiling():
@@ -112,10 +198,7 @@ class Clock:
         if self.depth:
             self.calls[name] = number + 1
         elif at.step is None:
-            raise DropkitRuntimeError(
-                f"dropout {name!r} is bound to a {type(self.model).__name__} whose forward is not running, so its step "
-                "is unknown: call the bound model, bind the part that you call, or set dropkit.torch.at(step=...)"
-            )
+            raise self._not_running(name)
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
         seed: Any
@@ -155,6 +238,11 @@ class BoundSite:
         return self.clock.words(self.name, at)
 
 
+def pieces_of(drop: Drawn) -> tuple[ranks.Piece, ...]:
+    """What is split over ranks besides the batch, as `ShardedDropout` said."""
+    return drop.site.pieces if isinstance(drop.site, (BoundSite, Sharded)) else ()
+
+
 def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     """Make a model's masks a function of (seed, module path, step): the same on any device, resumable, replayable.
 
@@ -163,6 +251,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     model's `state_dict`: a run resumed from it draws the masks it would have drawn. A module called k times in one
     forward counts as k sites: `name`, `name#1`, `name#2`, ... The names leave out what wrappers add to a path
     (`torch.compile`, DistributedDataParallel, checkpoint wrappers).
+
+    A model that is bound with this seed already takes in the dropouts that are new in it; its clock goes on.
 
     On several ranks the masks are slices of those of one process: rank r of n draws for samples r * B to (r + 1) * B of
     a batch of n * B. DTensors know their slice by themselves; `at(rows=...)` says more where batches differ in size.
@@ -177,7 +267,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
         The same model.
 
     Raises:
-        DropkitValueError: no dropkit dropout in the model; the model or a part of it is bound already; a bad seed.
+        DropkitValueError: no dropkit dropout in the model; a part of it is bound already, or all of it, or it is bound
+            with another seed; a bad seed.
         DropkitTypeError: not a module; a seed that is no integer.
 
     Warns:
@@ -197,55 +288,43 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     if not isinstance(model, torch.nn.Module):
         raise DropkitTypeError(f"bind needs a torch.nn.Module, got {type(model).__name__}")
     seed = Key(seed).seed
-    root = _uncompiled(model)
+    root = uncompiled(model)
     batch = ranks.Batch(root, data_parallel)
     named = _named_drops(root)
-    _check_bindable(root, named)
-    with torch.inference_mode(False):
-        for name, value in ((SEED, seed), (STEP, 0)):
-            signed = value - (1 << 64) if value >> 63 else value
-            root.register_buffer(name, torch.tensor(signed, dtype=torch.int64, device=_device(root)))
-    clock = Clock(root, [drop for _, drop in named], batch)
+    _check_bindable(root, named, seed)
+    bond = bond_of(root)
+    if bond is None:
+        clock = Clock(root, [drop for _, drop in named], batch, _registered(root, seed))
+    else:
+        clock = bond.clock
+        clock.belong(root, root._buffers, [drop for _, drop in named])
+        if data_parallel is not None:
+            clock.batch = batch
     for name, drop in named:
-        drop.site = BoundSite(clock, name, drop.site.pieces if isinstance(drop.site, Sharded) else ())
+        if isinstance(drop.site, BoundSite):
+            if drop.site.clock is clock:
+                continue
+            drop.site.clock.forget([drop])  # of a model that is gone, or that does not hold it any more
+        drop.site = BoundSite(clock, name, pieces_of(drop))
     return model
 
 
-def unbind(model: Model) -> Model:
-    """Undo `bind`: the dropouts are ambient again, the two buffers and the hooks are gone.
-
-    Raises:
-        DropkitValueError: the model is not bound.
-
-    >>> from torch import nn
-    >>> from dropkit.torch import Dropout
-    >>> model = unbind(bind(nn.Sequential(Dropout(0.5))))
-    >>> model.state_dict()
-    OrderedDict()
-    """
-    root = _uncompiled(model)
-    sites = [part.site for part in model.modules() if isinstance(part, Drawn) and part.site is not None]
-    clock = next((site.clock for site in sites if isinstance(site, BoundSite) and site.clock.model is root), None)
-    if clock is None:
-        raise DropkitValueError(f"this {type(model).__name__} is not bound; bind(model, seed=...) comes first")
-    for hook in clock.hooks:
-        hook.remove()
-    for drop in clock.drops:
-        pieces = drop.site.pieces if isinstance(drop.site, BoundSite) else ()
-        del drop.site
-        if pieces:
-            drop.site = Sharded(pieces)
-    for name in (SEED, STEP):
-        delattr(root, name)
-    return model
+def _registered(root: torch.nn.Module, seed: int) -> Own:
+    """The buffers of a model that is bound now."""
+    own, device = Own(seed), _device(root)
+    for name, value in own.values.items():
+        root.register_buffer(name, tensor_of(value, device))
+    root.register_buffer(MARK, None, persistent=False)
+    own.write_mark(root._buffers, device)
+    return own
 
 
-def _uncompiled(model: torch.nn.Module) -> torch.nn.Module:
+def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
     """What `torch.compile` wraps: the clock and its buffers belong to the model, so that they are compiled with it."""
     return getattr(model, "_orig_mod", model)
 
 
-def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> None:
+def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed: int) -> None:
     foreign = [
         f"{name} ({type(part).__name__})"
         for name, part in model.named_modules()
@@ -256,13 +335,44 @@ def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> N
             f"it has torch's own: {', '.join(foreign)}; use dropkit.torch.Dropout there" if foreign else "it has none"
         )
         raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
-    bound = [name for name, drop in named if isinstance(drop.site, BoundSite)]
-    if bound:
-        raise DropkitValueError(
-            f"already bound: {', '.join(bound)}; dropkit.torch.unbind the model that holds them first"
-        )
+    sites = {name: drop.site for name, drop in named if isinstance(drop.site, BoundSite)}
+    parts = {id(site.clock): site.clock.parts() for site in sites.values()}
+    held = {
+        name: owner
+        for name, drop in named
+        if name in sites and id(drop) in parts[id(sites[name].clock)] and (owner := sites[name].clock.model) is not None
+    }
+    _check_owners(model, held, [name for name, _ in named if name not in held], seed)
     if foreign:
         warnings.warn(f"bind leaves torch's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+
+
+def _check_owners(model: torch.nn.Module, held: dict[str, torch.nn.Module], new: list[str], seed: int) -> None:
+    """Refuse what other models hold; a bound model may be bound again with its seed, to take in what is new in it."""
+    paths = {id(part): path for path, part in model.named_modules()}
+    for owner in held.values():
+        if owner is model:
+            continue
+        mine = ", ".join(name for name, each in held.items() if each is owner)
+        path = paths.get(id(owner))
+        whose = (
+            f"the {type(owner).__name__} around it" if path is None else f"the {type(owner).__name__} {path!r} in it"
+        )
+        remedy = "dropkit.torch.unbind(part) releases a part" if path is None else "dropkit.torch.unbind that first"
+        raise DropkitValueError(f"already bound: {mine} of this {type(model).__name__}, with {whose}; {remedy}")
+    if not held:
+        return
+    own = clock_of(model).seed
+    if not new:
+        raise DropkitValueError(
+            f"already bound: {', '.join(held)}; dropkit.torch.unbind the model first, or "
+            f"dropkit.torch.reseed(model, {seed}) for other masks"
+        )
+    if own != seed:
+        raise DropkitValueError(
+            f"new in a {type(model).__name__} that is bound with seed {own}: {', '.join(new)}; bind(model, seed={own}) "
+            f"takes them in, and dropkit.torch.unbind comes before seed {seed}"
+        )
 
 
 def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:

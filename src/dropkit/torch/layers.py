@@ -10,7 +10,7 @@ from ..axes.noise import Alpha
 from ..drop import Drop
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import ONE, threshold
-from . import channels, ops, scripted
+from . import channels, ops, scripted, state
 from .coordinates import Site, draw_for
 from .formula import ALPHA, BERNOULLI, Rate
 from .recomputation import Draw
@@ -79,6 +79,13 @@ class Drawn(nn.Module):
 
     def _draw(self, rate: Rate) -> Draw:
         return draw_for(rate, site=self.site)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, unexpected: list[str], errors: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local, strict, missing, unexpected, errors)
+        if unexpected:
+            state.left_out(unexpected, self.site is not None)
 
     def extra_repr(self) -> str:
         """torch's own, and the axes that torch does not have where they are set."""

@@ -78,7 +78,16 @@ class Batch:
         self._found: tuple[Piece, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_seen": None, "_found": ()}
+        return self.__dict__ | {"_seen": None, "_found": (), "_model": None}
+
+    @property
+    def model(self) -> torch.nn.Module | None:
+        """The bound model; None if it is gone."""
+        return _called(self._model)
+
+    @model.setter
+    def model(self, model: torch.nn.Module) -> None:
+        self._model = weakref.ref(model)  # or the model would be in a cycle of references
 
     def pieces(self, at: Any) -> tuple[Piece, ...]:
         """One piece, or none where the batch is whole; `at` holds the coordinates of the call.
@@ -88,19 +97,20 @@ class Batch:
         """
         if self.told is not None:
             return self.told
-        if not several():
+        model = self.model
+        if not several() or model is None:
             return ()
         # What wraps a model may change until its first forward, and `DistributedDataParallel` shows itself only while
         # it runs.
         active = DistributedDataParallel._active_ddp_module
         states = len(_shard_states())
         if self._seen is None or self._seen[1] != states or _called(self._seen[0]) is not active:
-            self._found = _wrapped(self.model, active)
+            self._found = _wrapped(model, active)
             self._seen = (None if active is None else weakref.ref(active), states)
         if not self._found and not self._warned and not placed(at):
             self._warned = True
-            if world._default_pg.size() > 1 and not _tensor_parallel(self.model):
-                warn_of_unknown_split(self.model)
+            if world._default_pg.size() > 1 and not _tensor_parallel(model):
+                warn_of_unknown_split(model)
         return self._found
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from ...errors import DropkitTypeError, DropkitValueError
 from .. import coordinates, recomputation
-from ..binding import STEP, BoundSite, Clock
+from ..binding import BoundSite, Clock
 from ..layers import Drawn
+from ..state import STEP
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
 _WORDS = slice(24, 24 + 8 * 624)  # the words of the Mersenne twister in torch's CPU state
@@ -76,14 +77,16 @@ class _Steps:
 
     @staticmethod
     def _buffer(clock: Clock) -> torch.Tensor:
-        buffer = clock.model._buffers[STEP]
+        buffer = clock.buffers[STEP]
         assert buffer is not None
         return buffer
 
     def hook(self, models: tuple[nn.Module, ...]) -> Any:
         """Watch the clock's model; or what `torch.compile` made of it, so that the hook is not compiled too."""
-        outer = [model for model in models if getattr(model, "_orig_mod", None) is self.clock.model]
-        return (outer or [self.clock.model])[0].register_forward_pre_hook(self._begin, prepend=True)
+        bound = self.clock.model
+        assert bound is not None  # it is a part of one of the models
+        outer = [model for model in models if getattr(model, "_orig_mod", None) is bound]
+        return (outer or [bound])[0].register_forward_pre_hook(self._begin, prepend=True)
 
     def _begin(self, model: nn.Module, args: Any) -> None:
         if self.clock.depth or recomputation.in_backward():
@@ -200,7 +203,7 @@ def _clocks(model: nn.Module) -> list[Clock]:
     for clock in clocks:
         if id(clock.model) not in parts:
             raise DropkitValueError(
-                f"this {type(model).__name__} is a part of a bound {type(clock.model).__name__}, whose forwards are "
+                f"this {type(model).__name__} is a part of a bound {clock.kind}, whose forwards are "
                 "what is counted: replay that model"
             )
     return clocks

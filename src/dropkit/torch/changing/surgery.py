@@ -367,7 +367,8 @@ def _check_model(model: Any, verb: str, kinds: Any = ()) -> None:
 def _warn_if_bound(model: nn.Module, paths: list[str]) -> None:
     if any(getattr(module, "site", None) is not None for module in model.modules()):
         warnings.warn(
-            f"the model is bound and these are not: {_listed(paths)}; dropkit.torch.unbind and bind it again",
+            f"the model is bound and these are not: {_listed(paths)}; dropkit.torch.bind(model, seed) with its seed "
+            "takes them in",
             stacklevel=3,
         )
 

@@ -154,7 +154,7 @@ class _State:
 
     def __init__(self, model: nn.Module) -> None:
         clocks = {id(clock): clock for part in model.modules() if (clock := _clock(part)) is not None}
-        buffers = [clock.model._buffers[STEP] for clock in clocks.values()]
+        buffers = [clock.buffers[STEP] for clock in clocks.values()]
         self.steps = [(buffer, buffer.clone()) for buffer in buffers]
         self.cpu = torch.get_rng_state()
         devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}

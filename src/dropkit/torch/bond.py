@@ -1,0 +1,58 @@
+"""What ties a bound model to its clock, and survives a deep copy and pickling without a cycle of references.
+
+    model -> bond -> clock <- site <- dropout      and, weakly, clock -> model and dropouts, bond -> model
+
+So `del model` frees everything at once. The bond hangs on the model alone: whoever copies or pickles a part of a bound
+model gets the part and its clock, not the model around it; whoever copies the model gets a clock of its own.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+
+BOND = "_dropkit_bond"  # the attribute of a bound model
+
+
+class Bond:
+    """The clock of a bound model, and the handles of the hooks that `unbind` has to remove."""
+
+    def __init__(self, model: torch.nn.Module, clock: Any):
+        self.clock = clock
+        self.handles: list[Any] = []
+        self._model = weakref.ref(model)
+        model.__dict__[BOND] = self  # past Module.__setattr__: it is neither a parameter, nor a buffer, nor a part
+
+    def __getstate__(self) -> dict[str, Any]:
+        model = self._model()
+        assert model is not None  # it holds this bond
+        parts = {id(part) for part in model.modules()}
+        return {
+            "clock": self.clock,
+            "handles": self.handles,
+            "model": model,
+            "buffers": model._buffers,
+            "drops": [drop for drop in self.clock.drops if id(drop) in parts],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The copied model exists by now, but is not filled in yet: nothing of it may be asked for here.
+        self.clock, self.handles, self._model = state["clock"], state["handles"], weakref.ref(state["model"])
+        self.clock.belong_to_copy(state["model"], state["buffers"], state["drops"])
+
+    def undo(self) -> None:
+        """Take the hooks and the bond off the model."""
+        for handle in self.handles:
+            handle.remove()
+        if (model := self._model()) is not None:
+            del model.__dict__[BOND]
+
+
+def bond_of(model: torch.nn.Module) -> Bond | None:
+    """The bond of a model that is bound itself; None for others, also for what wraps a bound model."""
+    return model.__dict__.get(BOND)
+
+
+def clock_of(model: torch.nn.Module) -> Any:
+    """The clock of a model that is bound itself."""
+    return model.__dict__[BOND].clock
