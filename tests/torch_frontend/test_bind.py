@@ -160,20 +160,128 @@ def test_at_restores_after_an_exception_and_decorates() -> None:
     assert torch.equal(call(), call())
 
 
-def test_part_of_a_bound_model_has_no_step_of_its_own() -> None:
+def mask_of(site: str, p: float, seed: int, step: int) -> torch.Tensor:
+    return torch.from_numpy(keep(X.shape, p, Key(seed, site, step)).copy())
+
+
+def test_a_call_of_a_part_is_a_step_of_its_own() -> None:
     model = bind(net(), seed=7)
-    with pytest.raises(DropkitError, match="dropout '0' is bound to a Sequential whose forward is not running"):
-        model[0](X)
+    for step in range(3):
+        assert torch.equal(model[1](X) != 0, mask_of("1.0", 0.3, 7, step))
+    assert torch.equal(model[0](X) != 0, mask_of("0", 0.5, 7, 3))
+    assert torch.equal(model[1](model[0](X)) != 0, mask_of("0", 0.5, 7, 4) & mask_of("1.0", 0.3, 7, 5))
+    torch.testing.assert_close(model(X), expected(7, 6), rtol=1e-6, atol=0)  # its parts are calls inside this one
+    assert int(model.dropkit_step) == 7
     with at(step=4):
-        assert ((model[0](X) != 0).numpy() == keep(X.shape, 0.5, Key(7, "0", 4))).all()
+        assert torch.equal(model[0](X) != 0, mask_of("0", 0.5, 7, 4))
+    assert int(model.dropkit_step) == 7
 
 
-def test_forward_that_raises_has_ended() -> None:
-    model = bind(net(), seed=7)
-    with pytest.raises(DropkitError, match="float32"):
-        model(torch.ones(3, dtype=torch.long))
-    with pytest.raises(DropkitError, match="forward is not running"):
-        model[0](X)
+class Module(nn.Module):
+    """As Lightning's modules: a step that calls parts, and perhaps a forward too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.heads = net(), nn.ModuleList([nn.Sequential(Dropout(0.5))])
+
+    def training_step(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+class WithForward(Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def training_step(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Module()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner.net(x)
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner.net(x)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("make", [Module, WithForward, Plain])
+def test_a_step_that_calls_a_part_counts_once(make: type[nn.Module], compiled: bool) -> None:
+    model = bind(make(), seed=7)
+    step = getattr(model, "training_step", None) or model.step
+    if compiled and make is not Plain:
+        step = torch.compile(step, backend="eager")
+    prefix = "inner.net" if make is Plain else "net"
+    for number in range(3):
+        wanted = expected(7, number, (f"{prefix}.0", f"{prefix}.1.0"))
+        torch.testing.assert_close(step(X), wanted, rtol=1e-6, atol=0)
+        assert int(model.dropkit_step) == number + 1
+    twin = copy.deepcopy(model)
+    for each in (model, twin):  # the copy goes on by itself
+        torch.testing.assert_close(
+            (each.training_step if make is not Plain else each.step)(X),
+            expected(7, 3, (f"{prefix}.0", f"{prefix}.1.0")),
+            rtol=1e-6,
+            atol=0,
+        )
+    unbind(model)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_a_part_that_is_compiled_by_itself() -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.compile(net(), backend="eager", fullgraph=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+    model = bind(Holder(), seed=7)
+    for number in range(3):
+        torch.testing.assert_close(model.net(X), expected(7, number, ("net.0", "net.1.0")), rtol=1e-6, atol=0)
+    torch.testing.assert_close(model(X), expected(7, 3, ("net.0", "net.1.0")), rtol=1e-6, atol=0)
+    assert int(model.dropkit_step) == 4
+
+
+def test_a_forward_inside_a_forward_of_the_same_model_counts_once() -> None:
+    """As a wrapper whose call is turned into a training step, which calls the model again."""
+    model = bind(WithForward(), seed=7)
+    own = model.forward
+
+    def redirected(x: torch.Tensor) -> torch.Tensor:
+        model.forward = own  # type: ignore[method-assign]
+        try:
+            return model.training_step(x)
+        finally:
+            model.forward = redirected  # type: ignore[method-assign]
+
+    model.forward = redirected  # type: ignore[method-assign]
+    for number in range(3):
+        torch.testing.assert_close(model(X), expected(7, number, ("net.0", "net.1.0")), rtol=1e-6, atol=0)
+    assert int(model.dropkit_step) == 3
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_a_forward_that_was_broken_off_has_ended(error: type[BaseException]) -> None:
+    class Breaks(nn.Module):
+        now = True
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.now:
+                raise error
+            return x
+
+    model = bind(nn.Sequential(Dropout(0.5), nn.Sequential(Dropout(0.3)), Breaks()), seed=7)
+    with pytest.raises(error):
+        model(X)
+    Breaks.now = False
+    for number in (1, 2):
+        torch.testing.assert_close(model(X), expected(7, number), rtol=1e-6, atol=0)
 
 
 def test_unbind() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import coordinates, cuda, ranks, recomputation
+from . import calls, coordinates, cuda, ranks, transforms
 from .bond import Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
@@ -23,10 +23,35 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
 
+class Known:
+    """The value of a 0-dim int64 buffer as it was last seen, so that an accelerator is not asked each time."""
+
+    __slots__ = ("address", "buffer", "value", "version", "view")
+
+    def __init__(self, buffer: torch.Tensor):
+        # On the CPU it is looked up each time, where even a writer is seen who counts no version, as those of
+        # torch.distributed; through NumPy that takes a tenth of the time.
+        with transforms.outside():
+            self.view = buffer.detach().numpy() if buffer.device.type == "cpu" else None
+            self.written(buffer, int(buffer))
+
+    def written(self, buffer: torch.Tensor, value: int) -> None:
+        """The buffer now holds this, modulo 2**64."""
+        self.buffer, self.version, self.address = buffer, buffer._version, buffer.data_ptr()
+        self.value = value if value < 1 << 63 else value - (1 << 64)
+
+    def stale(self, buffer: torch.Tensor) -> bool:
+        """Whether something else has written into the buffer, or it is another one."""
+        if self.buffer is not buffer or self.address != buffer.data_ptr():
+            return True
+        return self.version != buffer._version if self.view is None else self.value != self.view.item()
+
+
 class Clock:
     """The seed of a bound model and the count of its training forwards, both int64 buffers of the model.
 
-    A forward counts when at least one of the model's dropouts is active in it, unless `at(step=...)` sets the step.
+    A forward counts when at least one of the model's dropouts is active in it, unless `at(step=...)` sets the step. So
+    does the call of a part of the model, where it is not made inside another call of it or of a part.
     The buffers are the state. What is kept beside them is a copy of their values, so that an accelerator is asked only
     after something else has written them.
 
@@ -40,20 +65,24 @@ class Clock:
         self.belong(model, model._buffers, drops)
         self.depth = 0  # forwards of the model that are running
         self.calls: dict[str, int] = {}  # how often each site was called in the running forward
-        self._known: dict[str, tuple[torch.Tensor, int, int]] = {}
+        self._first: weakref.ref[torch.nn.Module] | None = None  # the part whose first call is running, without a hook
+        self._now: tuple[int, int] | None = (
+            None  # seed and step of the running forward, if it was counted in eager code
+        )
+        self._known: dict[str, Known] = {}
         self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it
         bond = Bond(model, self)
         bond.handles = [
-            model.register_forward_pre_hook(self._begin),
-            # always_call: a forward that raises has ended too
-            model.register_forward_hook(self._end, always_call=True),
             model.register_load_state_dict_pre_hook(fill_in),
             model.register_state_dict_post_hook(set_apart),
         ]
+        for entry in calls.entries(model):
+            self.counts_from(entry)
 
     def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drawn]) -> None:
         """Be the clock of this model, whose own buffers these are."""
         self._model: weakref.ref[torch.nn.Module] | None = weakref.ref(model)
+        self._entries = weakref.WeakSet([model])  # modules whose calls count, where one is not inside another
         self._drops = [weakref.ref(drop) for drop in drops]
         self.buffers = buffers
         self.batch.model = model
@@ -68,7 +97,8 @@ class Clock:
         """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""
         self.remember()
         own = {name: self.buffers.get(name) for name in (SEED, STEP)}
-        forgotten: dict[str, Any] = {"_model": None, "_drops": [], "_known": {}, "depth": 0, "calls": {}}
+        forgotten: dict[str, Any] = {"_model": None, "_entries": None, "_first": None, "_now": None, "_drops": []}
+        forgotten |= {"_known": {}, "depth": 0, "calls": {}}
         return self.__dict__ | forgotten | {"buffers": own}
 
     def forget(self, released: Iterable[Drawn]) -> None:
@@ -95,7 +125,7 @@ class Clock:
         if self.own.mixed(self.buffers):
             for name, value in self.own.values.items():
                 known = self._known.get(name)
-                self._buffer(name).copy_(tensor_of(value if known is None else known[2], "cpu"))
+                self._buffer(name).copy_(tensor_of(value if known is None else known.value & MASK64, "cpu"))
             self.own.write_mark(self.buffers)
             self._known.clear()
 
@@ -133,46 +163,111 @@ class Clock:
         if self.captured is not None:  # replays advance the buffer without a trace that could be seen here
             return int(buffer) & MASK64
         known = self._known.get(name)
-        if known is None or known[0] is not buffer or known[1] != buffer._version:
+        if known is None or known.stale(buffer):
             self.settle()
-            known = (buffer, buffer._version, int(buffer) & MASK64)
-            self._known[name] = known
-        return known[2]
+            buffer = self._buffer(name)
+            known = self._known[name] = Known(buffer)
+        return known.value & MASK64
 
     def _buffer(self, name: str) -> torch.Tensor:
         if torch.compiler.is_compiling() and (model := self.model) is not None:
             return getattr(model, name)  # a compiler takes what is reached by way of the model for a buffer of it
-        buffer = self.buffers[name]  # attribute access on a module is slow, and this runs at every dropout
+        buffer = self.buffers[name]  # attribute access on a module is slow, and this runs at every forward
         assert buffer is not None
-        return buffer
+        return transforms.below(buffer) if torch._C._are_functorch_transforms_active() else buffer
 
     def _begin(self, model: torch.nn.Module, args: Any) -> None:
         self.depth += 1
         compiling = torch.compiler.is_compiling()
-        if not compiling and recomputation.in_backward():
-            return  # a recomputation of the whole model: its dropouts repeat their draws
-        self.calls.clear()
-        if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
-            return
-        buffer = self._buffer(STEP)
-        if compiling and torch._functorch.config.activation_memory_budget < 1:
-            # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
-            setattr(model, STEP, buffer + 1)
-            return
         if compiling:
-            buffer.add_(1)
+            if self.depth > 1:
+                return
+        elif torch._C._current_graph_task_id() != -1:
+            return  # a recomputation of the whole model: its dropouts repeat their draws
+        elif self.depth > 1:
+            if calls.runs_inside(self._entries):
+                return  # the outermost call counts
+            self.depth = 1  # what began before was interrupted
+        elif model is not self.model:
+            self._entries.add(model)
+        self.calls.clear()
+        self._first = self._now = None
+        if coordinates.current().step is None:
+            for drop in self._drops_in(model):
+                if drop.active:
+                    self._count_traced() if compiling else self._count()
+                    break
+
+    def _count(self) -> None:
+        """One step more."""
+        known = self._known.get(STEP)
+        if known is None or known.view is None or torch._C._are_functorch_transforms_active():
+            self._count_elsewhere()
             return
+        step, buffer = self.step, known.buffer
+        buffer.add_(1)
+        known.value = step + 1 if step < MASK64 >> 1 else int(known.view)
+        self._now = self.seed, step
+
+    def _count_elsewhere(self) -> None:
+        """The same on an accelerator, in a function transform, and at first."""
+        buffer = self._buffer(STEP)
         if cuda.capturing():
             self.captured = buffer.clone()  # for the backward too, whenever it runs
             buffer.add_(1)
-            return
-        after = (self.step + 1) & MASK64
-        buffer.add_(1)
-        self._known[STEP] = (buffer, buffer._version, after)
+        elif torch._C._are_functorch_transforms_active():
+            transforms.add_one(buffer)
+        else:
+            if buffer.device.type != "cpu" and ranks.broadcasts_buffers():
+                self._known.clear()  # the wrapper around us has written into them, and left no trace of it
+            step = self.step
+            buffer.add_(1)
+            self._known[STEP].written(buffer, step + 1)
+            self._now = self.seed, step
+
+    def _count_traced(self) -> None:
+        """The same for a compiler."""
+        buffer = self._buffer(STEP)
+        if torch._functorch.config.activation_memory_budget < 1:
+            # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
+            setattr(self.model, STEP, buffer + 1)
+        else:
+            buffer.add_(1)
 
     def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
-        self.depth -= 1
-        self.calls.clear()
+        if self.depth:  # not where another hook raised before ours began
+            self.depth -= 1
+        if not self.depth:
+            self.calls.clear()
+            self._now = None
+
+    def _drops_in(self, model: torch.nn.Module) -> Iterable[Drawn]:
+        if torch.compiler.is_compiling() or model is self.model:
+            return self.drops
+        inside = {id(part) for part in model.modules()}
+        return [drop for drop in self.drops if id(drop) in inside]
+
+    def counts_from(self, entry: torch.nn.Module) -> None:
+        """Count the calls of a part as calls of the model, where they are not made inside one."""
+        bond_of(self.model).handles += [  # type: ignore[union-attr,arg-type]
+            entry.register_forward_pre_hook(self._begin),
+            # always_call: a forward that raises has ended too
+            entry.register_forward_hook(self._end, always_call=True),
+        ]
+
+    def _begin_with_part(self, name: str) -> None:
+        """A dropout draws outside the model's forward: what counts is the outermost call of a part of it.
+
+        Its first call is under way already; the next ones are seen by hooks.
+        """
+        entry = calls.outermost(self.parts())
+        if entry is None:
+            raise self._not_running(name)
+        if self._first is None or self._first() is not entry:
+            self.counts_from(entry)
+            self._first = weakref.ref(entry)
+            self.calls.clear()
+            self._count()
 
     def _not_running(self, name: str) -> DropkitRuntimeError:
         if self.model is None:
@@ -194,22 +289,25 @@ class Clock:
 
     def words(self, name: str, at: Coordinates) -> Words:
         """Key words of the next call of a site."""
+        if at.step is None and not self.depth:
+            self._begin_with_part(name)
         number = self.calls.get(name, 0)
-        if self.depth:
+        if self.depth or at.step is None:
             self.calls[name] = number + 1
-        elif at.step is None:
-            raise self._not_running(name)
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
-        seed: Any
-        step: Any
-        if torch.compiler.is_compiling():
-            seed, step = self._buffer(SEED), self._buffer(STEP) - 1
-        elif cuda.capturing():
-            seed, step = self._buffer(SEED), self.captured
-        else:
-            seed, step = self.seed, (self.step - 1) & MASK64
+        seed, step = self._running()
         return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
+
+    def _running(self) -> tuple[Any, Any]:
+        """Seed and step of the running forward; tensors where their values are not to be had."""
+        if torch.compiler.is_compiling():
+            return self._buffer(SEED), self._buffer(STEP) - 1
+        if cuda.capturing():
+            return self._buffer(SEED), self.captured
+        if torch._C._are_functorch_transforms_active() and transforms.batched(self._buffer(SEED), self._buffer(STEP)):
+            return self._buffer(SEED), self._buffer(STEP) - 1
+        return self._now or (self.seed, (self.step - 1) & MASK64)
 
 
 def _constant_pieces(batch: ranks.Batch, placed: bool) -> tuple[ranks.Piece, ...]:

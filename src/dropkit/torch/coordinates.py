@@ -177,12 +177,17 @@ def draw_for(
 ) -> Draw:
     """The draw of one call, by the rules above; in a recomputed forward, the one that it had."""
     if recomputation.never_repeated():
-        return _draw_here(rate, key, site, offset, global_shape, rows)[0]
-    if key is not None:
-        return recomputation.keyed(*_draw_here(rate, key, site, offset, global_shape, rows))
+        return _draw_here(rate, key, site, offset, global_shape, rows)
     here = current()
+    if key is not None:
+        took_place = (
+            (offset is None and here.offset is not None)
+            or (global_shape is None and (here.global_shape is not None or here.split is not None))
+            or (rows is None and here.rows is not None)
+        )
+        return recomputation.keyed(_draw_here(rate, key, site, offset, global_shape, rows), took_place)
     stated = here.seed is not None and here.site is not None and (site is None or here.step is not None)
-    return recomputation.draw(lambda: _draw_here(rate, key, site, offset, global_shape, rows)[0], stated)
+    return recomputation.draw(lambda: _draw_here(rate, key, site, offset, global_shape, rows), stated)
 
 
 def _draw_here(
@@ -192,18 +197,13 @@ def _draw_here(
     offset: Sequence[int] | None,
     global_shape: Sequence[int] | None,
     rows: torch.Tensor | Sequence[int] | None,
-) -> tuple[Draw, bool]:
-    """The draw of a call by what is said now, and whether its place is said by an `at`."""
+) -> Draw:
+    """The draw of a call by what is said now."""
     here = current()
     split = () if site is None else site.split(here)
     words = _key_words(key, site, here)
     if here is _NOTHING and not split and offset is None and global_shape is None and rows is None:
-        return Draw(words, rate), False
-    took_place = (
-        (offset is None and here.offset is not None)
-        or (global_shape is None and (here.global_shape is not None or here.split is not None))
-        or (rows is None and here.rows is not None)
-    )
+        return Draw(words, rate)
     offset = here.offset if offset is None else tuple(offset)
     global_shape = here.global_shape if global_shape is None else tuple(global_shape)
     rows = here.rows if rows is None else row_numbers(rows)
@@ -213,7 +213,7 @@ def _draw_here(
         split = _over(here.split, split)
     if rows is not None:
         split = tuple(piece for piece in split if piece[0] != 0)
-    return Draw(words, rate, offset, global_shape, rows, split or None), took_place
+    return Draw(words, rate, offset, global_shape, rows, split or None)
 
 
 def _over(upper: Split, lower: Split) -> Split:
@@ -286,11 +286,14 @@ def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
 
 
 def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor) -> Words:
-    """The folded key; under a compiler by tensor arithmetic, so that a new step is new data and not new code."""
-    if not torch.compiler.is_compiling():
+    """The folded key; by tensor arithmetic under a compiler, where a new step is then new data and not new code, and
+    for the stacked seeds and steps of several models under torch.vmap."""
+    if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
         if isinstance(step, torch.Tensor):  # a CUDA graph is being captured: the kernel folds what it finds at replay
             return cuda.stored_key(_like(seed, step), site_id(site), step)
         return _fold(seed, site_id(site), step)  # type: ignore[arg-type]
+    if not isinstance(seed, torch.Tensor) and not isinstance(step, torch.Tensor) and not torch.compiler.is_compiling():
+        return _fold(seed, site_id(site), step)
     number = _constant_site_id(site)
     seed_words, step_words = _halves(seed), _halves(step)
     k0, k1, _, _ = philox4x32((number & MASK32, number >> 32, *step_words), seed_words, FOLD_ROUNDS, split_product)

@@ -81,18 +81,17 @@ def dropout(
             dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
             global_shape=global_shape, rows=rows, noise=noise,
         )  # fmt: skip
-    law = _law(noise)
+    law = _LAWS.get(type(noise)) or _no_law(noise)
     rate = lower(x, p, mode(training))
     if rate is None:
         return x
     return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace, law)
 
 
-def _law(noise: Noise) -> str:
-    if isinstance(noise, Bernoulli):
-        return BERNOULLI
-    if isinstance(noise, Alpha):
-        return ALPHA
+_LAWS = {Bernoulli: BERNOULLI, Alpha: ALPHA}
+
+
+def _no_law(noise: object) -> str:
     raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {noise!r}; give Bernoulli() or Alpha()")
 
 
@@ -188,7 +187,7 @@ def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> 
     else:
         place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
         formula.check_rows(place)
-    return draw, elsewhere.told_apart(place) if transformed else place
+    return draw, elsewhere.told_apart(place, draw.key) if transformed else place
 
 
 def traced() -> bool:

@@ -34,6 +34,12 @@ def several() -> bool:
     return world._default_pg is not None
 
 
+def broadcasts_buffers() -> bool:
+    """Whether a DistributedDataParallel runs that writes one rank's buffers into those of the others."""
+    active = DistributedDataParallel._active_ddp_module
+    return active is not None and bool(active.broadcast_buffers)
+
+
 def piece_of(axis: int, group: Any) -> Piece:
     """The piece that this rank holds of what is split over a ProcessGroup or a DeviceMesh (in C order of its axes).
 

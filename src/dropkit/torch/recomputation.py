@@ -74,7 +74,9 @@ def never_repeated() -> bool:
     Also under a compiler, which keeps the key itself among the saved tensors.
     """
     return torch.compiler.is_compiling() or (
-        _top_hooks(True) is None and torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
+        _top_hooks(True) is None
+        and torch._C._current_graph_task_id() == -1
+        and (torch.is_grad_enabled() or not _in_a_function())
     )
 
 
@@ -134,6 +136,16 @@ def _records(frames: list[Any], forwards: list[Any]) -> list[_Record]:
                 setattr(ctx, _ON_CTX, record)
             records.append(record)
     return records
+
+
+def _in_a_function() -> bool:
+    """Whether the forward of an autograd Function is running in this thread, as that of a reentrant checkpoint."""
+    frame = sys._getframe(2).f_back
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _running_forwards() -> list[Any]:
