@@ -10,7 +10,7 @@ import torch
 
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import coordinates, cuda, ranks, recomputation
+from . import coordinates, cuda, elsewhere, ranks, recomputation
 from .bond import Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
@@ -154,6 +154,7 @@ class Clock:
         self.calls.clear()
         if coordinates.current().step is not None or not any(drop.active for drop in self.drops):
             return
+        elsewhere.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
         buffer = self._buffer(STEP)
         if compiling and torch._functorch.config.activation_memory_budget < 1:
             # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
@@ -235,6 +236,7 @@ class BoundSite:
 
     def words(self, at: Coordinates) -> Words:
         """Key words of this site's next call."""
+        elsewhere.refuse_to_record(self.name)
         return self.clock.words(self.name, at)
 
 
