@@ -63,6 +63,10 @@ class Clock:
         self.belong(*model_buffers_drops)
         self.own.differ()
         self.own.write_mark(self.buffers)
+        for name in (SEED, STEP):
+            if (buffer := self._buffer(name)).is_inference():  # copied in inference mode; a clock is written to later
+                with torch.inference_mode(False):
+                    self.buffers[name] = buffer.clone()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""

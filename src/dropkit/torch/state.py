@@ -142,7 +142,7 @@ def left_out(unexpected: list[str], bound: bool) -> None:
     found = [key for key in unexpected if _is_ours(key)]
     if found:
         unexpected[:] = [key for key in unexpected if key not in found]
-        here = "a part of a model that is bound as a whole" if bound else "not bound"
+        here = "bound at another level" if bound else "not bound"
         warnings.warn(
             f"{' and '.join(found)} of the state dict are left out, since the model that loads it is {here}: its masks "
             "do not go on as those of the model that was saved. dropkit.torch.bind it before it loads; for deployment "
