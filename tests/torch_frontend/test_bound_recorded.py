@@ -50,7 +50,7 @@ def test_a_graph_of_training_is_refused(record: Callable, layer: Callable[[], nn
 
 @quiet
 def test_evaluation_is_recorded(tmp_path: Path) -> None:
-    model = net().eval()
+    model = copy.deepcopy(net()).eval()
     traced = torch.jit.trace(model, X)
     torch.jit.save(traced, tmp_path / "model.pt")
     for recorded in (traced, torch.jit.load(tmp_path / "model.pt"), make_fx(model)(X), aot_module(model, nop)):

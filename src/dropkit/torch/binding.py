@@ -11,11 +11,11 @@ import torch
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, cuda, elsewhere, ranks, recomputation
-from .bond import Bond, bond_of, clock_of
+from .bond import MARK, SEED, STEP, Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
-from .state import MARK, SEED, STEP, Own, fill_in, readable, set_apart, tensor_of
+from .state import Own, fill_in, readable, set_apart, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
