@@ -16,7 +16,7 @@ from torch.optim.swa_utils import (
     update_bn,
 )
 
-from dropkit.torch import Dropout, at, bind
+from dropkit.torch import Dropout, at, bind, unbind
 
 BIG = 2**62 + 12345  # no float holds it
 X = torch.randn(4, 8)
@@ -85,18 +85,25 @@ LOOPS = [
 
 
 @pytest.mark.parametrize("seed", [7, BIG])
+@pytest.mark.parametrize("around", [lambda model: model, nn.Sequential], ids=["alone", "a part"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @pytest.mark.parametrize("average", LOOPS)
-def test_a_copy_that_is_averaged_with_its_model(average: Callable, copied: Callable, seed: int) -> None:
+def test_a_copy_that_is_averaged_with_its_model(
+    average: Callable, copied: Callable, around: Callable, seed: int
+) -> None:
     model = bind(net(), seed=seed)
     model(X)
-    ema = copied(model)
+    whole = around(model)
+    of_whole = copied(whole)
+    ema = of_whole if whole is model else of_whole[0]
     for _ in range(3):
         model(X)
-        average(ema, model)
+        average(of_whole, whole)
+        if whole is model:
+            assert (int(ema.dropkit_seed), int(ema.dropkit_step)) == (seed, 1)
     assert clock(ema) == (seed, 1)
     assert clock(model) == (seed, 4)
-    average(ema, model)
+    average(of_whole, whole)
     masks = ema(X) == 0  # asked for its masks first, and not for its state
     with at(seed=seed, step=1):
         assert torch.equal(masks, ema(X) == 0)
@@ -125,6 +132,7 @@ def test_torchs_averaged_model(kind: dict, use_buffers: bool, seed: int) -> None
     for _ in range(4):
         model(X)
         averaged.update_parameters(model)
+        assert (int(averaged.module.dropkit_seed), int(averaged.module.dropkit_step)) == (seed, 1)
     assert clock(averaged.module) == (seed, 1)
     update_bn([X, X], averaged)  # in training mode: two steps of its own
     assert clock(averaged.module) == (seed, 3)
@@ -150,6 +158,19 @@ def test_an_averaged_copy_still_follows_what_is_meant_for_it() -> None:
     assert clock(ema) == (7, 41)
     ema.load_state_dict(bind(net(), seed=BIG).state_dict())
     assert clock(ema) == (BIG, 0)
+
+
+def test_a_copy_has_the_buffers_that_it_has() -> None:
+    model = bind(net(), seed=7)
+    for copied in (copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model)), pickle.loads(pickle.dumps(model))):
+        for recurse in (True, False):
+            names = [name for name, _ in copied.named_buffers(recurse=recurse)]
+            assert names == [name for name, _ in model.named_buffers(recurse=recurse)]
+            assert len(list(copied.buffers(recurse))) == len(names)
+        assert next(buffer for buffer in copied.buffers() if buffer.shape == (8,)) is copied[1].running_mean
+        unbind(copied)
+        assert "buffers" not in vars(copied)
+        assert [id(buffer) for buffer in copied.buffers()] == [id(buffer) for buffer in copied[1].buffers()]
 
 
 def test_the_state_of_another_model_by_functional_call() -> None:

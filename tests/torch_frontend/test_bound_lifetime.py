@@ -5,6 +5,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -92,6 +93,28 @@ def test_a_copy_that_begins_at_the_dropout(through: Callable) -> None:
         assert torch.equal(copied(X), model(X))
     copied(X)
     assert (int(model.dropkit_step), int(copied.dropkit_step)) == (1, 2)
+
+
+def test_a_model_sent_to_another_process() -> None:
+    """As `torch.multiprocessing` pickles it: weights, seed and step are in memory that both see."""
+    model = bind(net(), seed=1)
+    model(X)
+    sent = pickle.loads(bytes(ForkingPickler.dumps(model)))
+    assert sent.dropkit_step.data_ptr() == model.dropkit_step.data_ptr()
+    with at(step=5):
+        assert torch.equal(sent(X), model(X))
+    sent(X)
+    model(X)
+    assert torch.equal(sent.dropkit_seed, torch.tensor(1)) and int(model.dropkit_seed) == 1
+
+
+def test_a_copy_made_in_inference_mode() -> None:
+    model = bind(nn.Sequential(Dropout(0.5)), seed=1)
+    with torch.inference_mode():
+        copied = copy.deepcopy(model)
+        copied(X)
+    copied(X)
+    assert int(copied.dropkit_step) == 2
 
 
 def test_a_part_outlives_its_model() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed import init_device_mesh
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.fsdp import fully_shard
 
 from dropkit import DropkitError
 from dropkit.torch import Dropout, at, bind, plain_state_dict, unbind
@@ -148,6 +150,22 @@ def test_distributed_data_parallel_and_distributed_checkpoints() -> None:
         model.module.load_state_dict(bound().state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:`_get_pg_default_device` will be deprecated:UserWarning")  # torch calls it
+@pytest.mark.filterwarnings("ignore:Multiple backends are registered:UserWarning")
+@pytest.mark.usefixtures("one_process")
+def test_fully_sharded_from_the_meta_device() -> None:
+    mesh = init_device_mesh("cpu", (1,))
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    for state, wanted in ((plain().state_dict(), (5, 0)), (bound(9, 3).state_dict(), (9, 3))):
+        with torch.device("meta"):
+            model = bind(net(), seed=5)
+        fully_shard(model, mesh=mesh)
+        assert set_model_state_dict(model, state, options=options) == ([], [])
+        assert clock(model) == wanted
+        model(X)
+        assert clock(model) == (wanted[0], wanted[1] + 1)
+
+
 def test_safetensors(tmp_path: Path) -> None:
     files = pytest.importorskip("safetensors.torch")
     files.save_model(plain(), str(tmp_path / "plain"))
@@ -178,6 +196,20 @@ def _saved(model: nn.Module) -> Any:
     return file
 
 
+def test_conversion_by_swapping_tensors() -> None:
+    """torch.__future__.set_swap_module_params_on_conversion"""
+    model = bound()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        for assign in (False, True):
+            model.load_state_dict(plain().state_dict(), assign=assign)
+            assert clock(model) == (7, 2)
+        model.load_state_dict(bound(9, 3).state_dict())
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    masks_of(model, 9, 3)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # out of a bound model
 
@@ -205,7 +237,7 @@ def test_what_is_unexpected_otherwise_stays_so() -> None:
 
 def test_a_part_of_a_bound_model_says_where_its_clock_is() -> None:
     outer = bind(nn.Sequential(net()), seed=1)
-    with pytest.warns(UserWarning, match="a part of a model that is bound as a whole"):
+    with pytest.warns(UserWarning, match="bound at another level"):
         outer[0].load_state_dict(bound().state_dict())
     assert clock(outer) == (1, 0)
 

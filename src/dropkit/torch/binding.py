@@ -10,12 +10,12 @@ import torch
 
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import calls, coordinates, cuda, ranks, transforms
-from .bond import Bond, bond_of, clock_of
+from . import calls, coordinates, cuda, elsewhere, ranks, transforms
+from .bond import MARK, SEED, STEP, Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
 from .recomputation import Words
-from .state import MARK, SEED, STEP, Own, fill_in, readable, set_apart, tensor_of
+from .state import Own, fill_in, readable, set_apart, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -92,6 +92,10 @@ class Clock:
         self.belong(*model_buffers_drops)
         self.own.differ()
         self.own.write_mark(self.buffers)
+        for name in (SEED, STEP):
+            if (buffer := self._buffer(name)).is_inference():  # copied in inference mode; a clock is written to later
+                with torch.inference_mode(False):
+                    self.buffers[name] = buffer.clone()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: its bond says whose clock a copy is. A copy of a part has nothing but the two integers."""
@@ -195,6 +199,7 @@ class Clock:
         if coordinates.current().step is None:
             for drop in self._drops_in(model):
                 if drop.active:
+                    elsewhere.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
                     self._count_traced() if compiling else self._count()
                     break
 
@@ -303,11 +308,14 @@ class Clock:
         """Seed and step of the running forward; tensors where their values are not to be had."""
         if torch.compiler.is_compiling():
             return self._buffer(SEED), self._buffer(STEP) - 1
+        if self._now is not None:
+            return self._now
+        elsewhere.refuse_to_record(self.kind)
         if cuda.capturing():
             return self._buffer(SEED), self.captured
         if torch._C._are_functorch_transforms_active() and transforms.batched(self._buffer(SEED), self._buffer(STEP)):
             return self._buffer(SEED), self._buffer(STEP) - 1
-        return self._now or (self.seed, (self.step - 1) & MASK64)
+        return self.seed, (self.step - 1) & MASK64
 
 
 def _constant_pieces(batch: ranks.Batch, placed: bool) -> tuple[ranks.Piece, ...]:

@@ -7,11 +7,13 @@ model gets the part and its clock, not the model around it; whoever copies the m
 """
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 BOND = "_dropkit_bond"  # the attribute of a bound model
+SEED, STEP, MARK = "dropkit_seed", "dropkit_step", "dropkit_mark"  # its buffers; the first two are in the state_dict
 
 
 class Bond:
@@ -39,6 +41,18 @@ class Bond:
         # The copied model exists by now, but is not filled in yet: nothing of it may be asked for here.
         self.clock, self.handles, self._model = state["clock"], state["handles"], weakref.ref(state["model"])
         self.clock.belong_to_copy(state["model"], state["buffers"], state["drops"])
+        state["model"].__dict__["buffers"] = self.buffers
+
+    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        """`buffers()` of a copy of a bound model, for those who average them with the model's own.
+
+        The clock's are copied, so that nobody writes into them; `named_buffers()` has the clock's themselves.
+        """
+        model = self._model()
+        assert model is not None
+        own = {id(model._buffers.get(name)) for name in (SEED, STEP, MARK)} if recurse else set()
+        for buffer in type(model).buffers(model, recurse):
+            yield buffer.clone() if id(buffer) in own else buffer
 
     def undo(self) -> None:
         """Take the hooks and the bond off the model."""
@@ -46,6 +60,7 @@ class Bond:
             handle.remove()
         if (model := self._model()) is not None:
             del model.__dict__[BOND]
+            model.__dict__.pop("buffers", None)
 
 
 def bond_of(model: torch.nn.Module) -> Bond | None:

@@ -1,6 +1,7 @@
 """Tensors that are not what their pointer says: nested ones, sharded ones, slices of a vectorised map, exports."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional
 
-from ..errors import DropkitValueError
+from ..errors import DropkitRuntimeError, DropkitValueError
 from ..layout import Layout
 from ..mask import ONE
 from .formula import ALPHA
@@ -129,13 +130,54 @@ def shape_of(x: torch.Tensor) -> Sequence[int]:
         torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
+_is_compiling = torch.compiler.is_compiling
+_tracing_state, _modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack  # this runs at each draw
+_RECORDERS = {
+    "make_fx": torch._C._TorchDispatchModeKey.PROXY,
+    "aot_function": torch._C._TorchDispatchModeKey.FUNCTIONAL,
+}
+
+
+def refuse_to_record(bound: str) -> None:
+    """Refuse the key of what is bound to whoever writes down values: one mask would be in the record for ever.
+
+    Raises:
+        DropkitRuntimeError: `torch.jit.trace`, `make_fx` or `aot_function` look on.
+    """
+    # Under a compiler seed and step are inputs of the graph.
+    if _is_compiling() or (_tracing_state() is None and _modes() == 0):
+        return
+    if _tracing_state() is not None:
+        recorder: str | None = "torch.jit.trace"
+    else:
+        found = (name for name, key in _RECORDERS.items() if torch._C._get_dispatch_mode(key) is not None)
+        recorder = next(found, None)
+    if recorder is None:
+        return
+    raise DropkitRuntimeError(
+        f"{recorder} would bake the masks of one step in for ever, since {bound!r} is bound: record model.eval(), or a "
+        "copy that draws afresh at each run, dropkit.torch.unbind(copy.deepcopy(model)); torch.export and "
+        "torch.compile take the model as it is"
+    )
+
+
 def exporting_to_onnx() -> bool:
     """Whether an ONNX file is being written, which knows dropout only by its own operator."""
     return torch.onnx.is_in_onnx_export()
 
 
-def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str) -> torch.Tensor:
-    """torch's dropout of the same law, for an exporter that has no other name for it."""
+def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh: Fresh) -> torch.Tensor:
+    """torch's dropout of the same law, for an exporter that has no other name for it.
+
+    Warns:
+        UserWarning: the draw `fresh` is that of a bound dropout, which the file cannot hold.
+    """
+    if hasattr(getattr(getattr(fresh, "__self__", None), "site", None), "clock"):
+        warnings.warn(
+            "the model is bound, but an ONNX file knows no seed and step: its dropout is ONNX's own, with other masks. "
+            "For inference export model.eval()",
+            stacklevel=2,
+        )
     p = float(rate) if isinstance(rate, torch.Tensor) else 1 - rate / ONE
     if share:
         names = {ALPHA: functional.feature_alpha_dropout}

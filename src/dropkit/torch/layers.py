@@ -8,7 +8,7 @@ from torch import nn
 
 from ..axes.noise import Alpha
 from ..drop import Drop
-from ..errors import DropkitTypeError, DropkitValueError
+from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import ONE, threshold
 from . import channels, ops, scripted, state
 from .coordinates import Site, draw_for
@@ -86,6 +86,22 @@ class Drawn(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, unexpected, errors)
         if unexpected:
             state.left_out(unexpected, self.site is not None)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        if hasattr(self.site, "clock"):
+            raise DropkitRuntimeError(
+                "TorchScript knows no seed and step, and this model is bound: script a copy that is not, "
+                "dropkit.torch.unbind(copy.deepcopy(model)); torch.export and torch.compile take the model as it is"
+            )
+        return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        if hasattr(self.site, "clock"):
+            raise DropkitRuntimeError(
+                "torch.nn.DataParallel runs copies of a bound model in threads, which would share one clock: use "
+                "DistributedDataParallel, or dropkit.torch.unbind the model"
+            )
+        return super()._replicate_for_data_parallel()
 
     def extra_repr(self) -> str:
         """torch's own, and the axes that torch does not have where they are set."""

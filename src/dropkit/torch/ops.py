@@ -167,7 +167,7 @@ def apply(
     if x.dtype not in cpu.DTYPES:  # everything goes: no arithmetic, so any dtype
         return x.zero_() if inplace else torch.zeros_like(x)
     if elsewhere.exporting_to_onnx():
-        return elsewhere.torchs_own(x, rate, share, law)
+        return elsewhere.torchs_own(x, rate, share, law, fresh)
     draw, place = prepare(x, rate, fresh, share)
     if traced() and (torch.compiler.is_compiling() or place.shift is None):
         return _traced(x, draw, place, inplace, law)

@@ -7,10 +7,9 @@ import torch
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from .binding import BoundSite, Model, pieces_of
-from .bond import bond_of, clock_of
+from .bond import MARK, SEED, STEP, bond_of, clock_of
 from .coordinates import Sharded
 from .layers import Drawn
-from .state import MARK, SEED, STEP
 
 
 def unbind(model: Model) -> Model:

@@ -5,8 +5,10 @@ is loaded from elsewhere may not have them, and what averages the state of two m
 
 - a `state_dict` without them loads, strictly too, and leaves them as they are; so does one that holds their average;
 - a `state_dict` holds copies of them, so nobody who writes into its tensors writes into the model;
-- a third buffer, which is not saved, holds a number that is the model's own: an average of two models' buffers leaves
-  no such number, and neither does memory that nobody has filled. The clock then writes its two integers again.
+- so do the `buffers()` of a copy of a bound model, where an average of weights lives (`bond.py`);
+- where such a copy is a part of a larger one, a third buffer helps, which is not saved and holds a number that is
+  the model's own: an average of two models' buffers leaves no such number, and neither does memory that nobody has
+  filled. The clock then writes its two integers again.
 """
 
 import itertools
@@ -20,10 +22,8 @@ import torch
 
 from ..counter import MASK64
 from ..errors import DropkitTypeError
-from .bond import clock_of
+from .bond import MARK, SEED, STEP, clock_of
 
-SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
-MARK = "dropkit_mark"
 _numbers = itertools.count(1)
 
 
@@ -142,7 +142,7 @@ def left_out(unexpected: list[str], bound: bool) -> None:
     found = [key for key in unexpected if _is_ours(key)]
     if found:
         unexpected[:] = [key for key in unexpected if key not in found]
-        here = "a part of a model that is bound as a whole" if bound else "not bound"
+        here = "bound at another level" if bound else "not bound"
         warnings.warn(
             f"{' and '.join(found)} of the state dict are left out, since the model that loads it is {here}: its masks "
             "do not go on as those of the model that was saved. dropkit.torch.bind it before it loads; for deployment "

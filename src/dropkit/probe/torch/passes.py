@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...torch.bond import STEP
 from ...torch.changing.contexts import disabled
 from ...torch.finding.inventory import Site
 from ...torch.finding.trace import copied, failures_named, undisturbed
-from ...torch.state import STEP
 from .measure import Measuring, Run
 from .watch import Listener, Watch, tensors
 

@@ -10,8 +10,8 @@ from torch import nn
 from ...errors import DropkitTypeError, DropkitValueError
 from .. import coordinates, recomputation
 from ..binding import BoundSite, Clock
+from ..bond import STEP
 from ..layers import Drawn
-from ..state import STEP
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
 _WORDS = slice(24, 24 + 8 * 624)  # the words of the Mersenne twister in torch's CPU state
