@@ -27,7 +27,7 @@ def run(*command: str, interpret: bool) -> subprocess.CompletedProcess[str]:
 @installed
 def test_interpreted() -> None:
     """See them one by one with: TRITON_INTERPRET=1 pytest tests/kernels/triton"""
-    done = run("-m", "pytest", "-p", "no:cacheprovider", str(HERE / "test_interpreted.py"), interpret=True)
+    done = run("-m", "pytest", "-p", "no:cacheprovider", str(HERE / "test_kernels.py"), interpret=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 

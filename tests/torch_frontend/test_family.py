@@ -96,7 +96,9 @@ def outcome(call: Callable[[], torch.Tensor]) -> tuple[Any, list[tuple[type, str
             result: Any = (y.shape, y.dtype, y.stride())
         except Exception as error:
             result = error
-    assert not [str(warning) for warning in caught if Path(warning.filename).is_relative_to(PACKAGE)]  # not of our lines
+    assert not [
+        str(warning) for warning in caught if Path(warning.filename).is_relative_to(PACKAGE)
+    ]  # not of our lines
     return result, [(warning.category, str(warning.message)) for warning in caught]
 
 
