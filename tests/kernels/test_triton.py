@@ -24,6 +24,7 @@ def run(*command: str, interpret: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 @installed
 def test_interpreted() -> None:
     """See them one by one with: TRITON_INTERPRET=1 pytest tests/kernels/triton"""
@@ -32,6 +33,7 @@ def test_interpreted() -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @installed
 def test_compiled_for_hopper() -> None:
     """Contiguous memory moves by 16 bytes, no multiply-add is fused, another key, rate or base is the same kernel."""

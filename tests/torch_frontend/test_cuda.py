@@ -25,6 +25,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_conformance() -> None:
     """See it one by one with: TRITON_INTERPRET=1 DROPKIT_CPU=off pytest tests/conformance -k test_conforms"""
     checks = "torch and (golden_vectors or layouts or sharing or rows or gradient or not_finite or identity or errors)"
