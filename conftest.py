@@ -68,6 +68,7 @@ class Quick:
 
             self._refuse(torch, "compile", "compiles")
             self._refuse(torch.onnx, "export", "compiles")
+            self._refuse(torch.library, "opcheck", "compiles")
         if importlib.util.find_spec("lightning_fabric"):
             from dropkit.lab import loop, numpy_run
 
