@@ -47,10 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.nodeid.startswith(RANKS):
             item.add_marker(pytest.mark.slow)
     if config.getoption("--quick"):
-        left_out = [item for item in items if item.get_closest_marker("slow") or item.nodeid.startswith(BATTERIES)]
+        left_out = [item for item in items if _long(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
     items.sort(key=lambda item: (not item.nodeid.startswith(RANKS), not item.get_closest_marker("slow")))
+
+
+def _long(item: pytest.Item) -> bool:
+    browser = "browser" in getattr(item, "fixturenames", ())
+    return browser or item.get_closest_marker("slow") is not None or item.nodeid.startswith(BATTERIES)
 
 
 class Quick:
