@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 # The stamp holds what was installed: a changed pyproject.toml or constraints.txt installs again.
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup browser demo test lint bench wheel clean
+.PHONY: help setup browser demo test quick lint bench gpu gpu-dry wheel clean
 
 help:
 	@echo "make demo    set up, train an MLP with and without dropout on embedded data, say where the report is"
 	@echo "make test    set up, then lint, types and all tests"
+	@echo "make quick   the tests that start no processes, compile and train nothing: a minute and a half on two cores"
 	@echo "make bench   set up, then every figure that the README claims"
+	@echo "make gpu     everything that needs a GPU, in less than 8 minutes; make gpu-dry goes through it without one"
 	@echo "make lint    ruff and mypy"
 	@echo "make browser install Chromium, if there is no browser, for the tests of pages (as root, with apt)"
 	@echo "make wheel   build sdist and wheel, try the wheel with NumPy alone"
@@ -40,10 +42,16 @@ browser:
 demo: setup
 	$(BIN)/dropkit compare mlp --out runs/demo --resume
 
-# One thread: the tensors are small, and on a busy machine threads mostly wait for each other. Tests that are about
-# threads ask for theirs.
+# A worker for each core, four at most, since each takes some 2 GB. One thread in each: the tensors are small, and on a
+# busy machine threads mostly wait for each other. Tests that are about threads ask for theirs.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
 test: setup lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(PYTEST)
+
+# What shows most mistakes soonest: no processes, no compilers, no training.
+quick: setup
+	$(PYTEST) --quick
 
 lint: setup
 	$(BIN)/ruff check .
@@ -54,6 +62,13 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dropout.py
 	$(BIN)/python benchmarks/jax_dropout.py
+
+# No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_run.py
+
+gpu-dry: setup
+	DROPKIT_GPU_DRY=1 $(BIN)/python benchmarks/gpu_run.py --budget 900
 
 # What a user gets: sdist and wheel, the wheel tried in an environment of its own with NumPy alone.
 wheel: setup

@@ -1,22 +1,22 @@
-"""Every GPU figure in one run: `python benchmarks/gpu.py` prints a table and writes JSON lines with --out.
+"""The kernels on a GPU: `python benchmarks/gpu.py` prints a table and writes JSON lines with --out.
 
 What is measured: the bandwidth of `y.copy_(x)` in this very run, then each fused operation and what users write in its
 place, eager and through torch.compile. A rate counts the bytes that the operation must move (inputs read once, outputs
 written once), so `of copy` says how near the memory's speed it runs. Before that come checks, and a failed one ends the
 run: bits against the CPU, indices past 2**31, a replayed CUDA graph.
 
-CUDA events, the median of many repetitions, the L2 flushed before each. Without a CUDA device it says so and ends.
+CUDA events, the median of many repetitions, the L2 flushed before each. Without a CUDA device it says so and ends with
+status 2. `make gpu` runs this and what else needs a GPU.
 """
 
 import argparse
-import json
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_device import COMPILER, DEVICE, DRY, MIB, NO_DEVICE, Clock, Graph, Lines
 from torch._functorch import config as functorch
 
 from dropkit import Key, keep
@@ -24,30 +24,9 @@ from dropkit.mask import scale, threshold
 
 KEY = Key(seed=1, site="benchmark", step=0)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-MIB = 1 << 20
-ROW = 4096  # elements: the last axis of every tensor
-
-
-class Clock:
-    """Medians of CUDA event times; every repetition starts with a cold L2."""
-
-    def __init__(self, repetitions: int):
-        self.repetitions = repetitions
-        self.flush = torch.empty(256 * MIB, dtype=torch.int8, device="cuda")
-
-    def median_ms(self, call: Callable[[], Any]) -> float:
-        for _ in range(5):
-            call()
-        times = []
-        for _ in range(self.repetitions):
-            self.flush.zero_()
-            start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            stop.record()
-            stop.synchronize()
-            times.append(start.elapsed_time(stop))
-        return statistics.median(times)
+UNIT = 1 << 10 if DRY else MIB  # of --sizes
+ROW = 256 if DRY else 4096  # elements: the last axis of every tensor
+COUNT = 1 << 10 if DRY else 1 << 20  # elements that are compared with the CPU's
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -55,11 +34,11 @@ class Clock:
 
 
 def check_bits() -> str:
-    """Dropout of 2**20 elements equals the definition computed on the CPU, for every dtype and several p."""
+    """Dropout of COUNT elements equals the definition computed on the CPU, for every dtype and several p."""
     from dropkit.kernels.triton.dropout import dropout
 
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        x = torch.randn(1 << 20, device="cuda").to(dtype)
+        x = torch.randn(COUNT, device=DEVICE).to(dtype)
         for p in (0.5, 0.25, 0.1, 0.3, 0.001, 0.0, 1.0):
             wide = x.cpu() if dtype == torch.float64 else x.cpu().float()
             kept = torch.from_numpy(keep(x.shape, p, KEY).copy())
@@ -67,7 +46,7 @@ def check_bits() -> str:
             got = dropout(x, KEY.words, threshold(p)).cpu()
             if not torch.equal(got.view(torch.uint8), want.view(torch.uint8)):
                 sys.exit(f"FAILED: bits differ from the CPU's, {dtype}, p = {p}")
-    return "bits equal the CPU's: 2^20 elements, 4 dtypes, 7 p"
+    return f"bits equal the CPU's: {COUNT} elements, 4 dtypes, 7 p"
 
 
 def check_operations() -> str:
@@ -78,32 +57,17 @@ def check_operations() -> str:
 
     if not cpu.available():
         return "residual, activations: not checked, the CPU kernels are not compiled"
-    x, r = torch.randn(512, 2048), torch.randn(512, 2048)
-    b, want, t = torch.randn(2048), torch.empty(512, 2048), threshold(0.1)
+    x, r = torch.randn(COUNT // 64, 64), torch.randn(COUNT // 64, 64)
+    b, want, t = torch.randn(64), torch.empty_like(x), threshold(0.1)
     inputs = [x.numpy(), b.expand_as(x).numpy()]
-    cpu.walk(cpu.RESIDUAL, [x.numpy(), r.numpy()], want.numpy(), KEY.words, t, (2048, 1))
-    equal = torch.equal(residual(x.cuda(), r.cuda(), KEY.words, t).cpu(), want)
+    cpu.walk(cpu.RESIDUAL, [x.numpy(), r.numpy()], want.numpy(), KEY.words, t, (64, 1))
+    equal = torch.equal(residual(x.to(DEVICE), r.to(DEVICE), KEY.words, t).cpu(), want)
     for name, op in (("relu", cpu.RELU), ("gelu", cpu.GELU), ("gelu_tanh", cpu.GELU_TANH)):
-        cpu.walk(op, inputs, want.numpy(), KEY.words, t, (2048, 1))
-        equal &= torch.equal(bias_activation(x.cuda(), b.cuda(), KEY.words, t, name).cpu(), want)
+        cpu.walk(op, inputs, want.numpy(), KEY.words, t, (64, 1))
+        equal &= torch.equal(bias_activation(x.to(DEVICE), b.to(DEVICE), KEY.words, t, name).cpu(), want)
     if not equal:
         sys.exit("FAILED: residual or an activation differs from the CPU kernels")
-    return "residual, bias + ReLU/GELU/GELU-tanh equal the CPU kernels' bits: 2^20 elements, float32"
-
-
-def check_large() -> str:
-    """Past 2**31 elements, the last 2**16 have the mask of their indices."""
-    from dropkit.kernels.triton.dropout import dropout
-
-    count, tail = 2**31 + 2**20 + 3, 1 << 16
-    if torch.cuda.mem_get_info()[0] < 5 * count:
-        return "more than 2^31 elements: not checked, too little memory"
-    x = torch.ones(count, dtype=torch.bfloat16, device="cuda")
-    y = dropout(x, KEY.words, threshold(0.5))
-    kept = keep((tail,), 0.5, KEY, offset=(count - tail,), global_shape=(count,))
-    if not torch.equal((y[-tail:] != 0).cpu(), torch.from_numpy(kept.copy())):
-        sys.exit("FAILED: the mask is wrong past 2**31 elements")
-    return f"the mask is right at the end of {count} elements"
+    return "residual, bias + ReLU/GELU/GELU-tanh equal the CPU kernels' bits, float32"
 
 
 def check_graph() -> str:
@@ -111,16 +75,18 @@ def check_graph() -> str:
     from dropkit.kernels.triton.dropout import dropout
     from dropkit.kernels.triton.walk import StoredKey
 
-    x, step = torch.ones(1 << 16, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
-    stored = StoredKey(torch.tensor([KEY.seed], device="cuda"), 77, step)
-    dropout(x, stored, threshold(0.3))  # compiles, which a capture must not
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    x, step = torch.ones(COUNT >> 4, device=DEVICE), torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    stored = StoredKey(torch.tensor([KEY.seed], device=DEVICE), 77, step)
+
+    def call() -> torch.Tensor:
         y = dropout(x, stored, threshold(0.3))
-        step += 1
+        step.add_(1)
+        return y
+
+    graph = Graph(call)
     step.zero_()
     for now in range(5):
-        graph.replay()
+        y = graph.replay()
         kept = torch.from_numpy(keep(x.shape, 0.3, Key(KEY.seed, 77, now)).copy())
         if not torch.equal((y != 0).cpu(), kept):
             sys.exit(f"FAILED: replay {now} of the CUDA graph has another mask")
@@ -142,7 +108,7 @@ class Gradients:
     def prepared(self, dy: torch.Tensor, *inputs: torch.Tensor, compiled: bool) -> Callable[[], Any]:
         leaves = [a.detach().requires_grad_() for a in inputs]
         functorch.donated_buffer = False  # it would let a compiled backward run only once
-        y = (torch.compile(self.forward) if compiled else self.forward)(*leaves)
+        y = (torch.compile(self.forward, backend=COMPILER) if compiled else self.forward)(*leaves)
         return lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True)
 
 
@@ -217,14 +183,14 @@ def norm_cases(x: torch.Tensor, p: float) -> dict[str, Case]:
 def rival(plain: Any, inputs: tuple[Any, ...], compiled: bool) -> Callable[[], Any]:
     if isinstance(plain, Gradients):
         return plain.prepared(*inputs, compiled=compiled)
-    run = torch.compile(plain) if compiled else plain
+    run = torch.compile(plain, backend=COMPILER) if compiled else plain
     return lambda: run(*inputs)
 
 
 def measure(clock: Clock, label: str, x: torch.Tensor, copy_ms: float, name: str, case: Case) -> dict[str, Any]:
     passes, ours, plain, inputs = case
     size = x.numel() * x.element_size()
-    row: dict[str, Any] = {"dtype": label, "MiB": size // MIB, "operation": name, "ms": clock.median_ms(ours)}
+    row: dict[str, Any] = {"dtype": label, "MiB": size / MIB, "operation": name, "ms": clock.median_ms(ours)}
     row["GB/s"] = passes * size / row["ms"] / 1e6
     row["of copy"] = row["GB/s"] / (2 * size / copy_ms / 1e6)
     for kind in ("eager", "compile"):
@@ -242,63 +208,60 @@ def shown(row: dict[str, Any]) -> str:
         return f"{other:9.3f} {other / row['ms']:6.2f}x" if other else f"{'-':>9} {'':>7}"
 
     return (
-        f"{row['dtype']:5} {row['MiB']:6} {row['operation']:44} {row['ms']:9.3f} {row['GB/s']:8.0f} "
+        f"{row['dtype']:5} {row['MiB']:6g} {row['operation']:44} {row['ms']:9.3f} {row['GB/s']:8.0f} "
         f"{row['of copy']:7.1%} {times('eager')} {times('compile')}"
     )
 
 
-def run(clock: Clock, sizes: list[int], rates: list[float]) -> list[dict[str, Any]]:
-    rows = []
+def run(clock: Clock, sizes: list[int], rates: list[float], lines: Lines) -> None:
     heads = f"{'dtype':5} {'MiB':>6} {'operation':44} {'ms':>9} {'GB/s':>8} {'of copy':>7} {'eager ms':>9} {'':>7} "
     print(heads + f"{'compile':>9}")
-    for label, dtype in DTYPES.items():
-        for mib in sizes:
-            x = torch.randn(mib * MIB // dtype.itemsize // ROW, ROW, device="cuda", dtype=dtype)
-            y = torch.empty_like(x)
-            copy_ms = clock.median_ms(lambda x=x, y=y: y.copy_(x))
-            print(f"{label:5} {mib:6} {'copy':44} {copy_ms:9.3f} {2 * mib * MIB / copy_ms / 1e6:8.0f}")
-            rows.append({"dtype": label, "MiB": mib, "operation": "copy", "ms": copy_ms})
-            del y
-            cases = [dropout_cases(x, p) for p in rates]
-            cases += [fused_cases(x, rates[0]), norm_cases(x, rates[0])] if mib <= 1024 else []
-            for name, case in [item for group in cases for item in group.items()]:
-                rows.append(measure(clock, label, x, copy_ms, name, case))
-                print(shown(rows[-1]), flush=True)
-            del x, cases, case
+    for size, (label, dtype) in [(size, item) for size in sizes for item in DTYPES.items()]:
+        x = torch.randn(size * UNIT // dtype.itemsize // ROW, ROW, device=DEVICE, dtype=dtype)
+        y = torch.empty_like(x)
+        copy_ms = clock.median_ms(lambda x=x, y=y: y.copy_(x))
+        mib = size * UNIT / MIB
+        print(f"{label:5} {mib:6g} {'copy':44} {copy_ms:9.3f} {2 * size * UNIT / copy_ms / 1e6:8.0f}")
+        lines.add(dtype=label, MiB=mib, operation="copy", ms=copy_ms)
+        del y
+        cases = [dropout_cases(x, p) for p in rates]
+        cases += [fused_cases(x, rates[0]), norm_cases(x, rates[0])] if size <= 1024 else []
+        for name, case in [item for group in cases for item in group.items()]:
+            row = measure(clock, label, x, copy_ms, name, case)
+            print(shown(row), flush=True)
+            lines.add(**row)
+        del x, cases, case
+        if not DRY:
             torch.cuda.empty_cache()
-    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check and time the Triton kernels against copy, eager and compiled.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024, 4096], help="MiB of one tensor")
+    sizes = [8] if DRY else [1024, 64, 256, 4096]
+    parser.add_argument("--sizes", type=int, nargs="+", default=sizes, help="MiB of one tensor")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.5], help="p; fused operations use the first")
     parser.add_argument("--repetitions", type=int, default=50)
     parser.add_argument("--tile", type=int, help="elements of a program's tile, a power of two")
     parser.add_argument("--cell", type=int, choices=(4, 8, 16, 32), help="neighbours that share one computed word")
     parser.add_argument("--warps", type=int, choices=(1, 2, 4, 8, 16), help="warps of a program")
-    parser.add_argument("--out", type=Path, help="file of JSON lines to write")
+    parser.add_argument("--out", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("No CUDA device: nothing was measured. The kernels' tests run without one: pytest tests/kernels")
-        return
+    if not DRY and not torch.cuda.is_available():
+        print(NO_DEVICE, file=sys.stderr)
+        sys.exit(2)
     import triton
 
     from dropkit.kernels.triton import walk
 
     walk.TILE, walk.CELL, walk.WARPS = options.tile or walk.TILE, options.cell or walk.CELL, options.warps or walk.WARPS
-    head = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__}
-    head |= {"tile": walk.TILE, "cell": walk.CELL, "warps": walk.WARPS}
-    print(head)
-    for check in (check_bits, check_operations, check_graph, check_large):
-        print("ok:", check(), flush=True)
-        torch.cuda.empty_cache()
-    rows = run(Clock(options.repetitions), options.sizes, options.rates)
-    lines = "".join(json.dumps(row) + "\n" for row in [head, *rows])
-    if options.out:
-        options.out.write_text(lines)
-    else:
-        print(lines, end="")
+    lines = Lines(options.out, "kernels")
+    head = {"gpu": "none" if DRY else torch.cuda.get_device_name(), "torch": torch.__version__}
+    lines.add(**head, triton=triton.__version__, tile=walk.TILE, cell=walk.CELL, warps=walk.WARPS)
+    for check in (check_bits, check_operations, check_graph):
+        lines.add(check=check.__name__.removeprefix("check_"), result=check())
+        if not DRY:
+            torch.cuda.empty_cache()
+    run(Clock(options.repetitions), options.sizes, options.rates, lines)
 
 
 if __name__ == "__main__":

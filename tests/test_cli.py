@@ -181,6 +181,7 @@ def test_interrupt_says_how_to_go_on(
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.slow
 def test_the_real_command_stops_at_sigint(tmp_path: Path) -> None:
     arguments = ["train", "mlp", "--epochs", "100000", "--device", "cpu", "--out", str(tmp_path / "run")]
     # A signal that is ignored here, as in a job under nohup, would be ignored there too; one with a handler is not.

@@ -22,10 +22,12 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_five_inputs_one_mask() -> None:
     assert "5 inputs, 4 frameworks, one mask" in run("-m", "tests.four_frameworks")
 
 
+@pytest.mark.slow
 def test_losses_agree_step_by_step() -> None:
     """Same weights, batches and masks: what is left is the rounding of float32 sums, 5e-7 when it was measured."""
     example = str(ROOT / "examples" / "one_mask_four_frameworks.py")

@@ -145,6 +145,7 @@ def test_jax_frontend_loads_no_other_framework() -> None:
     assert "dropkit.lab" not in modules
 
 
+@pytest.mark.slow
 def test_the_probe_loads_the_framework_of_its_model_only() -> None:
     modules = loaded("import dropkit; dropkit.explain, dropkit.doctor")
     assert "dropkit.probe" in modules

@@ -1,4 +1,7 @@
-"""The suite again on every way that this machine has: without kernels, and on each instruction set."""
+"""The suite again on every other way that this machine has: without kernels, and on each instruction set.
+
+On the way of this process it runs in test_conformance.py.
+"""
 
 import os
 import subprocess
@@ -7,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+import dropkit
 from dropkit.kernels import cpu
 
 ROOT = Path(__file__).parents[2]
+HERE = dropkit.info()["cpu"]["path"] or "off"
+OTHERS = [path for path in ("off", *cpu.paths()) if path != HERE]
 
 
-@pytest.mark.parametrize("path", ["off", *cpu.paths()])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OTHERS)
 def test_conforms(path: str) -> None:
     environment = {**os.environ, "DROPKIT_CPU": path}
     command = ["-m", "pytest", "-p", "no:cacheprovider", "tests/conformance/test_conformance.py", "-k", "test_conforms"]

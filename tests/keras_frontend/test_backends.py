@@ -29,11 +29,13 @@ def test_suite(backend: str) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_suite_shows() -> None:
     done = run("numpy", "-m", "pytest", "-p", "no:cacheprovider", "-k", "no test has this name", PARTS[0])
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 def test_masks_are_the_same_on_every_backend() -> None:
     code = (
         "import sys, numpy, keras, dropkit.keras as dk\n"

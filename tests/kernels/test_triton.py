@@ -24,14 +24,16 @@ def run(*command: str, interpret: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 @installed
 def test_interpreted() -> None:
     """See them one by one with: TRITON_INTERPRET=1 pytest tests/kernels/triton"""
-    done = run("-m", "pytest", "-p", "no:cacheprovider", str(HERE / "test_interpreted.py"), interpret=True)
+    done = run("-m", "pytest", "-p", "no:cacheprovider", str(HERE / "test_kernels.py"), interpret=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @installed
 def test_compiled_for_hopper() -> None:
     """Contiguous memory moves by 16 bytes, no multiply-add is fused, another key, rate or base is the same kernel."""

@@ -159,6 +159,7 @@ def test_latents_are_normal_numbers_of_the_counter() -> None:
     assert np.array_equal(found._latents(7, "lab/latent", 5).numpy(), expected)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     untrained = engine("fixed").quality()
     last = tiny(tmp_path, epochs=40).rows[-1]
@@ -191,6 +192,7 @@ def test_resumed_run_ends_bit_for_bit_the_same(tmp_path: Path, after: int) -> No
     assert states[0]["model/discriminator.dropkit_step"] == 3 * whole.rows[-1]["step"]
 
 
+@pytest.mark.slow
 def test_strategies_move_the_rate_and_the_masks(finished: Comparison, tmp_path: Path) -> None:
     assert list(finished.runs) == ["none", "fixed", "fixed:0.3"]
     for strategy, p in (("none", 0.0), ("fixed", 0.1), ("fixed:0.3", 0.3)):

@@ -34,6 +34,7 @@ ENGINE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "parts"), [("torch", [SUITE]), ("jax", ENGINE), ("tensorflow", ENGINE)])
 def test_suite(backend: str, parts: list[str]) -> None:
     needs("keras", backend)
@@ -42,6 +43,7 @@ def test_suite(backend: str, parts: list[str]) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_torch_is_the_backend_where_none_is_named(tmp_path: Path) -> None:
     needs("keras")
     env = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
@@ -51,6 +53,7 @@ def test_torch_is_the_backend_where_none_is_named(tmp_path: Path) -> None:
     assert done.stdout.split() == ["torch"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_backend_that_cannot_train_is_refused(tmp_path: Path) -> None:
     needs("keras")
     message = "Keras runs on 'numpy', which cannot train: set KERAS_BACKEND to one of torch, jax, tensorflow"

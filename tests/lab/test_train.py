@@ -58,6 +58,7 @@ train("mlp", size="tiny", epochs=4, device="cpu", out=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["step", "between checkpoint and state"])
 def test_killed_run_ends_bit_for_bit_the_same(tmp_path: Path, where: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILL, str(tmp_path / "cut"), where], capture_output=True, text=True)

@@ -343,6 +343,7 @@ def test_help_loads_no_framework() -> None:
     assert not {"torch", "keras", "rich.console", "jinja2"} & set(run.stdout.split("\n"))
 
 
+@pytest.mark.slow
 def test_keras_targets() -> None:
     for package in ("keras", "torch"):
         if not importlib.util.find_spec(package):

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = "tests/probe/keras_suite/test_doctor.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch"])
 def test_suite(backend: str) -> None:
     for package in ("keras", backend):

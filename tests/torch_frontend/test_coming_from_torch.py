@@ -267,6 +267,7 @@ def test_memory_format() -> None:
     assert torch.equal(seeded(Dropout(0.5), x), seeded(Dropout(0.5), last))
 
 
+@pytest.mark.slow
 @difference(
     MASKS,
     "eager and `torch.compile` with inductor",

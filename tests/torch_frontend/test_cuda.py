@@ -1,6 +1,7 @@
 """The way of CUDA tensors, with the Triton kernels interpreted on the CPU: the same suite, the same bits.
 
-Triton settles whether it interprets when it is first imported, so these run in processes of their own.
+Triton settles whether it interprets when it is first imported, so these run in processes of their own. With
+DROPKIT_DEVICE=cuda nothing is interpreted, and the same runs on a GPU.
 """
 
 import os
@@ -12,7 +13,10 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "TRITON_INTERPRET": "1", "DROPKIT_CPU": "off"}
+DEVICE = os.environ.get("DROPKIT_DEVICE", "cpu")
+INTERPRETED = {"TRITON_INTERPRET": "1", "DROPKIT_CPU": "off"}
+ENVIRONMENT = {**os.environ, **(INTERPRETED if DEVICE == "cpu" else {})}
+ON_DEVICE = f"import torch\ntorch.set_default_device({DEVICE!r})\n"
 
 
 def run(*command: str) -> str:
@@ -21,6 +25,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_conformance() -> None:
     """See it one by one with: TRITON_INTERPRET=1 DROPKIT_CPU=off pytest tests/conformance -k test_conforms"""
     checks = "torch and (golden_vectors or layouts or sharing or rows or gradient or not_finite or identity or errors)"
@@ -61,7 +66,7 @@ assert dropout(y, 0.5, inplace=True, **key) is y and (y == 0).any()
 
 
 def test_fused_and_in_place() -> None:
-    run("-c", FUSED)
+    run("-c", ON_DEVICE + FUSED)
 
 
 CAPTURED = """
@@ -70,8 +75,8 @@ from torch import nn
 from dropkit.torch import Dropout, bind, cuda
 import dropkit
 x = torch.ones(4, 40, requires_grad=True)
-plain = bind(nn.Sequential(Dropout(0.5), Dropout(0.25)), seed=2**64 - 3)
-model = bind(nn.Sequential(Dropout(0.5), Dropout(0.25)), seed=2**64 - 3)
+plain = bind(nn.Sequential(Dropout(0.5), Dropout(0.25)), seed=2**64 - 3).to(x.device)
+model = bind(nn.Sequential(Dropout(0.5), Dropout(0.25)), seed=2**64 - 3).to(x.device)
 for step in range(3):
     wanted = plain(x)
     cuda.capturing = lambda: True  # what a capture would see; nothing may be read on the host
@@ -96,4 +101,4 @@ else:
 
 
 def test_what_a_captured_graph_reads() -> None:
-    run("-c", CAPTURED)
+    run("-c", ON_DEVICE + CAPTURED)

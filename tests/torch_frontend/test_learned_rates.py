@@ -225,6 +225,7 @@ def test_every_rate_parameter_gets_a_gradient() -> None:
 
 
 # torch instantiates the Function that it traces, which it deprecates itself
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_whole_and_once_while_the_rates_move() -> None:
     torch._dynamo.reset()

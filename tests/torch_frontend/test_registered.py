@@ -66,6 +66,7 @@ def test_compiled_ambient_draws_afresh() -> None:
     assert not torch.equal(fast(x), fast(x))
 
 
+@pytest.mark.slow
 def test_inductor() -> None:
     torch._dynamo.reset()
     model = bind(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), Dropout(0.5)), seed=3)

@@ -372,6 +372,7 @@ def _on_this_rank(rank: int, folder: str) -> dict[str, str]:
     return results
 
 
+@pytest.mark.slow
 def test_ranks(tmp_path: Path) -> None:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("torch was built without gloo")

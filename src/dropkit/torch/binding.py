@@ -289,8 +289,13 @@ class Clock:
     def pieces(self, at: Coordinates) -> tuple[ranks.Piece, ...]:
         """Which piece of the batch the model gets on this rank."""
         if torch.compiler.is_compiling():
-            return _constant_pieces(self.batch, ranks.placed(at))
+            return self._constant_pieces(ranks.placed(at))
         return self.batch.pieces(at)
+
+    def _constant_pieces(self, placed: bool) -> tuple[ranks.Piece, ...]:
+        return self.batch.pieces(Coordinates(together=frozenset([0])) if placed else Coordinates())
+
+    _constant_pieces._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which process this is will not change
 
     def words(self, name: str, at: Coordinates) -> Words:
         """Key words of the next call of a site."""
@@ -316,13 +321,6 @@ class Clock:
         if torch._C._are_functorch_transforms_active() and transforms.batched(self._buffer(SEED), self._buffer(STEP)):
             return self._buffer(SEED), self._buffer(STEP) - 1
         return self.seed, (self.step - 1) & MASK64
-
-
-def _constant_pieces(batch: ranks.Batch, placed: bool) -> tuple[ranks.Piece, ...]:
-    return batch.pieces(Coordinates(together=frozenset([0])) if placed else Coordinates())
-
-
-_constant_pieces._dynamo_marked_constant = True  # type: ignore[attr-defined]  # which process this is will not change
 
 
 @dataclass(slots=True)

@@ -1,10 +1,12 @@
-"""The Triton kernels, run by Triton's interpreter in NumPy: bits, arithmetic, layouts, keys, gradients.
+"""The Triton kernels: bits, arithmetic, layouts, keys, gradients.
 
-To be run with TRITON_INTERPRET=1 from the start of the process.
+Run by Triton's interpreter in NumPy, with TRITON_INTERPRET=1 from the start of the process; or on a GPU, with
+DROPKIT_DEVICE=cuda, where a fixture puts new tensors on the device.
 """
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,18 +32,24 @@ dropout, residual, affine = dropout_file.dropout, residual_file.residual, affine
 bias_activation = bias_activation_file.bias_activation
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "mask_vectors.json").read_text())
 KEY = Key(seed=1, site="triton", step=2)
+DEVICE = os.environ.get("DROPKIT_DEVICE", "cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 RATES = [0.5, 0.25, 0.1, 0.3, 0.001, 0.0, 1.0]
 
 
 def data(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(DEVICE, dtype)
+
+
+def bits(kept: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(kept.copy()).to(DEVICE)
 
 
 def scaled(x: torch.Tensor, p: float, kept: np.ndarray) -> torch.Tensor:
     """The specification's arithmetic, not yet rounded: float32 (float64 for float64)."""
     wide = x if x.dtype == torch.float64 else x.float()
-    return torch.where(torch.from_numpy(kept.copy()), wide * scale(threshold(p)), 0.0)
+    return torch.where(bits(kept), wide * scale(threshold(p)), 0.0)
 
 
 def dropped(x: torch.Tensor, p: float, kept: np.ndarray) -> torch.Tensor:
@@ -72,7 +80,7 @@ def test_golden_masks(vector: dict) -> None:
         assert (y != 0).tolist() == [bit for i, bit in zip(vector["index"], vector["bits"], strict=True) if i < 2**63]
         return
     y = dropout(torch.ones(vector["shape"]), words, vector["T"] >> 16)
-    assert np.packbits((y != 0).numpy().reshape(-1), bitorder="little").tobytes().hex() == vector["bits"]
+    assert np.packbits((y != 0).cpu().numpy().reshape(-1), bitorder="little").tobytes().hex() == vector["bits"]
 
 
 @pytest.mark.parametrize(("dtype", "p"), list(itertools.product(DTYPES, RATES)))
@@ -106,7 +114,7 @@ def test_base_offsets(base: int) -> None:
 
 def test_dropped_nan_and_infinity_are_zero_and_kept_ones_stay() -> None:
     x = torch.tensor([float("nan"), float("inf")]).repeat(100)
-    y, kept = dropout(x, KEY.words, threshold(0.5)), torch.from_numpy(keep(x.shape, 0.5, KEY).copy())
+    y, kept = dropout(x, KEY.words, threshold(0.5)), bits(keep(x.shape, 0.5, KEY))
     assert (y[~kept] == 0).all()
     assert torch.equal(y[kept].isnan(), x[kept].isnan())
     assert torch.equal(y[kept].isinf(), x[kept].isinf())
@@ -162,7 +170,7 @@ def test_strides(name: str) -> None:
     x = STRIDED[name](data(4, 6, 40))
     for rows in (None, torch.arange(x.shape[0]) * 3):
         y = dropout(x, KEY.words, threshold(0.3), rows=rows)
-        kept = keep(x.shape, 0.3, KEY, rows=None if rows is None else rows.numpy())
+        kept = keep(x.shape, 0.3, KEY, rows=None if rows is None else rows.cpu().numpy())
         assert_bits(y, dropped(x, 0.3, kept))
         assert y.stride() == torch.empty_like(x).stride()
 
@@ -170,18 +178,19 @@ def test_strides(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("p_shape", [(6, 37), (37,), (6, 1)])
 def test_rate_of_each_element(dtype: torch.dtype, p_shape: tuple[int, ...]) -> None:
-    p = torch.rand(p_shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    generator = torch.Generator("cpu").manual_seed(3)
+    p = torch.rand(p_shape, generator=generator, dtype=torch.float64, device="cpu").to(DEVICE, dtype)
     p.view(-1)[:3] = torch.tensor([0.0, 1.0, 0.5], dtype=dtype)
     x = data(6, 37, dtype=dtype)
-    wide = (p if dtype == torch.float64 else p.float()).numpy()
+    wide = (p if dtype == torch.float64 else p.float()).cpu().numpy()
     t = (65536 - np.rint(wide * 65536)).astype(np.int64)
     kept = keep((6, 37), wide, KEY)
-    factor = torch.from_numpy(np.where(t > 0, 65536 / np.maximum(t, 1).astype(wide.dtype), 0))
-    want = torch.where(torch.from_numpy(kept.copy()), (x if dtype == torch.float64 else x.float()) * factor, 0.0)
+    factor = torch.from_numpy(np.where(t > 0, 65536 / np.maximum(t, 1).astype(wide.dtype), 0)).to(DEVICE)
+    want = torch.where(bits(kept), (x if dtype == torch.float64 else x.float()) * factor, 0.0)
     assert_bits(dropout(x, KEY.words, p), want.to(dtype))
     shared = dropout(x, KEY.words, p, noise=(1, 0), base=5)
     kept = keep((6, 37), wide, KEY, index=np.arange(5, 11)[:, None])
-    assert torch.equal(shared != 0, torch.from_numpy(kept))
+    assert torch.equal(shared != 0, bits(kept))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -204,7 +213,7 @@ def test_seed_and_step_from_memory_are_read_anew(seed: int) -> None:
         now = Key(seed % 2**64, site, int(step))
         y = dropout(x, stored, threshold(0.5))
         assert_bits(y, dropped(x, 0.5, keep(x.shape, 0.5, now)))
-        masks.append((y != 0).numpy().tobytes())
+        masks.append((y != 0).cpu().numpy().tobytes())
         step += 1
     assert len(set(masks)) == 4
 
@@ -227,9 +236,9 @@ def test_a_rate_that_is_no_probability_drops() -> None:
 
 
 def alpha_dropped(x: torch.Tensor, p: float, kept: np.ndarray) -> torch.Tensor:
-    wide = (x if x.dtype == torch.float64 else x.float()).numpy()
+    wide = (x if x.dtype == torch.float64 else x.float()).cpu().numpy()
     factor, shift, gone = (wide.dtype.type(value) for value in alpha_factors(threshold(p)))
-    return torch.from_numpy(np.where(kept, wide * factor + shift, gone)).to(x.dtype)
+    return torch.from_numpy(np.where(kept, wide * factor + shift, gone)).to(DEVICE, x.dtype)
 
 
 @pytest.mark.parametrize(("dtype", "p"), list(itertools.product(DTYPES, RATES)))
@@ -255,7 +264,7 @@ def test_affine_strides_nan_and_nothing() -> None:
     t = threshold(0.5)
     x = data(4, 6, 40).transpose(0, 2)
     x[0] = float("nan")
-    kept = torch.from_numpy(keep(x.shape, 0.5, KEY).copy())
+    kept = bits(keep(x.shape, 0.5, KEY))
     for inplace in (False, True):
         y = affine(x, KEY.words, t, (2.0, 1.0, -3.0), inplace=inplace)
         assert y.stride() == torch.empty_like(x).stride()
@@ -305,7 +314,7 @@ def test_bias_activation(activation: str, dtype: torch.dtype, bias_shape: tuple[
     close = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     torch.testing.assert_close(y.double(), want.detach(), rtol=close, atol=close)
     torch.testing.assert_close(dx.double(), h.grad, rtol=close, atol=close)
-    assert (y[torch.from_numpy(~kept)] == 0).all()
+    assert (y[bits(~kept)] == 0).all()
     if b is None:
         assert db is None
     else:
@@ -323,15 +332,15 @@ def test_float32_activations_are_the_cpu_kernels_bits(activation: str) -> None:
     x[0, :8] = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 50.0, -50.0, float("inf"), 3e-39])
     x[1, :2] = float("nan")
     want, rate = np.empty((20, 64), np.float32), threshold(0.1)
-    wide_b = np.broadcast_to(b.numpy(), x.shape)
-    cpu.walk(codes[activation], [x.numpy(), wide_b], want, KEY.words, rate, (64, 1))
+    inputs = [x.cpu().numpy(), np.broadcast_to(b.cpu().numpy(), x.shape)]
+    cpu.walk(codes[activation], inputs, want, KEY.words, rate, (64, 1))
     with np.errstate(invalid="ignore"):  # NumPy, which interprets, warns of infinity times zero
         y = bias_activation(x, b, KEY.words, rate, activation)
-    np.testing.assert_array_equal(y.numpy(), want)
-    cpu.walk(grads[activation], [dy.numpy(), x.numpy(), wide_b], want, KEY.words, rate, (64, 1))
+    np.testing.assert_array_equal(y.cpu().numpy(), want)
+    cpu.walk(grads[activation], [dy.cpu().numpy(), *inputs], want, KEY.words, rate, (64, 1))
     with np.errstate(invalid="ignore"):
         dx, _ = bias_activation_file.bias_activation_backward(dy, x, b, KEY.words, rate, activation)
-    np.testing.assert_array_equal(dx.numpy(), want)
+    np.testing.assert_array_equal(dx.cpu().numpy(), want)
 
 
 def test_an_unknown_activation() -> None:
@@ -404,4 +413,4 @@ def test_a_row_too_long_or_missing() -> None:
 
 def test_availability() -> None:
     assert package.available()
-    assert package.info()["interpreted"]
+    assert package.info()["interpreted"] == (DEVICE == "cpu")
