@@ -40,7 +40,7 @@ MAY_LOAD = {
     "kernels": {"torch"},
     "probe": {"torch", "keras", "jax", "tensorflow"},
 }
-TOP = {"uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
+TOP = {"uncertainty", "lab", "report", "cli", "interrupts", "__init__", "__main__", "info"}
 
 
 def part_of(path: Path) -> str:

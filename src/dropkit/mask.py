@@ -73,7 +73,7 @@ def thresholds(p: NDArray) -> NDArray[np.int64]:
     inside = (p >= 0) & (p <= 1)  # False for NaN
     if not inside.all():
         raise DropkitValueError(_out_of_range(p[~inside].flat[0]))
-    wide = p.astype(rate_type(p.dtype), copy=False)
+    wide: NDArray[Any] = p.astype(rate_type(p.dtype), copy=False)
     return ONE - np.rint(wide * wide.dtype.type(ONE)).astype(np.int64)
 
 

@@ -1,6 +1,11 @@
 """Text from elsewhere, made safe to print: a terminal obeys control characters, whoever wrote them."""
 
+import io
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 # C0 and C1, delete; line and paragraph separators; marks and overrides of the writing direction, and other characters
 # without a shape that change what is read; halves of characters, which no encoding takes. Tab and newline are layout.
@@ -37,3 +42,63 @@ def one_line(text: object) -> str:
     'cannot read <_io.BytesIO object>: it is empty'
     """
     return visible(" ".join(_ADDRESS.sub("", _COLOUR.sub("", str(text))).split()))
+
+
+class Visible(io.TextIOBase):
+    r"""A stream that shows what it is given: control characters as escapes, what it cannot encode too.
+
+    >>> shown = Visible(io.StringIO())
+    >>> shown.write("a title \x1b]0;owned\x07")
+    17
+    >>> shown.stream.getvalue()
+    'a title \\x1b]0;owned\\x07'
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, and say that all of it was."""
+        safe = visible(text)
+        try:
+            self.stream.write(safe)
+        except UnicodeEncodeError as error:
+            self.stream.write(safe.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person looks on."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """The number of the file below, for what writes past Python."""
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """As of the stream below."""
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """As of the stream below."""
+        return self.stream.errors
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Standard output and standard error as `Visible` streams, inside the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Visible(sys.stdout), Visible(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

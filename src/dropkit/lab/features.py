@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DropkitValueError, OutputError
+from ..visible import one_line
 from .arrays import load_arrays, save_arrays
 from .data import Data
 from .order import first_weights
@@ -126,7 +127,7 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         model.load_weights(str(path))
     except Exception as error:  # Keras and h5py raise whatever they meet
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise DataError(
             f"{path} does not hold the weights of {NETWORK} without its top: {reason}; use {SITE}{PUBLISHED}, or what "
             f"save_weights of keras.applications.{NETWORK}(include_top=False) wrote"

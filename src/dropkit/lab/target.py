@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..visible import one_line
 from . import inputs, recipes
 from .recipe import LearnedRate, Rates, Recipe, Settings, Strategy, sized, strategy_rates
 
@@ -280,7 +281,7 @@ def _load(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras and h5py raise whatever they meet
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise DataError(
             f"cannot read {path}: {reason}; a model with code of its own is given by {FACTORY}, such as my_model:make"
         ) from error
