@@ -15,6 +15,7 @@ from ..counter import Key
 from ..errors import DataError, DropkitValueError
 from ..mask import normal, uniform
 from ..visible import one_line
+from .limits import check_arrays
 from .recipe import at_least_one
 
 BATCH = 8
@@ -95,6 +96,8 @@ def load(path: Path, batch: int | None) -> Arrays:
             found: Any = load_file(path)
         else:
             with path.open("rb") as file:
+                if path.suffix == ".npz":
+                    check_arrays(file)
                 read = np.load(file, allow_pickle=False)
                 found = dict(read) if path.suffix == ".npz" else [read]
     except Exception as error:  # these readers raise whatever they meet, struct.error and zipfile's own among it
