@@ -31,7 +31,10 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.integer]:
     zipped = content[:2] == b"\x1f\x8b"
     stream = Unpacked(content, name, REMEDY) if zipped else io.BytesIO(content)
     head = stream.read(4)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES or head[3] > MOST_AXES:
+    known = len(head) == 4 and head[:2] == b"\0\0" and head[2] in TYPES and head[3] <= MOST_AXES
+    if not known and zipped:
+        stream.read(1 << 20)  # says so where it is the stream that is damaged
+    if not known:
         raise DataError(
             f"{name} is not an IDX file of unsigned bytes or integers (it starts with {head.hex()}); {REMEDY}"
         )
