@@ -40,6 +40,7 @@ callgrind: build/driver
 # left out: it does not load under the sanitizers.
 SANITIZED = build/sanitized
 test-sanitize: setup
+	@command -v cmake > /dev/null || { echo "test-sanitize builds with cmake, which is not here: apt install cmake" >&2; exit 2; }
 	cmake -S . -B $(SANITIZED) -DDROPKIT_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null
 	cmake --build $(SANITIZED) --target _cpu
 	rm -rf $(SANITIZED)/package && mkdir $(SANITIZED)/package && cp -rL src/dropkit $(SANITIZED)/package/

@@ -11,12 +11,15 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
 FRAMEWORKS = {"torch", "jax", "flax", "equinox", "keras", "tensorflow"}
 FRONTENDS = {"numpy", "torch", "jax", "keras"}
 BASE = {"errors", "counter", "layout", "mask"}
+TEXT = {"visible", "writing"}  # what is printed and written, whoever does
 
 # part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
 # toolchain; the probe sees the frontends and leaves it to lab, report and cli to show what it finds; these three see
 # everything, and nobody below sees them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "visible": set(),
+    "writing": set(),
     "counter": {"errors"},
     "layout": {"errors"},
     "mask": {"errors", "counter", "layout"},
@@ -25,8 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
-    **{frontend: BASE | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
-    "probe": {"errors", "mask", "axes", "drop"} | FRONTENDS,
+    **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    "probe": {"errors", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
 MAY_IMPORT["keras"] |= {"numpy", "torch", "jax"}
@@ -37,7 +40,7 @@ MAY_LOAD = {
     "kernels": {"torch"},
     "probe": {"torch", "keras", "jax", "tensorflow"},
 }
-TOP = {"uncertainty", "lab", "report", "cli", "__init__", "__main__", "info"}
+TOP = {"uncertainty", "lab", "report", "cli", "interrupts", "__init__", "__main__", "info"}
 
 
 def part_of(path: Path) -> str:

@@ -12,15 +12,19 @@ Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import axes as axes
-from .choice import info as info
-from .counter import Key as Key
-from .drop import Drop as Drop
-from .errors import DropkitError as DropkitError
-from .mask import keep as keep
-from .mask import normal as normal
-from .mask import uniform as uniform
-from .mask import words as words
+from . import interrupts as _interrupts
+
+_interrupts.importing()  # of the command `dropkit` alone: what follows takes a while
+
+from . import axes as axes  # noqa: E402
+from .choice import info as info  # noqa: E402
+from .counter import Key as Key  # noqa: E402
+from .drop import Drop as Drop  # noqa: E402
+from .errors import DropkitError as DropkitError  # noqa: E402
+from .mask import keep as keep  # noqa: E402
+from .mask import normal as normal  # noqa: E402
+from .mask import uniform as uniform  # noqa: E402
+from .mask import words as words  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -73,9 +73,17 @@ def thresholds(p: NDArray) -> NDArray[np.int64]:
     inside = (p >= 0) & (p <= 1)  # False for NaN
     if not inside.all():
         raise DropkitValueError(_out_of_range(p[~inside].flat[0]))
-    # float16 cannot hold 2**16; float32 and float64 scale exactly.
-    wide = p if p.dtype == np.float64 else p.astype(np.float32)
+    wide: NDArray[Any] = p.astype(rate_type(p.dtype), copy=False)
     return ONE - np.rint(wide * wide.dtype.type(ONE)).astype(np.int64)
+
+
+def rate_type(dtype: np.dtype) -> type[np.float32] | type[np.float64]:
+    """The type that rates of a dtype are computed in: float16 cannot hold 2**16; float32 and float64 scale exactly.
+
+    >>> rate_type(np.dtype(">f8")), rate_type(np.dtype(np.float16))
+    (<class 'numpy.float64'>, <class 'numpy.float32'>)
+    """
+    return np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32
 
 
 def scale(t: int) -> float:
@@ -385,7 +393,7 @@ def _elements(place: Place, width: int, blocks: Callable[[NDArray], NDArray]) ->
     start = _starts(place, outer)
     first, lead = start // np.uint64(width), (start % np.uint64(width)).astype(np.int64)
     if start.size == 0 or run == 0:
-        return blocks(start[..., None]).reshape(-1)[:0].reshape(place.shape)
+        return blocks(np.zeros((1,), np.uint64)).reshape(-1)[:0].reshape(place.shape)
     count = (int(lead.max()) + run - 1) // width + 1
     table = blocks(first[..., None] + np.arange(count, dtype=np.uint64)).reshape(*start.shape, count * width)
     if (lead == lead.flat[0]).all():
@@ -396,11 +404,13 @@ def _elements(place: Place, width: int, blocks: Callable[[NDArray], NDArray]) ->
 
 
 def _starts(place: Layout, outer: int) -> NDArray[np.uint64]:
-    """The index of the first element of each run, over the `outer` leading axes."""
-    start = np.full(place.shape[:outer], place.base, np.uint64)
-    for axis in range(outer):
+    """The index of the first element of each run, over those of the `outer` leading axes that are longer than 1."""
+    by_rows = place.rows is not None
+    walked = [axis for axis in range(outer) if place.shape[axis] != 1 or (axis == 0 and by_rows)]
+    start = np.full([place.shape[axis] for axis in walked], place.base, np.uint64)
+    for number, axis in enumerate(walked):
         coordinate = np.arange(place.shape[axis], dtype=np.uint64)
-        if axis == 0 and place.rows is not None:
+        if axis == 0 and by_rows:
             coordinate = place.rows
-        start += (coordinate * np.uint64(place.strides[axis])).reshape(-1, *[1] * (outer - axis - 1))
+        start += (coordinate * np.uint64(place.strides[axis])).reshape(-1, *[1] * (len(walked) - number - 1))
     return start

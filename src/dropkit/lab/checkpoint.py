@@ -3,33 +3,44 @@
 One file, replaced atomically, so that tensors and numbers never belong to different epochs. Nothing is unpickled.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, DropkitValueError
 from .files import write_bytes
+from .sealed import SUM, UNSEALED, header_text, read_sealed, seal
 from .sites import Sites
 
-HEADER = "dropkit"
 Optimizers = Mapping[str, torch.optim.Optimizer]
 
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far: one row an epoch, steps taken, and the epoch of the best checkpoint."""
+    """What a run has done so far: one row an epoch, steps taken, the epoch of the best checkpoint, and whose it is."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     best_epoch: int = 0
     best_loss: float | None = None
+    run: str = ""
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any]) -> "Progress":
+        """What a state's header says.
+
+        Raises:
+            DropkitValueError: the file has no sum, so that nobody knows whether this is what was written.
+        """
+        if SUM not in header:
+            raise DropkitValueError(UNSEALED)
+        return cls(header["rows"], header["step"], header["best_epoch"], header["best_loss"], header["run"])
 
 
 def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
@@ -58,7 +69,7 @@ def save_state(path: Path, model: nn.Module, optimizers: Optimizers, sites: Site
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(whole, {HEADER: json.dumps(header)}))
+    write_bytes(path, seal(save(whole, header_text(header))))
 
 
 def load_state(path: Path, model: nn.Module, optimizers: Optimizers, sites: Sites) -> Progress:
@@ -68,12 +79,13 @@ def load_state(path: Path, model: nn.Module, optimizers: Optimizers, sites: Site
         DataError: the file is missing, damaged or belongs to another model or strategy.
     """
     try:
-        tensors, header = _load(path)
+        content, header = read_sealed(path)
+        tensors = load(content)
         model.load_state_dict(_under("model/", tensors))
         for name, optimizer in optimizers.items():
             _load_optimizer(optimizer, _under(f"optimizer/{name}/", tensors), header["optimizers"][name])
         sites.load(header["controllers"])
-        return Progress(header["rows"], header["step"], header["best_epoch"], header["best_loss"])
+        return Progress.of(header)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
 
@@ -88,12 +100,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         like = torch.empty_like(parameter, dtype=tensor.dtype) if tensor.shape == parameter.shape else tensor
         entries.setdefault(int(index), {})[name] = like.copy_(tensor)
     optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
-
-
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return tensors, json.loads(file.metadata()[HEADER])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .limits import at_most, check_arrays
 
 FOLDER = "cifar10"
 SITE, ARCHIVE = "https://www.cs.toronto.edu/~kriz/", "cifar-10-binary.tar.gz"
@@ -33,6 +34,7 @@ SUMS = {
 }
 SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32
+BATCH = 10_000 * RECORD
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -58,12 +60,14 @@ def read_archive(path: Path) -> Arrays:
     try:
         with tarfile.open(path) as archive:
             found = {
-                Path(member.name).stem: file.read()
+                Path(member.name).stem: at_most(file, BATCH)
                 for member in archive
                 if member.name.endswith(".bin") and (file := archive.extractfile(member)) is not None
             }
         return _arrays(lambda name: (path, found[name]))
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} is damaged ({error}); delete it, or replace it with {URL}") from error
 
 
@@ -86,7 +90,8 @@ def _batch(folder: Path, name: str) -> tuple[Path, bytes]:
     """A batch as records of the binary version."""
     for path, unpack in ((folder / f"{name}.bin", bytes), (folder / f"{name}.npz", _records)):
         try:
-            return path, unpack(path.read_bytes())
+            with path.open("rb") as file:
+                return path, unpack(at_most(file, BATCH))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -107,6 +112,7 @@ def _records(content: bytes) -> bytes:
     >>> len(records) == 2 * RECORD, records[0], records[RECORD]
     (True, 7, 9)
     """
+    check_arrays(io.BytesIO(content))
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         delta, labels = file["delta"], file["labels"]
     if delta.shape != (len(labels), *SHAPE) or delta.dtype != np.uint8 or labels.dtype != np.uint8:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..interrupts import interruptible
 from . import probing, recipes
 
 app = typer.Typer(
@@ -76,13 +77,12 @@ def compare(
     """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
     names = None if strategies is None else [name.strip() for name in strategies.split(",")]
     folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}"
-    from rich.console import Console
-
     from .console import progress_bar, say_where, show
     from .experiment import compare as run_comparison
+    from .terminal import console as safe_console
 
-    console = Console()
-    with _resumable(folder), progress_bar(console) as bar:
+    console = safe_console()
+    with _resumable(folder), progress_bar(console, _preparing(recipe, data)) as bar:
         found = run_comparison(
             recipe,
             data=data,
@@ -127,15 +127,14 @@ def train(
 
     name = Strategy.parse(strategy).folder
     folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}-{name}-seed{seed}"
-    from rich.console import Console
-
     from .console import progress_bar, say_where, show
     from .experiment import train as run_training
     from .table import lines
+    from .terminal import console as safe_console
     from .verdict import verdict
 
-    console = Console()
-    with _resumable(folder), progress_bar(console) as bar:
+    console = safe_console()
+    with _resumable(folder), progress_bar(console, _preparing(recipe, data)) as bar:
         run = run_training(
             recipe,
             data=data,
@@ -180,13 +179,12 @@ def tune(
 ) -> None:
     """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
     folder = out or Path("runs") / f"{recipes.get(recipe).name}-{_short(data, recipe)}-{size}-tune"
-    from rich.console import Console
-
     from .console import progress_bar, say_where, show, show_trials
+    from .terminal import console as safe_console
     from .tuning import tune as run_search
 
-    console = Console()
-    with _resumable(folder), progress_bar(console) as bar:
+    console = safe_console()
+    with _resumable(folder), progress_bar(console, _preparing(recipe, data)) as bar:
         found = run_search(
             recipe,
             trials=trials,
@@ -230,10 +228,23 @@ def _short(data: str | None, recipe: str) -> str:
     return Path(recipes.get(recipe).data if data is None else data).name or "data"
 
 
+def _preparing(recipe: str, data: str | None) -> str:
+    found = recipes.get(recipe)
+    more = "" if found.prepare is None else ", what is computed once from them"
+    return f"preparing {found.name}: the data {found.data if data is None else data}{more}, the model"
+
+
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
+    interruptible()
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped; finished epochs are in {folder}: the same command with --resume continues", err=True)
+        left = (folder / "config.json").is_file()
+        kept = (
+            f"finished epochs are in {folder}: the same command with --resume continues"
+            if left
+            else (f"nothing was written to {folder} yet")
+        )
+        typer.echo(f"\nstopped; {kept}", err=True)
         raise typer.Exit(130) from None

@@ -1,12 +1,22 @@
 """What the command line shows: progress while training, the table and the verdict at the end."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -16,14 +26,21 @@ from .table import Line, cells, headings, notes, plain
 from .tuning import Tuning
 
 WIDE = 140
+QUIET = 30  # seconds without a line, where there is no bar
 
 
 class Bar:
-    """A progress bar over all epochs of all runs."""
+    """A progress bar over all epochs of all runs; where output is no terminal, a line at the end of each run.
 
-    def __init__(self, progress: Progress) -> None:
+    Args:
+        progress: rich's.
+        preparing: what is done before the first epoch.
+    """
+
+    def __init__(self, progress: Progress, preparing: str) -> None:
         self.progress = progress
-        self.task = progress.add_task("preparing", total=None)
+        self.task = progress.add_task(preparing, total=None)
+        self.done, self.total, self.told = 0, 0, time.monotonic()
 
     def __call__(self, plan: Plan, row: Row) -> None:
         epochs = plan.choices.settings.epochs
@@ -31,19 +48,41 @@ class Bar:
         shown = f"{figure.removesuffix('_accuracy')} {row[figure]:.4f}"
         text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} {shown}"
         self.progress.update(self.task, advance=1, description=text)
+        self.done += 1
+        # Long runs say something in between too.
+        if self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
+            self._tell(f"{text}, {self.done}/{self.total} epochs in all")
 
     def begin(self, done: int, total: int) -> None:
         """Set the number of epochs, and how many of them an earlier run has done."""
+        self.done, self.total = done, total
         self.progress.update(self.task, total=total, completed=done)
+
+    def _tell(self, text: str) -> None:
+        self.progress.console.print(Text(text), soft_wrap=True)
+        self.progress.console.file.flush()
+        self.told = time.monotonic()
+
+
+class _Known(ProgressColumn):
+    """Another column once it is known how much there is to do, and nothing before."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__(column.get_table_column())
+        self.column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return Text("") if task.total is None else self.column(task)
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Bar]:
-    """A bar that is gone afterwards; where output is no terminal, nothing is drawn."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress)
+def progress_bar(console: Console, preparing: str = "preparing") -> Iterator[Bar]:
+    """A bar that is gone afterwards; where output is no terminal, lines that stay."""
+    bars = (_Known(BarColumn()), _Known(MofNCompleteColumn()))
+    times = (TimeElapsedColumn(), _Known(TextColumn("left")), _Known(TimeRemainingColumn()))
+    columns = (TextColumn("{task.description}", markup=False), *bars, *times)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, preparing)
 
 
 def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int) -> None:

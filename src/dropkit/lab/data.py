@@ -75,6 +75,7 @@ FLOWERS, FLOWERS_FILE = "flowers2", "flowers2/flowers2_128px_jpeg.zip"
 FLOWERS_SUM = "f3dba2a2843bf8ee846308a83c267154abbe1e35866fe46eb4a628963fb52518"
 NAMES = ("digits", *SOURCES, CIFAR, FLOWERS)
 IMAGE_SIZE = 32
+MOST_CLASSES = 1 << 20  # a wrong label must not make a layer of billions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,17 +157,24 @@ def _digits() -> Data:
 
 def _data(name: str, arrays: tuple[NDArray, NDArray, NDArray, NDArray], white: int) -> Data:
     train_x, train_y, test_x, test_y = arrays
+    lowest, highest = (int(pick([pick(y) for y in (train_y, test_y)])) for pick in (np.min, np.max))
+    if lowest < 0 or highest >= MOST_CLASSES:
+        raise DataError(
+            f"{name}: labels run from {lowest} to {highest}; they must be class numbers from 0, below {MOST_CLASSES}"
+        )
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr(array.shape).encode())
-        digest.update(np.ascontiguousarray(array, np.uint8).tobytes())
+        # Up to 256 classes are bytes, whatever type they come in.
+        kind = np.dtype(np.uint8) if array.max(initial=0) < 256 else np.dtype("<i8")
+        digest.update(np.ascontiguousarray(array, kind).tobytes())
     return Data(
         name=name,
         train_x=train_x.astype(np.float32) / np.float32(white),
         train_y=train_y.astype(np.int64),
         test_x=test_x.astype(np.float32) / np.float32(white),
         test_y=test_y.astype(np.int64),
-        classes=int(max(train_y.max(), test_y.max())) + 1,
+        classes=highest + 1,
         fingerprint=digest.hexdigest(),
     )
 
@@ -188,7 +196,7 @@ def _named(name: str, data_dir: str | Path | None) -> Data:
         read = lambda file: _read(folder / file, source, file)  # noqa: E731
     else:
         read = lambda file: _download(source, file)  # noqa: E731
-    arrays = []
+    arrays: list[NDArray[np.integer]] = []
     for file in FILES:
         path, content = read(file)
         found = hashlib.sha256(content).hexdigest()
@@ -250,7 +258,7 @@ def _holds_idx(folder: Path) -> bool:
 
 
 def _folder(folder: Path) -> Data:
-    arrays = []
+    arrays: list[NDArray[np.integer]] = []
     for file in FILES:
         found = [path for path in (folder / file, folder / file.removesuffix(".gz")) if path.is_file()]
         if not found:
@@ -266,9 +274,11 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _checked(name: str, arrays: list[NDArray[np.uint8]]) -> Data:
+def _checked(name: str, arrays: list[NDArray[np.integer]]) -> Data:
     train_x, train_y, test_x, test_y = arrays
     for part, x, y in (("train", train_x, train_y), ("t10k", test_x, test_y)):
+        if x.dtype != np.uint8:
+            raise DataError(f"{name}: {part} images are of {x.dtype}; pixels are unsigned bytes, from 0 to 255")
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or not len(x):
             raise DataError(
                 f"{name}: {part} images of shape {x.shape} and labels of shape {y.shape} do not belong together; "

@@ -10,10 +10,11 @@ from ..errors import DropkitTypeError, DropkitValueError
 from .data import Data
 from .events import require
 from .files import write_json, write_text
+from .lock import locked
 from .page import page
 from .plan import Choices, Plan, environment, open_folder
 from .recipe import Recipe, Strategy, at_least_one
-from .run import OnEpoch, Run, epochs_done, run_plan
+from .run import OnEpoch, Run, check_files, epochs_done, run_plan
 from .table import Line, lines, markdown
 from .verdict import verdict
 
@@ -87,14 +88,16 @@ def train(
         require()
     choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
-    if on_start is not None:
-        on_start(epochs_done(folder) if resume else 0, choices.settings.epochs)
-    run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch, tensorboard=tensorboard)
-    name = str(plan.strategy)
-    alone = lines({name: (run,)})
-    config = {**run.config, "rates": {name: run.config["rates"]}}
-    words = (*verdict(alone, config["data"]), *run.remarks)
-    write_text(folder / "report.html", report.render(page(config, {name: (run,)}, alone, words, environment())))
+    with locked(folder):
+        if on_start is not None:
+            total = choices.settings.epochs
+            on_start(min(epochs_done(folder), total) if resume else 0, total)
+        run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch, tensorboard=tensorboard)
+        name = str(plan.strategy)
+        alone = lines({name: (run,)})
+        config = {**run.config, "rates": {name: run.config["rates"]}}
+        words = (*verdict(alone, config["data"]), *run.remarks)
+        write_text(folder / "report.html", report.render(page(config, {name: (run,)}, alone, words, environment())))
     return run
 
 
@@ -142,17 +145,21 @@ def compare(
     plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(count)]
     config = {**choices.record(), "strategies": names, "seeds": count}
     config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
-    folder = Path(out)
-    # The rates of each run are compared with its own config; here only their names may grow.
-    open_folder(folder, config, resume=resume, may_grow=("epochs", "seeds", "strategies"), ignore=("rates",))
+    folder, total = Path(out), choices.settings.epochs
     # Seed by seed, so that an interrupted comparison is as paired as it can be.
     work = [(plan, folder / plan.strategy.folder / f"seed{plan.seed}") for row in plans for plan in row]
-    if on_start is not None:
-        on_start(sum(epochs_done(place) for _, place in work), len(work) * choices.settings.epochs)
     runs: dict[str, list[Run]] = {name: [] for name in names}
-    for plan, place in work:
-        runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch, tensorboard=tensorboard))
-    return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
+    with locked(folder):
+        # The rates of each run are compared with its own config; here only their names may grow.
+        open_folder(folder, config, resume=resume, may_grow=("epochs", "seeds", "strategies"), ignore=("rates",))
+        for _, place in work:
+            check_files(place)
+        if on_start is not None:
+            on_start(sum(min(epochs_done(place), total) for _, place in work), len(work) * total)
+        for plan, place in work:
+            run = run_plan(plan, place, resume=True, on_epoch=on_epoch, tensorboard=tensorboard)
+            runs[str(plan.strategy)].append(run)
+        return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
 
 
 def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: Path) -> Comparison:

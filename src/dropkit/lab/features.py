@@ -5,10 +5,8 @@ Keras' version and backend. It is written whole or not at all, and read without 
 """
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, DropkitValueError, OutputError
+from ..visible import one_line
+from .arrays import load_arrays, save_arrays
 from .data import Data
-from .files import write_bytes
 from .order import first_weights
 from .recipe import Prepared, Settings
+from .sealed import SUM
 
 NETWORK, CUT = "InceptionV3", "mixed7"
 LEAST = 75  # pixels, of InceptionV3
@@ -127,7 +127,7 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         model.load_weights(str(path))
     except Exception as error:  # Keras and h5py raise whatever they meet
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise DataError(
             f"{path} does not hold the weights of {NETWORK} without its top: {reason}; use {SITE}{PUBLISHED}, or what "
             f"save_weights of keras.applications.{NETWORK}(include_top=False) wrote"
@@ -182,26 +182,21 @@ def _folder() -> Path:
 
 def _load(path: Path) -> Features | None:
     """Features in a file, or None where it is missing or damaged: they can be computed again."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="np") as file:
-            header: Mapping[str, Any] = json.loads(file.metadata()["dropkit"])
-            return Features(file.get_tensor("train"), file.get_tensor("test"), float(header["seconds"]))
+        arrays, header = load_arrays(path, {"train", "test"})
+        return Features(arrays["train"], arrays["test"], float(header["seconds"])) if SUM in header else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
 
 def _keep(path: Path, features: Features, about: str) -> str:
     """Write a file of features; says where, or why not, for a run can do without."""
-    from safetensors.numpy import save
-
-    header = {"dropkit": json.dumps({"about": about, "seconds": features.seconds})}
-    mine = path.with_name(f"{path.stem}.{os.getpid()}")  # two processes may compute the same
+    header = {"about": about, "seconds": features.seconds}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(mine, save({"train": features.train, "test": features.test}, header))
-        mine.replace(path)
+        save_arrays(path, {"train": features.train, "test": features.test}, header)
     except (OSError, OutputError) as error:
         reason = error.__cause__ or error
         return f"not kept ({reason}): set {VARIABLE} to a folder that can be written"

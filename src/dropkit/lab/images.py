@@ -5,6 +5,7 @@ Either `<class>/...`, of which every fifth image of a class becomes a test image
 """
 
 import io
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -13,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..counter import Key
-from ..errors import DataError, DropkitValueError
+from ..errors import DataError, DropkitError, DropkitValueError
 from ..mask import uniform
+from ..visible import one_line
+from .limits import MOST_IMAGE, MOST_PIXELS, at_most, size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 TRAIN, TESTS = "train", ("test", "validation", "valid", "val")
 EVERY = 5  # where nothing is split yet, one image in so many is a test image
 LAYOUT = "a sub-folder of images for each class, or train/ and test/ with such sub-folders"
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+Arrays = tuple[NDArray[np.uint8], NDArray[np.unsignedinteger], NDArray[np.uint8], NDArray[np.unsignedinteger]]
 Contents = Mapping[PurePosixPath, Callable[[], bytes]]
 
 
@@ -33,10 +36,12 @@ def read(place: Path, side: int) -> Arrays:
         side: images are resized to side x side pixels, bilinearly, their aspect ratio not kept.
 
     Returns:
-        uint8 arrays: images (samples, 3, side, side), labels (samples,), in an order that mixes the classes.
+        images, uint8, (samples, 3, side, side), and labels, of the smallest unsigned type that holds them, (samples,),
+        in an order that mixes the classes.
 
     Raises:
-        DataError: no images, fewer than two classes, or a file that is no image.
+        DataError: no images, fewer than two classes, a file that is no image, or one that is too large: 128 MiB, or 89
+            megapixels.
         DropkitValueError: the package pillow is not installed.
     """
     if place.is_dir():
@@ -44,21 +49,38 @@ def read(place: Path, side: int) -> Arrays:
     try:
         with zipfile.ZipFile(place) as archive:
             return _arrays(place, _in_archive(archive), side)
-    except (OSError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
+    except DropkitError:
+        raise
+    except Exception as error:  # zipfile raises whatever it meets: struct.error, UnicodeDecodeError, ...
         raise DataError(f"cannot read {place}: {error}; give a folder or a .zip archive of images") from error
 
 
 def _in_folder(folder: Path) -> Contents:
-    return {PurePosixPath(path.relative_to(folder).as_posix()): path.read_bytes for path in folder.rglob("*.*")}
+    def reader(path: Path) -> Callable[[], bytes]:
+        def read() -> bytes:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("it is no regular file")
+            with path.open("rb") as file:
+                return at_most(file, MOST_IMAGE)
+
+        return read
+
+    return {PurePosixPath(path.relative_to(folder).as_posix()): reader(path) for path in folder.rglob("*.*")}
 
 
 def _in_archive(archive: zipfile.ZipFile) -> Contents:
-    def reader(name: str) -> Callable[[], bytes]:
-        return lambda: archive.read(name)
+    def reader(member: zipfile.ZipInfo) -> Callable[[], bytes]:
+        def read() -> bytes:
+            if member.file_size > MOST_IMAGE:  # as it says; what it does not say is not unpacked either
+                raise ValueError(
+                    f"it would become {size(member.file_size)}, and at most {size(MOST_IMAGE)} are unpacked"
+                )
+            with archive.open(member) as file:
+                return at_most(file, MOST_IMAGE)
 
-    return {PurePosixPath(name): reader(name) for name in archive.namelist()}
+        return read
+
+    return {PurePosixPath(member.filename): reader(member) for member in archive.infolist()}
 
 
 def _arrays(place: Path, contents: Contents, side: int) -> Arrays:
@@ -68,14 +90,16 @@ def _arrays(place: Path, contents: Contents, side: int) -> Arrays:
     if len(classes) < 2 or {path.parts[0] for path in train} != set(classes):
         raise DataError(f"{place} holds images of the classes {', '.join(classes) or 'none'}; it needs {LAYOUT}")
     if not test:
-        train, test = _split(train)
+        train, test = _split(place, train)
     decode = _decoder(place, side)
-    arrays = []
+    numbers = {name: number for number, name in enumerate(classes)}
+    kind = np.min_scalar_type(len(classes) - 1)  # bytes up to 256 classes
+    arrays: list[NDArray] = []
     for part in (train, test):
         # Sorted by class, a batch or the first few samples would show one class alone.
         paths = [list(part)[index] for index in np.argsort(uniform((len(part),), Key(0, "lab/images", 0)))]
         arrays.append(np.stack([decode(path, part[path]) for path in paths]))
-        arrays.append(np.array([classes.index(path.parts[0]) for path in paths], np.uint8))
+        arrays.append(np.array([numbers[path.parts[0]] for path in paths], kind))
     train_x, train_y, test_x, test_y = arrays
     return train_x, train_y, test_x, test_y
 
@@ -111,16 +135,18 @@ def _below(path: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(*path.parts[1:])
 
 
-def _split(images: Contents) -> tuple[Contents, Contents]:
+def _split(place: Path, images: Contents) -> tuple[Contents, Contents]:
     """Every fifth image of each class as a test image, drawn once and for all."""
     paths = list(images)
     draws = uniform((len(paths),), Key(0, "lab/split", 0))
     test: set[PurePosixPath] = set()
-    for name in {path.parts[0] for path in paths}:
-        inside = [index for index, path in enumerate(paths) if path.parts[0] == name]
+    members: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        members.setdefault(path.parts[0], []).append(index)
+    for name, inside in members.items():
         if len(inside) < 2:
             raise DataError(
-                f"the class {name} has one image, {paths[inside[0]]}; it needs one to train and one to test"
+                f"{place}: the class {name} has one image, {paths[inside[0]]}; it needs one to train and one to test"
             )
         inside.sort(key=lambda index: draws[index])
         test |= {paths[index] for index in inside[: max(1, len(inside) // EVERY)]}
@@ -137,10 +163,19 @@ def _decoder(place: Path, side: int) -> Callable[[PurePosixPath, Callable[[], by
 
     def decode(path: PurePosixPath, content: Callable[[], bytes]) -> NDArray[np.uint8]:
         try:
-            with Image.open(io.BytesIO(content())) as image:
-                pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, zipfile.BadZipFile) as error:
-            raise DataError(f"{place}: {path} is no image that can be read ({error}); replace or remove it") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what pillow thinks of a photo's metadata
+                with Image.open(io.BytesIO(content())) as image:
+                    if image.width * image.height > MOST_PIXELS:  # nothing is decoded yet
+                        raise ValueError(
+                            f"it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS // 10**6} "
+                            "megapixels are decoded"
+                        )
+                    pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+        except Exception as error:  # decoders raise whatever they meet; of an encrypted member a RuntimeError
+            raise DataError(
+                f"{place}: {path} is no image that can be read ({one_line(error)}); replace or remove it"
+            ) from error
         return pixels.transpose(2, 0, 1)
 
     return decode

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ..counter import Key
 from ..errors import DataError, DropkitValueError
 from ..mask import normal, uniform
+from ..visible import one_line
+from .limits import check_arrays
 from .recipe import at_least_one
 
 BATCH = 8
@@ -94,10 +96,12 @@ def load(path: Path, batch: int | None) -> Arrays:
             found: Any = load_file(path)
         else:
             with path.open("rb") as file:
+                if path.suffix == ".npz":
+                    check_arrays(file)
                 read = np.load(file, allow_pickle=False)
                 found = dict(read) if path.suffix == ".npz" else [read]
     except Exception as error:  # these readers raise whatever they meet, struct.error and zipfile's own among it
-        raise DataError(f"cannot read --data {path}: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"cannot read --data {path}: {one_line(error)[:300]}") from error
     arrays = list(found.values()) if isinstance(found, dict) else found
     if not arrays or any(array.ndim == 0 or len(array) == 0 for array in arrays):
         raise DataError(f"--data {path} holds no samples: every array in it needs a first axis, of one or more samples")

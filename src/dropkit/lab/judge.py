@@ -5,7 +5,6 @@ weights, written whole or not at all, and read without running code.
 """
 
 import hashlib
-import json
 import math
 import os
 import time
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -29,6 +28,7 @@ from .data import Data
 from .features import VARIABLE
 from .files import write_bytes
 from .order import epoch_order
+from .sealed import SUM, header_text, read_sealed, seal
 from .weights import set_first_weights
 
 SEED = 0
@@ -168,10 +168,10 @@ def _folder() -> Path:
 def _load(path: Path, model: nn.Sequential) -> dict[str, float] | None:
     """Weights from a file into the model; None where it is missing or damaged: they can be trained again."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["dropkit"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        model.load_state_dict(weights)
+        content, header = read_sealed(path)
+        if SUM not in header:
+            return None
+        model.load_state_dict(load(content))
         return {name: float(header[name]) for name in ("accuracy", "seconds")}
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError):
         return None
@@ -179,12 +179,9 @@ def _load(path: Path, model: nn.Sequential) -> dict[str, float] | None:
 
 def _keep(path: Path, model: nn.Sequential, about: Mapping[str, Any]) -> str:
     weights = {name: value.detach().contiguous() for name, value in model.named_parameters()}
-    header = {"dropkit": json.dumps(about)}
-    mine = path.with_name(f"{path.stem}.{os.getpid()}")  # two processes may train the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(mine, save(weights, header))
-        mine.replace(path)
+        write_bytes(path, seal(save(weights, header_text(about))))
     except (OSError, OutputError) as error:
         reason = error.__cause__ or error
         return f"not kept ({reason}): set {VARIABLE} to a folder that can be written"

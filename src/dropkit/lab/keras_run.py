@@ -119,7 +119,7 @@ class KerasTrainer:
             arrays, header = load_arrays(path, set(variables))
             for name, variable in variables.items():
                 variable.assign(arrays[name])  # refuses another shape
-            return Progress(header["rows"], header["step"], header["best_epoch"], header["best_loss"])
+            return Progress.of(header)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
 

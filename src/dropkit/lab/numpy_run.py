@@ -85,7 +85,7 @@ class NumpyTrainer:
             for site, drop in self.drops.items():
                 drop.step = int(arrays[f"{site}.step"])
             self.sites.load(header["controllers"])
-            return Progress(header["rows"], header["step"], header["best_epoch"], header["best_loss"])
+            return Progress.of(header)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
 

@@ -15,7 +15,7 @@ from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
 from . import pictures, recipes
 from .data import Data, load_data
-from .files import claim, read_json, write_json
+from .files import claim, read_sealed_json, write_sealed
 from .keras_backend import require
 from .order import held_out
 from .recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
@@ -231,13 +231,19 @@ def open_folder(
     started = claim(folder, resume=resume)
     if started:
         compared = {name: value for name, value in config.items() if name not in ignore}
-        _check_same(folder, read_json(folder / "config.json"), compared, may_grow)
-    write_json(folder / "config.json", {**config, "environment": environment()})
+        check_same(folder, compared, may_grow)
+    write_sealed(folder / "config.json", {**config, "environment": environment()})
     return started
 
 
-def _check_same(folder: Path, before: Any, now: Mapping[str, Any], may_grow: tuple[str, ...]) -> None:
-    before = before if isinstance(before, dict) else {}
+def check_same(folder: Path, now: Mapping[str, Any], may_grow: tuple[str, ...]) -> None:
+    """Check that a folder holds a run of these settings.
+
+    Raises:
+        DataError: its config.json is damaged.
+        OutputError: it holds a run with other settings.
+    """
+    before = read_sealed_json(folder / "config.json")
     for name in now:
         old, new = before.get(name), now[name]
         if old == new or (name in may_grow and _grows(old, new)):

@@ -132,14 +132,14 @@ def _explained(
 
 
 def _show(explanation: "Explanation", found: Sequence["Finding"], target: str, *, opened: bool) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from ..probe.fold import fold
     from ..probe.tree import LEGEND, tree
     from ..probe.words import sentences
+    from .terminal import console as safe_console
 
-    console = Console()
+    console = safe_console()
     shapes = " and ".join(" x ".join(map(str, shape)) for shape in explanation.inputs)
     passes = f"{explanation.forwards} forward and {explanation.backwards} backward passes"
     console.print(Text(f"{explanation.framework}, input {shapes}, {passes}. {LEGEND}", style="dim"))

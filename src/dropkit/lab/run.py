@@ -10,14 +10,18 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from ..errors import DataError, DropkitValueError, OutputError
 from .checkpoint import Progress
 from .events import Events
 from .figures import CLASSIFICATION, Figures
-from .files import write_bytes, write_json, write_rows
+from .files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
+from .lock import locked
 from .loop import Row, Trainer
 from .plan import Choices, Plan, open_folder
+from .sealed import SUM, UNSEALED, digest_of, read_sealed
 
 OnEpoch = Callable[[Plan, Row], None]
+STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
 PICTURES = "pictures"  # the folder of what a run draws
 
 
@@ -81,12 +85,20 @@ def _engine(plan: Plan) -> Engine:
 def run_plan(
     plan: Plan, folder: Path, *, resume: bool, on_epoch: OnEpoch | None = None, tensorboard: bool = False
 ) -> Run:
-    """Train what a plan says, from where its folder stands."""
+    """Train what a plan says, from where its folder stands; no other process may write there meanwhile."""
+    with locked(folder):
+        return _run(plan, folder, resume, on_epoch, tensorboard)
+
+
+def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tensorboard: bool) -> Run:
     started = open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
-    trainer, progress = _engine(plan), Progress()
-    state = folder / "state.safetensors"
+    trainer, progress = _engine(plan), Progress(run=_identity(plan))
+    state = folder / STATE
     if started and state.exists():
         progress = trainer.load(state)
+        if progress.run != _identity(plan):
+            raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
+        _check_tensors(folder / CHECKPOINT)
     events = Events(folder / "tensorboard", done=len(progress.rows)) if tensorboard else nullcontext()
     with _threads(plan.choices.settings.threads), events as log:
         for number in range(len(progress.rows) + 1, plan.choices.settings.epochs + 1):
@@ -94,7 +106,7 @@ def run_plan(
             progress.rows.append(row)
             progress.step = row["step"]
             if isinstance(trainer, Draws):  # before the state, so that an epoch that counts has its picture
-                write_bytes(_pictures(folder) / f"epoch-{number:04d}.png", trainer.picture())
+                write_bytes(_pictures(folder) / _picture(number), trainer.picture())
             _keep(trainer, plan, progress, folder)
             if log is not None:
                 log.add(row)
@@ -108,7 +120,7 @@ def run_plan(
         progress.best_epoch,
         (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, Draws) else ())),
         plan.choices.recipe.figures,
-        tuple(sorted((folder / PICTURES).glob("*.png"))),
+        _drawn(folder, len(progress.rows)),
     )
     write_json(folder / "result.json", _result(run))
     return run
@@ -116,8 +128,47 @@ def run_plan(
 
 def _pictures(folder: Path) -> Path:
     place = folder / PICTURES
-    place.mkdir(exist_ok=True)
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {place}: {error.strerror or error}; {AGAIN}") from error
     return place
+
+
+def _drawn(folder: Path, epochs: int) -> tuple[Path, ...]:
+    paths = (folder / PICTURES / _picture(number) for number in range(1, epochs + 1))
+    return tuple(path for path in paths if path.is_file())
+
+
+def _picture(epoch: int) -> str:
+    return f"epoch-{epoch:04d}.png"
+
+
+def _identity(plan: Plan) -> str:
+    """What a state must have been written for: everything but how long it is trained."""
+    return digest_of({name: value for name, value in plan.record().items() if name != "epochs"})
+
+
+def check_files(folder: Path) -> None:
+    """Check that what a run would be resumed from is as it was written, before anything else is trained.
+
+    Raises:
+        DataError: a file is damaged; the message names it.
+    """
+    if (folder / "config.json").exists():
+        read_sealed_json(folder / "config.json")
+    for name in (STATE, CHECKPOINT):
+        _check_tensors(folder / name)
+
+
+def _check_tensors(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        if SUM not in read_sealed(path)[1]:
+            raise DropkitValueError(UNSEALED)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot resume from {path}: {error}; {AGAIN}") from error
 
 
 @contextmanager
@@ -131,9 +182,12 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def epochs_done(folder: Path) -> int:
-    """How many epochs a folder's run has behind it."""
+    """How many epochs a folder's run has behind it, by its table: good enough for a bar, and nothing else is read."""
     table = folder / "metrics.csv"
-    return max(0, len(table.read_text().splitlines()) - 1) if table.is_file() else 0
+    try:
+        return max(0, table.read_bytes().count(b"\n") - 1) if table.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _remarks(choices: Choices, rows: list[Row]) -> tuple[str, ...]:
@@ -160,8 +214,8 @@ def _keep(trainer: Engine, plan: Plan, progress: Progress, folder: Path) -> None
     # A first loss that is not a number must not stay the best.
     if loss is None or best is None or math.isnan(best) or loss < best:
         progress.best_epoch, progress.best_loss = row["epoch"], loss
-        trainer.save_weights(folder / "checkpoint.safetensors", {"config": plan.record(), "epoch": row["epoch"]})
-    trainer.save(folder / "state.safetensors", progress)
+        trainer.save_weights(folder / CHECKPOINT, {"config": plan.record(), "epoch": row["epoch"]})
+    trainer.save(folder / STATE, progress)
     write_rows(folder / "metrics.csv", progress.rows)
 
 

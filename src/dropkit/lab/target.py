@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..visible import one_line
 from . import inputs, recipes
+from .limits import check_model
 from .recipe import LearnedRate, Rates, Recipe, Settings, Strategy, sized, strategy_rates
 
 FACTORY = "a function without arguments that returns the model, or (model, inputs)"
@@ -278,9 +280,11 @@ def _load(path: Path) -> Any:
     import dropkit.keras  # noqa: F401  # its layers are found by name
 
     try:
+        with path.open("rb") as file:
+            check_model(file)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras and h5py raise whatever they meet
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise DataError(
             f"cannot read {path}: {reason}; a model with code of its own is given by {FACTORY}, such as my_model:make"
         ) from error

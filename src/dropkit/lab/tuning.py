@@ -17,16 +17,19 @@ from ..counter import Key
 from ..errors import DataError, DropkitValueError
 from .data import Data
 from .experiment import Comparison, OnStart, finish
-from .files import read_json, write_json
-from .plan import Choices, Plan, open_folder
+from .files import AGAIN, read_json, write_json
+from .lock import locked
+from .plan import Choices, Plan, check_same, open_folder
 from .recipe import Recipe, Strategy, at_least_one, strategy_rates
-from .run import OnEpoch, Run, epochs_done, run_plan
+from .run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .sealed import DAMAGED, SUM, UNSEALED, digest_of
 from .stats import MOST_SEEDS, Interval, mean_interval
 from .table import BASELINE, LAST
 
 FIXED = "fixed"
 STARTUP = 10  # trials drawn at random before the sampler models them, Optuna's own number
 FIRST_SEED = MOST_SEEDS  # of the trials, beyond those of any comparison
+YARDSTICK = "yardstick"
 SHARED = "shared"  # the name of a rate that all sites have in common
 
 
@@ -160,14 +163,27 @@ def tune(
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config = {**choices.record(), "trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
     config |= {**asdict(search), "sites": list(search.sites)}
-    open_folder(folder, config, resume=resume, may_grow=("trials",), ignore=("optuna",))
-    if on_start is not None:
-        on_start(*_epochs(folder, (trials + len(_others(choices)) + 1) * count * choices.settings.epochs))
-    found = _run_trials(search, choices, trials, count, folder, on_epoch)
-    yardstick = _compare(choices, str(found[_best(found)].strategy), count, folder / "yardstick", on_epoch)
-    tuning = Tuning(config, tuple(found), _best(found), yardstick, folder)
-    write_json(folder / "result.json", _result(tuning))
-    return tuning
+    with locked(folder):
+        open_folder(folder, config, resume=resume, may_grow=("trials",), ignore=("optuna",))
+        _check_what_is_there(folder, choices)
+        if on_start is not None:
+            on_start(*_epochs(folder, (trials + len(_others(choices)) + 1) * count * choices.settings.epochs))
+        found = _run_trials(search, choices, trials, count, folder, on_epoch)
+        yardstick = _compare(choices, str(found[_best(found)].strategy), count, folder / YARDSTICK, on_epoch)
+        tuning = Tuning(config, tuple(found), _best(found), yardstick, folder)
+        write_json(folder / "result.json", _result(tuning))
+        return tuning
+
+
+def _check_what_is_there(folder: Path, choices: Choices) -> None:
+    """Check all that the search will read, before it trains anything: which strategy is the best is known last."""
+    _read_trials(folder / "trials.json")
+    yardstick = folder / YARDSTICK
+    if (yardstick / "config.json").exists():
+        before = {name: value for name, value in choices.record().items() if name != "seeds"}
+        check_same(yardstick, before, ())
+    for place in (*folder.glob("trial-*/seed*"), *yardstick.glob("*/seed*")):
+        check_files(place)
 
 
 def _optuna() -> Any:
@@ -236,23 +252,41 @@ def _validation_loss(run: Run) -> float:
 
 
 def _write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    write_json(path, [{"strategy": str(trial.strategy), "losses": trial.losses} for trial in trials])
+    """Each trial with the sum of it and of all before it."""
+    entries: list[dict[str, Any]] = []
+    for trial in trials:
+        losses = [loss if math.isfinite(loss) else None for loss in trial.losses]
+        entry = {"strategy": str(trial.strategy), "losses": losses}
+        entries.append({**entry, SUM: digest_of([*entries, entry])})
+    write_json(path, entries)
 
 
 def _read_trials(path: Path) -> list[Trial]:
-    """Trials as written; JSON has no infinity, so null stands for it."""
+    """Trials as written; JSON has no infinity, so null stands for it.
+
+    Raises:
+        DataError: the file is damaged or was changed.
+    """
     if not path.exists():
         return []
+    entries = read_json(path)
     try:
-        return [
+        trials = [
             Trial(
                 Strategy.parse(entry["strategy"]),
                 tuple(math.inf if loss is None else float(loss) for loss in entry["losses"]),
             )
-            for entry in read_json(path)
+            for entry in entries
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"cannot read the trials in {path}: {error}; delete its folder and run again") from error
+        for number, entry in enumerate(entries):
+            if SUM not in entry:
+                raise DropkitValueError(UNSEALED)
+            rest = {name: value for name, value in entry.items() if name != SUM}
+            if digest_of([*entries[:number], rest]) != entry[SUM]:
+                raise DropkitValueError(DAMAGED)
+        return trials
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise DataError(f"cannot read the trials in {path}: {error}; {AGAIN}") from error
 
 
 def _others(choices: Choices) -> list[str]:
@@ -267,12 +301,13 @@ def _compare(choices: Choices, best: str, seeds: int, folder: Path, on_epoch: On
     config = {**choices.record(), "strategies": names, "seeds": seeds}
     config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
     # After more trials another one may be the best, and `compare` may have added strategies and seeds.
-    open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates", "seeds"))
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    for plan in (plan for row in plans for plan in row):
-        place = folder / plan.strategy.folder / f"seed{plan.seed}"
-        runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
-    return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
+    with locked(folder):
+        open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates", "seeds"))
+        runs: dict[str, list[Run]] = {name: [] for name in names}
+        for plan in (plan for row in plans for plan in row):
+            place = folder / plan.strategy.folder / f"seed{plan.seed}"
+            runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
+        return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
 
 
 def _result(tuning: Tuning) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Dropout as a function on NumPy arrays."""
 
 import os
+import reprlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +12,7 @@ from .. import choice
 from ..counter import Key, site_id
 from ..errors import DropkitTypeError, DropkitValueError
 from ..layout import Layout
-from ..mask import ONE, alpha_factors, keep, place_of, scale, threshold, thresholds
+from ..mask import ONE, alpha_factors, keep, place_of, rate_type, scale, threshold, thresholds
 
 _KERNELS = choice.cpu()
 _FOLD = choice.fold()
@@ -45,7 +47,8 @@ def dropout(
     It is linear in x, so its backward pass is itself: `dx = dropout(dy, p, training=True, key=the same key)`.
 
     Args:
-        x: array of float16, float32 or float64, any shape and strides.
+        x: array of float16, float32 or float64, any shape, strides and byte order. Of a masked array the data are
+            dropped and the mask stays; other subclasses stay what they are.
         p: drop probability in [0, 1], rounded to 1/65536 (the scale is exact for the rounded value); a number, or an
             array that broadcasts to x.
         training: whether to drop at all; without a default on purpose.
@@ -60,7 +63,8 @@ def dropout(
 
     Raises:
         DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; no key, or one that is no Key; a dtype
-            other than the three, in training; a share axis that does not exist; an offset outside the global shape.
+            other than the three, in training; an x that is no array; a share axis that does not exist; an offset
+            outside the global shape.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929); mask specification v1 (docs/mask.md).
 
@@ -68,6 +72,10 @@ def dropout(
     array([[0., 0., 0., 0., 2., 2., 2., 0.],
            [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
     """
+    if _unusual(x):
+        return _usual(
+            dropout, x, p, training=training, key=key, share=share, offset=offset, global_shape=global_shape, rows=rows
+        )  # fmt: skip
     t = _lowered(x, p, training)
     if t is None:
         return x
@@ -78,7 +86,9 @@ def dropout(
         if isinstance(t, int):
             return _by_kernel(_KERNELS.SCALE, [x], t, key, place)
         rates = np.asarray(p)
-        rates = _broadcast(rates if rates.dtype == np.float64 else rates.astype(np.float32), x.shape)
+        rates = rates.astype(rate_type(rates.dtype), copy=False)
+        # The kernels count in elements: before it is broadcast, a copy is small.
+        rates = _broadcast(rates if _KERNELS.plain(rates) else rates.copy(), x.shape)
         return _by_kernel(_KERNELS.RATES, [x, rates], 0, key, place)
     kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
     wide = _wide(x)
@@ -156,6 +166,8 @@ def _affine(
     rows: ArrayLike | None,
 ) -> NDArray:
     """`x * scale + shift` where kept, `dropped` elsewhere, as the law says of t."""
+    if _unusual(x):
+        return _usual(_affine, x, p, law, training, key, share, offset, global_shape, rows)
     t = _lowered(x, p, training)
     if t is None:
         return x
@@ -172,6 +184,29 @@ def _affine(
     np.multiply(x, scaled, dtype=y.dtype, out=y, where=kept)
     np.add(y, shift, out=y, where=kept)
     return y.astype(x.dtype, copy=False)
+
+
+def _unusual(x: Any) -> bool:
+    """Whether x is more or less than an array in the machine's own byte order."""
+    return type(x) is not np.ndarray or not x.dtype.isnative
+
+
+def _usual(drop: Callable[..., NDArray], x: Any, *rest: Any, **more: Any) -> Any:
+    """`drop` of x as a plain array, made again into what x is: a scalar, another byte order, a subclass."""
+    if not isinstance(x, np.ndarray | np.generic):
+        raise DropkitTypeError(
+            f"x must be a NumPy array, got {reprlib.repr(x)} of type {type(x).__name__}; convert with "
+            "np.asarray(x, np.float32)"
+        )
+    native = np.asarray(x)
+    native = native.astype(native.dtype.newbyteorder("="), copy=False)
+    y = drop(native, *rest, **more)
+    if y is native:  # nothing is dropped
+        return x
+    y = y.astype(x.dtype, copy=False)
+    if isinstance(x, np.ma.MaskedArray):
+        return np.ma.MaskedArray(y, mask=np.ma.getmask(x).copy(), fill_value=x.fill_value)
+    return y.view(type(x)) if isinstance(x, np.ndarray) else y[()]
 
 
 def _lowered(x: NDArray, p: float | NDArray, training: bool) -> int | NDArray | None:
@@ -196,7 +231,7 @@ def _wide(x: NDArray) -> type[np.float32] | type[np.float64]:
 
 
 def _kernel_takes(x: NDArray) -> bool:
-    return _KERNELS is not None and isinstance(x, np.ndarray) and x.flags.aligned and x.dtype.isnative
+    return _KERNELS is not None and _KERNELS.plain(x)
 
 
 def _by_kernel(
@@ -211,8 +246,8 @@ def _by_kernel(
     assert _KERNELS is not None
     y = np.empty_like(inputs[0])
     words = _FOLD(key.seed, site_id(key.site), key.step)
-    rows = None if place.rows is None else place.rows.astype(np.int64)
-    _KERNELS.walk(
+    rows = None if place.rows is None else np.ascontiguousarray(place.rows, np.int64)
+    _KERNELS.launch(
         op, inputs, y, words, t, place.strides, place.base, rows=rows, threads=_THREADS, factors=factors
     )  # fmt: skip
     return y

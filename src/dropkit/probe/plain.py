@@ -12,12 +12,14 @@ def json_text(value: Any) -> str:
     >>> json_text({"loss": math.nan, "steps": (1, 2)}).split()
     ['{', '"loss":', 'null,', '"steps":', '[', '1,', '2', ']', '}']
     """
-    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+    # Delete is the one control character that JSON may hold as it is.
+    return json.dumps(finite(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as JSON can hold it: lists for tuples, null for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

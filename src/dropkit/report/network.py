@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..probe.names import listed
 from ..probe.words import batch_of
+from ..visible import visible
 from . import network_words as words
 from .figures import embed
 
@@ -68,7 +69,7 @@ def render_network(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     drawing = _Drawing(explanation, root)
-    return environment.get_template("network.html.j2").render(
+    html = environment.get_template("network.html.j2").render(
         title=f"What dropout does in {explanation.model}",
         subtitle=_subtitle(explanation),
         explanation=explanation,
@@ -84,6 +85,7 @@ def render_network(
         css=_own_text(environment, "network.css"),
         script=_own_text(environment, "network.js"),
     )
+    return visible(html)  # in a script's strings an escape means the same
 
 
 def _own_text(environment: Any, name: str) -> str:

@@ -1,5 +1,6 @@
 """A page's HTML. The words come first, then the table, the curves, the settings."""
 
+from ..visible import visible
 from .figures import colours, differences_figure, embed, line_figure
 from .values import Page
 
@@ -26,9 +27,10 @@ def render(page: Page) -> str:
     if page.differences is not None:
         caption = "dot and bar: mean and 95 % interval; small dots: seeds"
         drawn.insert(0, (page.differences.title, caption, differences_figure(page.differences, groups)))
-    return environment.get_template("page.html.j2").render(
+    html = environment.get_template("page.html.j2").render(
         page=page,
         colours=colours(groups),
         figures=[(title, caption, embed(figure)) for title, caption, figure in drawn],
         plotlyjs=get_plotlyjs(),
     )
+    return visible(html)  # in a script's strings an escape means the same

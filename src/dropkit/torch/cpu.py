@@ -17,6 +17,7 @@ if kernels is not None:
     kernels.adopt_openmp()
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_MOST_AXES = 14  # that a kernel walks at once
 # the kernels' numbers of their operations
 _SCALE, _RESIDUAL, _RATES, _AFFINE = 0, 1, 8, 11
 _ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
@@ -81,11 +82,18 @@ def run(
 ) -> torch.Tensor:
     """One of the kernels' operations over x and tensors that broadcast to it; y is like x, or given."""
     y = torch.empty_like(x) if y is None else y
-    inputs = [x, *(other.expand(x.shape) for other in others)]
-    rows = None if place.rows is None else place.rows.contiguous()  # alive as long as its pointer is in use
-    _raw.walk(
+    # resolve_neg: a lazy negation, as of z.conj().imag, is not what the pointer says; x has been asked.
+    inputs = [x, *(other.resolve_neg().expand(x.shape) for other in others)]
+    # alive as long as its pointer is in use
+    rows = None if place.rows is None else place.rows.cpu().resolve_neg().contiguous()
+    arguments = (
         op, DTYPES[x.dtype], x.shape, place.strides, y.data_ptr(), y.stride(), [i.const_data_ptr() for i in inputs],  # type: ignore[attr-defined]
         [i.stride() for i in inputs], *key, t, place.base, 0 if rows is None else rows.const_data_ptr(), 0,
         DTYPES[others[0].dtype] if op == _RATES else 0, torch.get_num_threads(), -1, *constants,
     )  # fmt: skip
+    if x.dim() > _MOST_AXES:
+        assert kernels is not None
+        kernels.axes.walk(_raw.walk, *arguments, sizes=[y.itemsize, *(i.itemsize for i in inputs)])
+    else:
+        _raw.walk(*arguments)
     return y

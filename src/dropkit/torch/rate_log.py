@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import DataError, DropkitValueError, OutputError
+from ..writing import write_whole
 
 EPOCH = "epoch"
 
@@ -98,9 +99,7 @@ def _write(path: Path, rows: list[dict[str, float]]) -> None:
     table = csv.DictWriter(text, fieldnames=list(rows[-1]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text.getvalue())
-        partial.replace(path)
+        write_whole(path, text.getvalue().encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error

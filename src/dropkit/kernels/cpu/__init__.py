@@ -15,6 +15,8 @@ import numpy as np
 
 from dropkit.errors import DropkitValueError
 
+from . import axes
+
 _cpu: ModuleType | None = None
 _why = ""
 try:
@@ -129,7 +131,9 @@ def walk(
 
     Args:
         op: `SCALE` .. `AFFINE`; what inputs it takes stands in `problem.h`.
-        inputs: arrays of the shape of the data, broadcast views among them.
+        inputs: arrays of the shape of the data, broadcast views among them. The kernels count in elements: one whose
+            strides are no multiples of its item, whose bytes are swapped, or which overlaps `out` elsewhere than at its
+            own place, is copied first.
         out: the same shape and dtype; uint8 for `KEEP`. `WORDS` has a function of its own, `words`.
         key: two words, as from `dropkit.counter.fold`.
         t: kept out of 65536.
@@ -142,20 +146,50 @@ def walk(
         factors: of `AFFINE`: scale, shift and what a dropped element becomes, as from `dropkit.mask.alpha_factors`.
 
     Raises:
-        DropkitValueError: an unknown dtype, shapes or dtypes that differ, or a path that does not run here.
+        DropkitValueError: an unknown dtype, shapes or dtypes that differ, an output that the kernels cannot write to,
+            or a path that does not run here.
     """
     name = dtype or (inputs[0].dtype.name if inputs else "float32")
     if name not in DTYPES:
         raise DropkitValueError(f"no kernel for dtype {name!r}; known: {', '.join(DTYPES)}")
     if op == WORDS:
         raise DropkitValueError("packed words do not have the shape of the data; call words() instead of walk()")
-    rates = DTYPES[inputs[1].dtype.name] if op == RATES else 0
     _check(op, inputs, out)
-    extension().walk(
+    inputs = [array if plain(array) and _apart(array, out) else _native(array) for array in inputs]
+    launch(
+        op, inputs, out, key, t, noise, base, rows=rows, rows_axis=rows_axis, dtype=name, threads=threads, path=path,
+        factors=factors,
+    )  # fmt: skip
+
+
+def launch(
+    op: int,
+    inputs: Sequence[np.ndarray],
+    out: np.ndarray,
+    key: tuple[int, int],
+    t: int,
+    noise: Sequence[int],
+    base: int = 0,
+    *,
+    rows: np.ndarray | None = None,
+    rows_axis: int = 0,
+    dtype: str | None = None,
+    threads: int = 1,
+    path: str | None = None,
+    factors: tuple[float, float, float] = (1.0, 0.0, 0.0),
+) -> None:
+    """`walk` of arrays that are known to be alike, `plain` and apart from the output: no question is asked twice."""
+    name = dtype or (inputs[0].dtype.name if inputs else "float32")
+    rates = DTYPES[inputs[1].dtype.name] if op == RATES else 0
+    arguments = (
         op, DTYPES[name], out.shape, noise, out.ctypes.data, _steps(out), [a.ctypes.data for a in inputs],
         [_steps(a) for a in inputs], key[0], key[1], t, base, _rows(rows, out.shape, rows_axis), rows_axis,
         rates, threads, path_code(path), *factors,
     )  # fmt: skip
+    if out.ndim > axes.MOST:
+        axes.walk(extension().walk, *arguments, sizes=[out.itemsize, *(array.itemsize for array in inputs)])
+    else:
+        extension().walk(*arguments)
 
 
 def words(
@@ -175,6 +209,11 @@ def words(
     >>> words((40,), (0, 0), 65536, (1,)) if available() else np.array([4294967295, 255], np.uint32)
     array([4294967295,        255], dtype=uint32)
     """
+    if len(shape) > axes.MOST:
+        bits = np.empty(shape, np.uint8)
+        walk(KEEP, [], bits, key, t, noise, base, rows=rows, rows_axis=rows_axis, threads=threads, path=path)
+        packed = np.packbits(bits.reshape(-1), bitorder="little")
+        return np.pad(packed, (0, -len(packed) % 4)).view("<u4").astype(np.uint32)
     out = np.zeros((int(np.prod(shape, dtype=np.int64)) + 31) // 32, np.uint32)
     extension().walk(
         WORDS, 0, shape, noise, out.ctypes.data, [0] * len(shape), [], [], key[0], key[1], t, base,
@@ -194,6 +233,35 @@ def _check(op: int, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
             )
     if op == KEEP and out.dtype.itemsize != 1:
         raise DropkitValueError(f"keep bits take a byte each, got an output of dtype {out.dtype}; pass uint8 or bool")
+    if not plain(out) or not out.flags.writeable or _repeats(out):
+        raise DropkitValueError(
+            f"the output of dtype {out.dtype} and strides {out.strides} cannot be written to element by element: pass "
+            "a writable array in native byte order, whose strides are multiples of its item and not 0"
+        )
+
+
+def plain(array: np.ndarray) -> bool:
+    """Whether the kernels may take an array by its pointer: they count in whole elements of the machine's own order."""
+    size, flags = array.itemsize, array.flags
+    if flags.c_contiguous or not any(stride % size for stride in array.strides):
+        return flags.aligned and array.dtype.isnative
+    return False
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _apart(array: np.ndarray, out: np.ndarray) -> bool:
+    """Whether writing an element leaves those of the input that are still to be read alone."""
+    same = array.ctypes.data == out.ctypes.data and array.strides == out.strides
+    return same or not np.may_share_memory(array, out)
+
+
+def _repeats(out: np.ndarray) -> bool:
+    return not out.flags.c_contiguous and any(
+        stride == 0 and size > 1 for size, stride in zip(out.shape, out.strides, strict=True)
+    )
 
 
 def _rows(rows: np.ndarray | None, shape: Sequence[int], axis: int) -> int:

@@ -1,0 +1,104 @@
+"""Text from elsewhere, made safe to print: a terminal obeys control characters, whoever wrote them."""
+
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+# C0 and C1, delete; line and paragraph separators; marks and overrides of the writing direction, and other characters
+# without a shape that change what is read; halves of characters, which no encoding takes. Tab and newline are layout.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_COLOUR = re.compile("\x1b\\[[0-9;:]*m")
+_ADDRESS = re.compile(r"(?<=\w) at 0x[0-9A-Fa-f]{5,16}\b")
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters, and others that cannot be seen, written as escapes; raw bytes of names too.
+
+    >>> visible("red: \x1b[31m, title: \x9d0;x\x07, backwards: \u202e")
+    'red: \\x1b[31m, title: \\x9d0;x\\x07, backwards: \\u202e'
+    >>> visible("a tab\t, a line\n, an umlaut: \u00fc")
+    'a tab\t, a line\n, an umlaut: \xfc'
+    """
+    return _HIDDEN.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no text
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def one_line(text: object) -> str:
+    r"""An error's message as one line that is the same each time: without colours and without addresses of objects.
+
+    >>> one_line("cannot read \x1b[1m<_io.BytesIO object at 0x7f3a5c0de110>\x1b[0m:\n  it is empty")
+    'cannot read <_io.BytesIO object>: it is empty'
+    """
+    return visible(" ".join(_ADDRESS.sub("", _COLOUR.sub("", str(text))).split()))
+
+
+class Visible(io.TextIOBase):
+    r"""A stream that shows what it is given: control characters as escapes, what it cannot encode too.
+
+    >>> shown = Visible(io.StringIO())
+    >>> shown.write("a title \x1b]0;owned\x07")
+    17
+    >>> shown.stream.getvalue()
+    'a title \\x1b]0;owned\\x07'
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, and say that all of it was."""
+        safe = visible(text)
+        try:
+            self.stream.write(safe)
+        except UnicodeEncodeError as error:
+            self.stream.write(safe.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person looks on."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """The number of the file below, for what writes past Python."""
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """As of the stream below."""
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """As of the stream below."""
+        return self.stream.errors
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Standard output and standard error as `Visible` streams, inside the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Visible(sys.stdout), Visible(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
