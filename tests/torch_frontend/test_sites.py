@@ -14,8 +14,8 @@ from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueEr
 from dropkit.torch import Dropout, bind
 from dropkit.torch.finding.intercept import Intercept
 from dropkit.torch.finding.inventory import Site, sites, table
-from dropkit.torch.finding.structure import config_numbers, numbers
 from dropkit.torch.finding.trace import Tagged
+from dropkit.torch.reading.structure import config_numbers, numbers
 
 from . import zoo
 from .test_intercept import Recorder

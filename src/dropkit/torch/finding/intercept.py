@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .calls import Shape, find, is_random
+from ..reading.calls import Shape, find, is_random
 
 _autograd: Any = torch.autograd
 
@@ -100,7 +100,7 @@ class Intercept(TorchFunctionMode):
     ):
         super().__init__()
         self.model, self.answer, self.random = model, answer, random
-        self._running: list[_Running] = []
+        self._threads = threading.local()
         self.visits: Counter[str] = Counter()  # how often each module ran, by path
         self._seen: dict[Place | None, _Running] = {}
         self._handles: list[Any] = []
@@ -108,7 +108,8 @@ class Intercept(TorchFunctionMode):
 
     def __enter__(self) -> "Intercept":
         self._paths = {id(module): path for path, module in self.model.named_modules()}
-        self._running, self._seen, self.visits = [], {}, Counter()
+        self._seen, self.visits = {}, Counter()
+        self._running.clear()
         try:
             for module in self.model.modules():
                 if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
@@ -129,13 +130,22 @@ class Intercept(TorchFunctionMode):
             _Backward.watch(-1)
             self._unhook()
 
+    @property
+    def _running(self) -> list[_Running]:
+        """The forwards under way in this thread: hooks of a module fire in every thread that runs it."""
+        if not hasattr(self._threads, "running"):
+            self._threads.running = []
+        running: list[_Running] = self._threads.running
+        return running
+
     def __deepcopy__(self, memo: Any) -> "Intercept":
         return self  # a model copied inside the block takes its hooks along; they must not copy the model they watch
 
     def _unhook(self) -> None:
         while self._handles:
             self._handles.pop().remove()
-        self._running, self._seen = [], {}
+        self._running.clear()
+        self._seen = {}
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if id(module) in self._paths:  # a copy made inside the block carries our hooks

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import coordinates, ranks
 from ..layers import Drawn
+from ..reading.calls import find
 from ..recomputation import in_backward
-from .calls import find
 from .intercept import Intercept
 from .inventory import Site
 
