@@ -290,7 +290,8 @@ def test_a_graph_that_waits_for_its_backward_survives() -> None:
 
 
 def test_a_bound_model_keeps_its_clock() -> None:
-    model, twin = (bind(nn.Sequential(Dropout(0.5), zoo.Loop()), seed=3) for _ in range(2))
+    with pytest.warns(UserWarning, match=r"1 \(F.alpha_dropout\)"):
+        model, twin = (bind(nn.Sequential(Dropout(0.5), zoo.Loop()), seed=3) for _ in range(2))
     model(X), twin(X)
     assert [s.name for s in sites(model, X)] == ["0", *(f"1:alpha_dropout{n}" for n in ("", "#1", "#2"))]
     assert int(model.dropkit_step) == 1

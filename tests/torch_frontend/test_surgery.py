@@ -18,6 +18,9 @@ from dropkit.torch.changing.surgery import insert, set_rate, strip, swap
 
 from .architectures import MODELS, Bert, Owner, encoder, snapshot, zeros
 
+# What it names there is tested in test_unkeyed.
+pytestmark = pytest.mark.filterwarnings("ignore:swap leaves dropouts that it cannot replace")
+
 KINDS = ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"]
 
 

@@ -11,12 +11,14 @@ from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import coordinates, cuda, ranks, recomputation
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
+from .reading.unkeyed import told, unkeyed
 from .recomputation import Words
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 # how torch's wrappers call what they wrap: torch.compile, checkpoint_wrapper, FullyShardedDataParallel
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+_SWAPPABLE = [getattr(torch.nn, name) for name in torch.nn.modules.dropout.__all__]
 SEED, STEP = "dropkit_seed", "dropkit_step"  # the two integers in the state_dict
 
 
@@ -181,7 +183,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
         DropkitTypeError: not a module; a seed that is no integer.
 
     Warns:
-        UserWarning: dropouts of torch's own stay unbound; they are named. In the first training forward: several
+        UserWarning: dropouts stay on torch's generator, functional calls, attention, recurrent networks and layers of
+            others among them; all are named, with what can be done. In the first training forward: several
             processes run the model, and nothing says which samples each of them has.
 
     >>> from torch import nn
@@ -246,12 +249,12 @@ def _uncompiled(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> None:
-    foreign = [
-        f"{name} ({type(part).__name__})"
-        for name, part in model.named_modules()
-        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and not isinstance(part, Drawn)
-    ]
     if not named:
+        foreign = [
+            f"{name} ({type(part).__name__})"
+            for name, part in model.named_modules()
+            if isinstance(part, torch.nn.modules.dropout._DropoutNd)
+        ]
         found = (
             f"it has torch's own: {', '.join(foreign)}; use dropkit.torch.Dropout there" if foreign else "it has none"
         )
@@ -261,8 +264,9 @@ def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]]) -> N
         raise DropkitValueError(
             f"already bound: {', '.join(bound)}; dropkit.torch.unbind the model that holds them first"
         )
-    if foreign:
-        warnings.warn(f"bind leaves torch's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+    left = unkeyed(model, Drawn)
+    if left:
+        warnings.warn(told("bind leaves torch's own dropouts unbound", left, _SWAPPABLE), stacklevel=3)
 
 
 def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:

@@ -19,6 +19,7 @@ from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import Rate, rates
 from ..finding.rates import listed as _listed
+from ..reading.unkeyed import told, unkeyed
 from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
@@ -36,8 +37,9 @@ def swap(model: nn.Module) -> Receipt:
 
     Only the exact classes `torch.nn.Dropout`, `Dropout1d`, `Dropout2d`, `Dropout3d`, `AlphaDropout` and
     `FeatureAlphaDropout` are replaced, in containers, inside torch's transformer layers and in parametrizations too.
-    Subclasses are left alone, as are numbers that torch draws by itself (`nn.MultiheadAttention`, `nn.LSTM`): the
-    receipt names both. A module that sits in several places is one new module in all of them.
+    Left alone are subclasses and layers of others, and what is no dropout layer: `nn.MultiheadAttention`, `nn.LSTM`,
+    functional calls, LayerDrop. The receipt names them, as far as structure and source show them, and so does a
+    warning. A module that sits in several places is one new module in all of them.
 
     Args:
         model: holds the dropouts; edited in place.
@@ -51,7 +53,8 @@ def swap(model: nn.Module) -> Receipt:
         DropkitTypeError: not a module.
 
     Warns:
-        UserWarning: the model is bound: what is swapped in is not, until it is unbound and bound again.
+        UserWarning: dropouts stay on torch's generator; all are named, with what can be done. The model is bound: what
+            is swapped in is not, until it is unbound and bound again.
 
     >>> import dropkit.torch
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
@@ -70,11 +73,15 @@ def swap(model: nn.Module) -> Receipt:
         if isinstance(place.module, kind) and type(place.module) is not kind
         if not isinstance(place.module, layers.Drawn)
     ]
+    subclasses = {id(place.module) for place in places(model) if isinstance(place.module, tuple(SWAPS))}
+    left = [site for site in unkeyed(model, layers.Drawn) if type(site.module) not in SWAPS]
     notes += [
-        f"{rate.name}: left alone, torch draws what {type(rate.module).__name__} drops"
-        for rate in rates(model)
-        if isinstance(rate.module, nn.MultiheadAttention | nn.RNNBase) and rate.p
+        f"{site.name}: left alone, torch draws what {'it' if site.what == 'number' else site.what} drops"
+        for site in left
+        if id(site.module) not in subclasses
     ]
+    if left:
+        warnings.warn(told("swap leaves dropouts that it cannot replace", left), stacklevel=2)
     _warn_if_bound(model, [place.path for place in found])
     return Receipt([Replacement(place, news[id(place.module)]) for place in found], notes)
 

@@ -204,7 +204,7 @@ class Intercept(TorchFunctionMode):
             return self._running[-1]
         if torch._C._current_graph_task_id() == -1:
             return None
-        for frame in _frames():
+        for frame in frames():
             for owner in (frame.f_locals.get("self"), frame.f_locals.get("module")):
                 if isinstance(owner, nn.Module) and id(owner) in self._paths:
                     return _Running(self._paths[id(owner)], owner)
@@ -216,7 +216,8 @@ def _shape_of(result: Any) -> Shape | None:
     return tuple(result.shape) if isinstance(result, torch.Tensor) else None
 
 
-def _frames() -> Iterator[FrameType]:
+def frames() -> Iterator[FrameType]:
+    """The frames around, the nearest first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame
@@ -225,7 +226,7 @@ def _frames() -> Iterator[FrameType]:
 
 def _made_inside(running: _Running) -> bool:
     """Whether a dropout layer calls, while the innermost running module of the model is another one."""
-    frame = next((f for f in _frames() if f.f_globals.get("__name__") not in _PASSED), None)
+    frame = next((f for f in frames() if f.f_globals.get("__name__") not in _PASSED), None)
     maker = None if frame is None else frame.f_locals.get("self")
     return isinstance(maker, nn.modules.dropout._DropoutNd) and maker is not running.module
 
@@ -235,7 +236,7 @@ _PASSED = (__name__, "torch.overrides", "torch.nn.functional")
 
 def _caller() -> Place | None:
     """The nearest frame that is neither torch's nor this frontend's; the lab's models are models like any other."""
-    for frame in _frames():
+    for frame in frames():
         name = f"{frame.f_globals.get('__name__')}."
         if not name.startswith(("torch.", "dropkit.")) or name.startswith("dropkit.lab."):
             return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_lasti)

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..binding import WRAPPED
 from ..layers import Drawn
-from ..reading.forwards import ANY, DROPS, Chain, Reading, readings
+from ..reading.forwards import ANY, DROPS, Chain, Reading, called, holders, readings
 from ..reading.structure import dropped, held, is_probability, layer_rate, own_numbers
 
 _SHOWN = 20  # names that a message lists
@@ -145,11 +145,7 @@ class _Code:
         self.layers = [(path, module) for path, _, module in everywhere if isinstance(module, _DropoutNd)]
         self.read: dict[tuple[int, str], Any] = {}
         self.decides: set[tuple[int, str]] = set()
-        self.holders: dict[int, str] = {}
-        for path, _, module in everywhere:
-            for name, value in vars(module).items():
-                if type(value) not in (bool, int, float, str, type(None), set, list, tuple):
-                    self.holders.setdefault(id(value), f"{path}.{name}".removeprefix("."))
+        self.holders = holders(everywhere[0][2])
         for _, _, module in everywhere:
             for holder, chain in _resolved(module, self.readings[id(module)]):
                 self.read.setdefault((id(holder), chain[-1]), holder)
@@ -174,11 +170,9 @@ class _Code:
         for holder, chain in _resolved(module, self.readings[id(module)]):
             if isinstance(holder, nn.Module):
                 continue
-            top = getattr(module, chain[0], None)
             own = ".".join([path, *chain[:-1]]).removeprefix(".")
-            first = ".".join([self.holders.get(id(top), f"{path}.{chain[0]}".removeprefix(".")), *chain[1:-1]])
-            name = f"{first}.{chain[-1]}"
-            yield Rate(name, first, holder, chain[-1], NUMBER, {own, f"{own}.{chain[-1]}"})
+            name = called(path, module, chain, self.holders)
+            yield Rate(name, name.rpartition(".")[0], holder, chain[-1], NUMBER, {own, f"{own}.{chain[-1]}"})
 
 
 def _resolved(module: nn.Module, reading: Reading) -> Iterator[tuple[Any, Chain]]:

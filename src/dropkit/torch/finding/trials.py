@@ -19,7 +19,7 @@ from .. import coordinates, ranks
 from ..layers import Drawn
 from ..reading.calls import find
 from ..recomputation import in_backward
-from .intercept import Intercept
+from .intercept import Intercept, frames
 from .inventory import Site
 
 _CHANCE = 1e-3  # that two independent masks agree; above that nothing is concluded
@@ -36,6 +36,7 @@ class Evidence:
     chance: float = 0.0  # log of the probability that all would look well by accident
     calls: int = 0
     failure: str = ""
+    condition: str = ""  # under which it looked well, and only under it
     unseen: str = ""  # why a call could not be judged
 
     def add(self, p: float, draws: int) -> None:
@@ -52,6 +53,8 @@ class Evidence:
         """The result as it is reported."""
         if self.failure:
             return f"FAILED: {self.failure}"
+        if self.condition:
+            return f"conditional: {self.condition}"
         if not site.train:
             return f"not checked: {'p is 0' if site.p == 0 else site.note or 'it never drops in training'}"
         if self.unseen or not self.calls:
@@ -75,6 +78,7 @@ class Trial:
     recomputation: Evidence = field(default_factory=Evidence)
     drawings: list[Drawing] = field(default_factory=list)
     preserved: Evidence = field(default_factory=Evidence)  # recomputation with the generator's state put back
+    unpreserved: bool = False  # the model itself recomputes it without that
 
 
 class Trying(Intercept):
@@ -132,6 +136,7 @@ class Trying(Intercept):
         if torch.is_inference_mode_enabled() or torch._C._are_functorch_transforms_active():
             getattr(trial, self.how).unseen = "it runs in inference mode or inside a function transform"
             return called.on({})
+        trial.unpreserved = trial.unpreserved or _unpreserved()
         self.busy, tracked = True, torch.is_grad_enabled()
         try:
             # The innermost hooks decide what becomes of saved tensors: a checkpoint around the site is not to run.
@@ -143,6 +148,12 @@ class Trying(Intercept):
         finally:
             self.busy = False
         return result if tracked else tree_map_only(torch.Tensor, lambda x: x.detach(), result)
+
+
+def _unpreserved() -> bool:
+    """Whether a checkpoint of the model around this call leaves the generator as it is when it recomputes."""
+    inside = (f for f in frames() if f.f_globals.get("__name__") == checkpoint.__module__)
+    return any(f.f_code.co_name == "checkpoint" and f.f_locals.get("preserve") is False for f in inside)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import builtins
 import functools
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ DROPS = re.compile(r"drop|stochastic_?depth|surviv|keep_?prob", re.IGNORECASE)
 _DEEP = 6  # how far functions call each other
 _MANY = 200  # functions that are followed from one forward, at most
 _DRAWS = frozenset({"bernoulli", "bernoulli_", "full", "full_like", "binomial", "choice", "choices"})
+_PLAIN = (bool, int, float, str, type(None), set, list, tuple)
 _THROUGH = frozenset({"float", "abs", "max", "min", "round", "enumerate", "zip", "reversed", "list", "tuple", "sorted"})
 
 Chain = tuple[str, ...]  # ("config", "layerdrop") is self.config.layerdrop or self.config["layerdrop"]
@@ -94,6 +95,24 @@ def readings(model: nn.Module) -> dict[int, Reading]:
         seen |= wanted
         wanted = called - seen
     return found
+
+
+def holders(model: nn.Module) -> dict[int, str]:
+    """How configs and other objects are called, by id: by the first module that holds them, and under which name."""
+    found: dict[int, str] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if type(value) not in _PLAIN:
+                found.setdefault(id(value), f"{path}.{name}".removeprefix("."))
+    return found
+
+
+def called(path: str, module: nn.Module, chain: Chain, known: Mapping[int, str]) -> str:
+    """What a rate is called that a module reads: by its own path, or by the first that holds the config."""
+    if len(chain) == 1:
+        return ".".join([path, *chain]).removeprefix(".")
+    top = vars(module).get(chain[0])
+    return ".".join([known.get(id(top), f"{path}.{chain[0]}".removeprefix(".")), *chain[1:]])
 
 
 def _read_into(reading: Reading, kind: type, forward: Any, name: str) -> None:
@@ -257,7 +276,8 @@ class _Frame(ast.NodeVisitor):
 
     def _Compare(self, node: ast.Compare) -> Value:
         values = [self.value(side) for side in (node.left, *node.comparators)]
-        self._decide(values)
+        if not any(value and all(isinstance(held, Known) for held in value) for value in values):
+            self._decide(values)  # with a constant it is compared to see whether there is a rate at all
         return _NOTHING
 
     def _decide(self, values: Iterable[Value]) -> None:
@@ -368,6 +388,11 @@ class _Frame(ast.NodeVisitor):
         if getattr(function, "__name__", None) in _THROUGH and isinstance(function, BuiltinFunctionType | type):
             return _NOTHING.union(*args)
         plain = underlying(function)
+        if plain is not None and plain.__module__.startswith("dropkit.torch.") and DROPS.search(plain.__name__):
+            given = arguments(plain, args, named)
+            if given.get("key", frozenset({Known(None)})) == {Known(None)}:
+                self._note(node, f"dropkit.{plain.__name__}", True, given.get("p", _NOTHING))
+            return _NOTHING
         return None if plain is None else self._call(plain, arguments(plain, args, named))
 
     def _call(self, function: FunctionType, given: dict[str, Value]) -> Value:
@@ -378,8 +403,9 @@ class _Frame(ast.NodeVisitor):
         given = {**dict(zip(known.parameters, args, strict=False)), **named}
         default = frozenset({Known(known.default[0])})
         flag = given.get(known.flag, frozenset({Known(known.default[1])})) if known.flag else _NOTHING
-        if flag == {Known(False)} or given.get("key", frozenset({Known(None)})) != {Known(None)}:
-            return  # never on, or it states its key
+        stated = known.kind.startswith("dropkit.") and given.get("key", frozenset({Known(None)})) != {Known(None)}
+        if stated or flag == {Known(False)}:
+            return  # its key, or that it is never on
         self._note(node, known.kind, True, given.get(known.rate, default))
 
     def _hand_on(
