@@ -303,6 +303,66 @@ def test_what_a_forward_does_not_read_is_no_site() -> None:
     assert list(site_rates(Reads())) == ["hidden_dropout", "drop"]
 
 
+def test_a_whole_number_is_a_rate_by_its_name_alone() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(layerdrop=0)
+            self.dropped = 0
+            self.drop_index = 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.dropped = self.dropped + self.drop_index
+            return x if self.training and torch.rand([]) < self.config.layerdrop else 2 * x
+
+    assert list(site_rates(Counts())) == ["config.layerdrop"]
+
+
+class Adapter(nn.Module):
+    """LoRA as PEFT wraps it: the layer that it adapts, a dropout in a dict, and attributes of the layer by getattr."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(0.1)})
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(8, 8)})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.base_layer, name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora_A["default"](self.lora_dropout["default"](x))
+
+
+def test_parts_and_adapters() -> None:
+    class Gated(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.config, self.linear = config, nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.linear(x), self.config.hidden_dropout, self.training)
+
+    config = SimpleNamespace(hidden_dropout=0.5)
+    model = nn.Sequential(Adapter(Gated(config)), Gated(config))
+    names = ["0.base_layer.config.hidden_dropout", "0.lora_dropout.default"]
+    assert list(site_rates(model)) == [site.name for site in dt.sites(model)] == names
+    part = model[0]
+    with pytest.warns(UserWarning, match=r"base_layer \(F.dropout\)"):
+        receipt = dt.swap(part)
+    assert type(part.lora_dropout["default"]) is dt.Dropout
+    with dt.disabled(part):
+        assert torch.equal(model.train()[0](X), model[0](X))
+        assert config.hidden_dropout == 0.0
+    receipt.restore()
+    assert type(part.lora_dropout["default"]) is nn.Dropout
+    assert dt.set_rate(part, "lora_dropout.*", 0.3).lines == ("lora_dropout.default: p 0.1 -> 0.3",)
+    assert config.hidden_dropout == 0.5
+
+
 def test_a_rate_that_python_draws_with_is_listed() -> None:
     class Skips(nn.Module):
         def __init__(self) -> None:

@@ -164,6 +164,25 @@ def test_what_a_checkpoint_restores_is_conditional_and_what_it_does_not_fails() 
         report.raise_for_failures()
 
 
+def test_a_site_that_the_model_skips_at_random_is_tried_until_it_runs() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layerdrop = 0.5
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(32, 32), nn.Dropout(0.5)) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                if not (self.training and torch.rand([]) < self.layerdrop):
+                    x = layer(x)
+            return x
+
+    report = check(Skips(), X)
+    assert report.ok, str(report)
+    found = [site.recomputation.partition(":")[0] for site in report.sites if site.kind == "Dropout"]
+    assert found == ["not checked", "conditional", "conditional", "conditional"]  # the look skipped the first
+
+
 def test_a_backward_that_draws_again_fails() -> None:
     report = check(nn.Sequential(nn.Linear(32, 32), BrokenDropout(0.3)), X)
     assert of(report, "1").gradient.startswith("FAILED: forward and backward draw other masks, which differ in ")

@@ -1,5 +1,6 @@
 """Where a model drops: one answer for `sites`, `set_rate`, `Schedule`, `site_rates`, `disabled`, `enabled`, `strip`."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from ..reading.structure import dropped, held, is_probability, layer_rate, own_n
 
 _SHOWN = 20  # names that a message lists
 NUMBER = "number"
+_RATE = re.compile(r"(drop(out|_?path|_?connect)?|prob|rate|\bp|_p)$", re.IGNORECASE)  # not "dropped", a count of 0
 
 
 @dataclass(slots=True)
@@ -215,4 +217,6 @@ def _holds_rate(holder: Any, name: str) -> bool:
         return False  # a layer's own
     if isinstance(holder, tuple):  # a named tuple: nothing can be written there
         return False
-    return any(is_probability(value) for _, value in _step(holder, name))
+    return any(
+        is_probability(value) and (isinstance(value, float) or _RATE.search(name)) for _, value in _step(holder, name)
+    )

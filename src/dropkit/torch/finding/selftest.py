@@ -188,16 +188,17 @@ def _try_all(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any],
         for how in ("gradient", "recomputation"):
             if not all(getattr(trial, how).enough for trial in trials):
                 forward(how)
-    failed = [trial for trial in trials if trial.recomputation.failure]
-    if failed or ranks.several():
-        forward("preserved")
+    for _ in range(1 if ranks.several() else _FORWARDS):  # a model may skip layers
+        if ranks.several() or any(t.recomputation.failure and not t.preserved.calls for t in trials):
+            forward("preserved")
 
 
 def _judge_recomputation(trial: Trial, model: nn.Module) -> None:
     """What does not repeat its mask by itself may do so where the generator's state is put back."""
-    found, remedy = trial.recomputation, _remedy(trial.site, model)
+    found = trial.recomputation
     if not found.failure:
         return
+    remedy = _remedy(trial.site, model)
     if not trial.preserved.calls or trial.preserved.failure:
         found.failure += f"; {remedy}"
     elif trial.unpreserved:
@@ -208,7 +209,7 @@ def _judge_recomputation(trial: Trial, model: nn.Module) -> None:
 
 
 def _remedy(site: Site, model: nn.Module) -> str:
-    if ":" not in site.name and isinstance(model.get_submodule(site.name), _DropoutNd):
+    if site.place is None and site.kind != "number" and isinstance(model.get_submodule(site.name), _DropoutNd):
         return "dropkit.torch.swap(model) puts dropouts there that draw the same again"
     if site.kind.startswith(("F.", "torch.")):
         return "call the function of the same name in dropkit.torch.functional"

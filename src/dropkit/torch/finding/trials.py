@@ -109,7 +109,7 @@ class Trying(Intercept):
         forward = module.forward
 
         def examined(*args: Any, **kwargs: Any) -> Any:
-            if self.busy or in_backward():
+            if self.busy or in_backward() or self._known(trial):
                 return forward(*args, **kwargs)
             return self._examine(trial, _Called(forward, args, kwargs, _only_tensor(module, (args, kwargs)), module))
 
@@ -126,11 +126,16 @@ class Trying(Intercept):
         p, training = known.read(args, kwargs)
         call = self._call(running, known.name, known.kind, p=p, training=training)
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
-        if trial is None or not call.drops:
+        if trial is None or not call.drops or self._known(trial):
             return func(*args, **kwargs)
         x = known.bind(args, kwargs).get(known.parameters[0])
         hidden = "p" not in known.parameters or not _examinable(x)
         return self._examine(trial, _Called(func, args, kwargs, None if hidden else x))
+
+    def _known(self, trial: Trial) -> bool:
+        """Whether more of its calls would tell no more."""
+        found: Evidence = getattr(trial, self.how)
+        return found.enough or (self.how == "preserved" and (found.calls > 0 or not trial.recomputation.failure))
 
     def _examine(self, trial: Trial, called: "_Called") -> Any:
         if torch.is_inference_mode_enabled() or torch._C._are_functorch_transforms_active():
