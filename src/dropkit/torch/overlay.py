@@ -74,6 +74,10 @@ class Overlay:
 
 def assign(owner: Any, attribute: str, value: Any) -> None:
     """Assign for good; where an overlay wins, what it will leave behind."""
+    if not _stacks:  # a schedule does this for every site at every step
+        if held(owner, attribute) != value:
+            put(owner, attribute, value)
+        return
     with _lock:
         stack = _stacks.get((id(owner), attribute))
         if stack is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError
+from functools import cache
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -123,6 +124,7 @@ def put(owner: Any, name: str, value: Any) -> None:
         object.__setattr__(owner, name, value)
 
 
+@cache
 def holds_survival(attribute: str) -> bool:
     """Whether an attribute says what is kept rather than what is dropped.
 
