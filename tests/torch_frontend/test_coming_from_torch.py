@@ -526,8 +526,9 @@ receipt = dropkit.torch.swap(model)  # receipt.restore() gives torch's layers ba
 ```
 
 That alone changes nothing but what is listed below: masks are drawn under torch's generator, and training goes as
-before. Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, and functional calls, stay torch's;
-`dropkit.torch.sites(model, x)` lists every place where a model drops something.
+before. Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, functional calls, layers of others and LayerDrop stay
+torch's: `swap` and `bind` name them in one warning. `dropkit.torch.sites(model, x)` lists every place where a model
+drops something.
 
 To make masks a function of seed, module path and step, the same on every device and after every resume, bind the model:
 
@@ -573,7 +574,7 @@ def test_every_row_has_a_test_and_every_test_a_row() -> None:
 def test_python_blocks_of_the_page_run_in_order() -> None:
     names: dict[str, object] = {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="bind leaves torch's own dropouts unbound")
+        warnings.filterwarnings("ignore", message="(swap|bind) leaves ")
         for block in HEAD.split("```python\n")[1:]:
             exec(compile(block.split("```")[0], PAGE.name, "exec"), names)
 

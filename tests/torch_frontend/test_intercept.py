@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from dropkit.torch import functional as ours
 from dropkit.torch import ops
-from dropkit.torch.finding.calls import find
 from dropkit.torch.finding.intercept import Call, Intercept
+from dropkit.torch.reading.calls import find
 
 from . import zoo
 

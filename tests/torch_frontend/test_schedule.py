@@ -49,7 +49,7 @@ class Net(nn.Module):
 
 
 DROPS = ["blocks.0.drop", "blocks.1.drop", "blocks.2.drop"]
-PATHS = ["blocks.0.path.drop_prob", "blocks.1.path.drop_prob", "blocks.2.path.drop_prob"]
+PATHS = ["blocks.0.path", "blocks.1.path", "blocks.2.path"]
 IN_ORDER = [name for pair in zip(DROPS, PATHS, strict=True) for name in pair] + ["head"]
 
 

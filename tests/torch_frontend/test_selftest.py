@@ -97,7 +97,8 @@ def of(report: Report, name: str) -> Checked:
 def test_ours_are_well(bound: bool) -> None:
     model: nn.Module = Block()
     if bound:
-        ours.bind(model, seed=3)
+        with pytest.warns(UserWarning, match=r"the model itself \(dropkit.functional.dropout\)"):
+            ours.bind(model, seed=3)
     report = check(model, X)
     assert report.ok, str(report)
     assert len(report.sites) == 8
@@ -115,11 +116,71 @@ def test_torchs_own_fails_without_the_generators_state(reentrant: bool) -> None:
     site = of(report, "drop")
     assert site.gradient == "ok"
     assert site.recomputation.startswith("FAILED: forward and recomputation draw other masks, which differ in ")
-    assert "(it holds with preserve_rng_state=True); dropkit.torch.swap(model)" in site.recomputation
+    assert "and the model checkpoints it with preserve_rng_state=False; dropkit.torch.swap(model)" in site.recomputation
     assert not report.ok
     for bound in (False, True):
         model: nn.Module = Part(ours.Dropout(0.5), reentrant)
         assert check(ours.bind(model) if bound else model, x).ok
+
+
+class Draws(nn.Module):
+    """Recomputed under torch's default, by a generator that torch puts back, or by one that it knows nothing of."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.drop = DropsBy(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(lambda x: torch.sin(self.drop(x)), x, use_reentrant=False)
+
+
+class DropsBy(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.drop_prob, self.function = 0.5, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.function(x) if self.training else x
+
+
+def test_what_a_checkpoint_restores_is_conditional_and_what_it_does_not_fails() -> None:
+    """As every model of Hugging Face is built: its checkpoints keep the state of the generator."""
+    x = X.clone().requires_grad_()
+    for model in (
+        Attending(),
+        nn.Sequential(nn.Dropout(0.5)),
+        Draws(lambda x: torch.bernoulli(torch.full_like(x, 0.5))),
+    ):
+        report = check(model, x)
+        assert report.ok, str(report)
+        assert report.sites[0].recomputation.startswith("conditional: right while checkpoints restore the generator")
+        assert len(report.conditions) == 1
+        report.raise_for_failures()
+    own = torch.Generator().manual_seed(0)
+    report = check(Draws(lambda x: torch.bernoulli(torch.full_like(x, 0.5), generator=own)), x)
+    assert report.sites[0].recomputation.startswith("FAILED: forward and recomputation draw other masks")
+    assert report.conditions == []
+    with pytest.raises(DropkitRuntimeError, match="drop, recomputation"):
+        report.raise_for_failures()
+
+
+def test_a_site_that_the_model_skips_at_random_is_tried_until_it_runs() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layerdrop = 0.5
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(32, 32), nn.Dropout(0.5)) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                if not (self.training and torch.rand([]) < self.layerdrop):
+                    x = layer(x)
+            return x
+
+    report = check(Skips(), X)
+    assert report.ok, str(report)
+    found = [site.recomputation.partition(":")[0] for site in report.sites if site.kind == "Dropout"]
+    assert found == ["not checked", "conditional", "conditional", "conditional"]  # the look skipped the first
 
 
 def test_a_backward_that_draws_again_fails() -> None:
@@ -198,7 +259,8 @@ def test_what_never_drops_in_training_fails() -> None:
 
 def test_the_fast_path_of_an_encoder_fails() -> None:
     model = zoo.CASES["encoder"].make().train()
-    ours.swap(model)
+    with pytest.warns(UserWarning, match="self_attn"):
+        ours.swap(model)
     layer = model.get_submodule("layers.0")
     layer.training = False  # its parts go on training
     report = check(model, torch.randn(2, 3, 8))
@@ -209,10 +271,13 @@ def test_the_fast_path_of_an_encoder_fails() -> None:
 def test_what_cannot_be_seen_is_not_called_well() -> None:
     report = check(zoo.SelfAttention(), torch.randn(2, 3, 8))
     assert report.sites[0].gradient == "not checked: its mask stays inside a kernel that shows only the result"
-    assert report.sites[0].recomputation.endswith("keep preserve_rng_state=True in checkpoints around it")
+    assert report.sites[0].recomputation == (
+        "conditional: right while checkpoints restore the generator, as they do by default; "
+        "keep preserve_rng_state=True in checkpoints around it"
+    )
     for site in check(zoo.Recurrent(), torch.randn(2, 3, 8)).sites[:2]:
         assert site.gradient.startswith("not checked")
-        assert site.recomputation.startswith("FAILED")
+        assert site.recomputation.startswith("conditional")
     small = check(nn.Sequential(ours.Dropout(0.01)), torch.ones(1, 1)).sites[0]
     assert small.gradient == "not checked: its masks are too small to tell; pass a larger batch"
     idle = next(site for site in check(zoo.Shared(), X).sites if site.name == "idle")
@@ -328,10 +393,16 @@ def test_report_reads_well() -> None:
     report = check(nn.Sequential(nn.Dropout(0.5), ours.Dropout(0.5)), X)
     lines = str(report).splitlines()
     assert lines[0].split() == ["site", "kind", "p", *report.sites[0].checks]
-    assert lines[1].split() == ["0", "Dropout", "0.5", "ok", "FAILED", "-", "ok", "ok"]
+    assert lines[1].split() == ["0", "Dropout", "0.5", "ok", "if", "-", "ok", "ok"]
     assert lines[2].split() == ["1", "Dropout", "0.5", "ok", "ok", "-", "ok", "ok"]
     assert "ranks not checked: one process (0, 1)" in lines
-    assert lines[-1] == "2 sites, 1 failed"
+    (condition,) = report.conditions
+    assert condition.startswith("0, recomputation: right while checkpoints restore the generator")
+    assert "recomputation conditional: right while checkpoints restore the generator, as they do by default" in str(
+        report
+    )
+    assert lines[-1] == "2 sites, nothing failed"
+    assert str(check(Part(nn.Dropout(0.5)), X.clone().requires_grad_())).splitlines()[-1] == "1 site, 1 failed"
     assert lines[0].index("kind") == lines[1].index("Dropout")
     assert str(check(nn.Linear(32, 32), X)).splitlines()[-1] == "no dropout was found"
     with pytest.raises(DropkitTypeError, match=r"check needs a torch\.nn\.Module, got int"):

@@ -14,8 +14,8 @@ from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueEr
 from dropkit.torch import Dropout, bind
 from dropkit.torch.finding.intercept import Intercept
 from dropkit.torch.finding.inventory import Site, sites, table
-from dropkit.torch.finding.structure import config_numbers, numbers
 from dropkit.torch.finding.trace import Tagged
+from dropkit.torch.reading.structure import config_numbers, numbers
 
 from . import zoo
 from .test_intercept import Recorder
@@ -290,7 +290,8 @@ def test_a_graph_that_waits_for_its_backward_survives() -> None:
 
 
 def test_a_bound_model_keeps_its_clock() -> None:
-    model, twin = (bind(nn.Sequential(Dropout(0.5), zoo.Loop()), seed=3) for _ in range(2))
+    with pytest.warns(UserWarning, match=r"1 \(F.alpha_dropout\)"):
+        model, twin = (bind(nn.Sequential(Dropout(0.5), zoo.Loop()), seed=3) for _ in range(2))
     model(X), twin(X)
     assert [s.name for s in sites(model, X)] == ["0", *(f"1:alpha_dropout{n}" for n in ("", "#1", "#2"))]
     assert int(model.dropkit_step) == 1

@@ -14,6 +14,7 @@ from . import calls, coordinates, cuda, elsewhere, ranks, transforms
 from .bond import MARK, SEED, STEP, Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
+from .reading.unkeyed import told, unkeyed
 from .recomputation import Words
 from .state import Own, fill_in, readable, set_apart, tensor_of
 
@@ -21,6 +22,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 # how torch's wrappers call what they wrap: torch.compile, checkpoint_wrapper, FullyShardedDataParallel
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+_SWAPPABLE = [getattr(torch.nn, name) for name in torch.nn.modules.dropout.__all__]
 
 
 class Known:
@@ -376,7 +378,8 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
         DropkitTypeError: not a module; a seed that is no integer.
 
     Warns:
-        UserWarning: dropouts of torch's own stay unbound; they are named. In the first training forward: several
+        UserWarning: dropouts stay on torch's generator, functional calls, attention, recurrent networks and layers of
+            others among them; all are named, with what can be done. In the first training forward: several
             processes run the model, and nothing says which samples each of them has.
 
     >>> from torch import nn
@@ -429,12 +432,12 @@ def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed: int) -> None:
-    foreign = [
-        f"{name} ({type(part).__name__})"
-        for name, part in model.named_modules()
-        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and not isinstance(part, Drawn)
-    ]
     if not named:
+        foreign = [
+            f"{name} ({type(part).__name__})"
+            for name, part in model.named_modules()
+            if isinstance(part, torch.nn.modules.dropout._DropoutNd)
+        ]
         found = (
             f"it has torch's own: {', '.join(foreign)}; use dropkit.torch.Dropout there" if foreign else "it has none"
         )
@@ -447,8 +450,9 @@ def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed
         if name in sites and id(drop) in parts[id(sites[name].clock)] and (owner := sites[name].clock.model) is not None
     }
     _check_owners(model, held, [name for name, _ in named if name not in held], seed)
-    if foreign:
-        warnings.warn(f"bind leaves torch's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+    left = unkeyed(model, Drawn)
+    if left:
+        warnings.warn(told("bind leaves torch's own dropouts unbound", left, _SWAPPABLE), stacklevel=3)
 
 
 def _check_owners(model: torch.nn.Module, held: dict[str, torch.nn.Module], new: list[str], seed: int) -> None:

@@ -1,26 +1,20 @@
 """Rates that move in a model: one `Schedule` sets the p of its dropouts, step after step."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..axes.rate import Gap, Rate, as_rate, controllers, probability
 from ..axes.rate.schedule import whole
 from ..errors import DropkitTypeError, DropkitValueError
-from .binding import WRAPPED
-from .learned.base import Learned
+from .finding.rates import Rate as Site
+from .finding.rates import listed
+from .finding.rates import rates as rates_of
+from .overlay import assign
 
 Rates = Rate | float | Sequence[Rate | float]
 Metric = float | Mapping[str, float]
-
-_LAYER = re.compile(r"drop|stochastic_?depth", re.IGNORECASE)  # DropPath, DropBlock2d, StochasticDepth
-_RATES = ("p", "drop_prob")
-_SHOWN = 20  # sites that an error lists
 
 
 class Schedule:
@@ -32,11 +26,11 @@ class Schedule:
     own clock; this counter sets rates and nothing else.
 
     Args:
-        model: holds the dropouts: those of the torch.nn.Dropout family, and layers like DropPath that hold a `p` or
-            `drop_prob`. Wrapped by torch.compile or data parallelism, too.
-        rates: {pattern: rate}, or one rate for all. Patterns are of module paths as in `fnmatch`. A rate is anything of
+        model: holds the dropouts: every rate that `dropkit.torch.sites(model)` lists and `set_rate` sets, under the
+            same name. Wrapped by torch.compile or data parallelism, too.
+        rates: {pattern: rate}, or one rate for all. Patterns are as for `set_rate`. A rate is anything of
             `dropkit.axes.rate`, or a number, or a list with one for each matched dropout in module order, as
-            `linear_in_depth` gives it.
+            `linear_in_depth` gives it. Learned rates are left to their optimizer.
 
     Raises:
         DropkitTypeError: not a module; a rate without `.at(step)`.
@@ -60,9 +54,9 @@ class Schedule:
     def __init__(self, model: nn.Module, rates: Rates | Mapping[str, Rates]) -> None:
         if not isinstance(model, nn.Module):
             raise DropkitTypeError(f"a Schedule needs a torch.nn.Module, got {type(model).__name__}")
-        places = list(_places(model))
-        self._rates = _assigned(places, rates if isinstance(rates, Mapping) else {"*": rates}, type(model).__name__)
-        self._places = [place for place in places if place.name in self._rates]
+        sites = rates_of(model)
+        self._rates = _assigned(sites, rates if isinstance(rates, Mapping) else {"*": rates}, type(model).__name__)
+        self._sites = [site for site in sites if site.name in self._rates]
         # One controller may steer several sites; it goes by the first.
         self._controllers: dict[str, Gap] = {}
         for site, rate in self._rates.items():
@@ -147,18 +141,27 @@ class Schedule:
             raise DropkitValueError(
                 f"state must hold 'now' and 'controllers' as state_dict() gives them, got {state!r}"
             )
-        if not isinstance(state["controllers"], Mapping) or set(state["controllers"]) != set(self._controllers):
+        saved = state["controllers"]
+        if isinstance(saved, Mapping):
+            saved = {self._present(name): one for name, one in saved.items()}
+        if not isinstance(saved, Mapping) or set(saved) != set(self._controllers):
             raise DropkitValueError(
-                f"the state is of controllers at {_listed(state['controllers'])}, but this schedule has them at "
+                f"the state is of controllers at {_listed(saved)}, but this schedule has them at "
                 f"{_listed(self._controllers)}; make it with the rates that it was saved with"
             )
         before = {name: gap.state() for name, gap in self._controllers.items()}
         try:
-            self._load(state["controllers"])
+            self._load(saved)
             self._set(state["now"])
         except Exception:
             self._load(before)
             raise
+
+    def _present(self, name: Any) -> Any:
+        """A controller's name, where a state has its site under another of its names: path and attribute, as once."""
+        site, mark, number = str(name).partition("#")
+        known = next((one.name for one in self._sites if site in one.names and one.name != site), site)
+        return name if name in self._controllers else f"{known}{mark}{number}"
 
     def _load(self, states: Mapping[str, Any]) -> None:
         for name, gap in self._controllers.items():
@@ -166,13 +169,13 @@ class Schedule:
 
     def _set(self, step: int) -> None:
         current = self.at(step)
-        for place in self._places:
-            place.assign(current[place.name])
+        for site in self._sites:
+            assign(site.module, site.attribute, site.stored(current[site.name]))
         self.now, self._current = int(step), current
 
 
 def site_rates(model: nn.Module) -> dict[str, float]:
-    """The present rate of every dropout of a model, constant, scheduled or learned, by its path: what a log wants.
+    """The present rate of every dropout of a model, constant, scheduled or learned, by its name: what a log wants.
 
     The rate of a learned site is the mean over its units.
 
@@ -184,76 +187,26 @@ def site_rates(model: nn.Module) -> dict[str, float]:
     """
     if not isinstance(model, nn.Module):
         raise DropkitTypeError(f"site_rates needs a torch.nn.Module, got {type(model).__name__}")
-    fixed = {id(place.module): place for place in _places(model)}
-    found = {}
-    for path, module in _paths(model):
-        if id(module) in fixed:
-            place = fixed[id(module)]
-            found[place.name] = float(getattr(place.module, place.attribute))
-        elif isinstance(module, Learned):
-            found[path] = module.p
-    return found
+    return {site.name: site.p for site in rates_of(model)}
 
 
-@dataclass(slots=True)
-class _Place:
-    """A number in a module that is the rate of a dropout."""
-
-    name: str
-    names: set[str]  # what a pattern may match: path, path and attribute; the same of each place of a shared module
-    module: nn.Module
-    attribute: str
-
-    def assign(self, p: float) -> None:
-        if getattr(self.module, self.attribute) != p:
-            setattr(self.module, self.attribute, p)
-
-
-def _places(model: nn.Module) -> Iterator[_Place]:
-    """Every rate that can be assigned, in module order, a shared module's once."""
-    found: dict[int, _Place] = {}
-    for path, module in _paths(model):
-        attribute = _rate_of(module)
-        if attribute is None:
-            continue
-        name = path if isinstance(module, _DropoutNd) else f"{path}.{attribute}".removeprefix(".")
-        place = found.setdefault(id(module), _Place(name, set(), module, attribute))
-        place.names |= {path, name}
-    yield from found.values()
-
-
-def _paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Module paths as they were before anything wrapped the model."""
-    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
-    for path, module in model.named_modules(remove_duplicate=False):
-        yield ".".join(part for part in path.split(".") if part not in WRAPPED), module
-
-
-def _rate_of(module: nn.Module) -> str | None:
-    """The attribute that holds the rate of a layer whose work is dropping."""
-    if isinstance(module, _DropoutNd):
-        return "p"
-    if isinstance(module, Learned) or module._modules or not _LAYER.search(type(module).__name__):
-        return None
-    held = vars(module)
-    return next((name for name in _RATES if isinstance(held.get(name), float | int)), None)
-
-
-def _assigned(places: list[_Place], rates: Mapping[str, Rates], model: str) -> dict[str, Rate]:
+def _assigned(sites: list[Site], rates: Mapping[str, Rates], model: str) -> dict[str, Rate]:
     """The rate of each matched site, in module order."""
     if not rates:
         raise DropkitValueError('a Schedule needs at least one {pattern: rate}, such as {"*": 0.5}')
+    free = [site for site in sites if not site.learned]
     chosen: dict[str, tuple[str, Rate]] = {}
     for pattern, given in rates.items():
         if not isinstance(pattern, str):
             raise DropkitTypeError(f"pattern must be a str such as 'encoder.*', got {pattern!r}")
-        matched = [place.name for place in places if any(fnmatchcase(name, pattern) for name in place.names)]
+        matched = [site.name for site in free if site.matches(pattern)]
         if not matched:
-            known = _listed(place.name for place in places)
-            raise DropkitValueError(f"pattern {pattern!r} matches no dropout in {model}; it has {known}")
-        for site, rate in zip(matched, _spread(pattern, given, matched), strict=True):
-            chosen[site] = pattern, rate
+            learned = [site.name for site in sites if site.learned and site.matches(pattern)]
+            why = f"; the rates of {_listed(learned)} are learned, and their optimizer moves them" if learned else ""
+            known = _listed(site.name for site in free)
+            raise DropkitValueError(f"pattern {pattern!r} matches no dropout in {model}; it has {known}{why}")
+        for name, rate in zip(matched, _spread(pattern, given, matched), strict=True):
+            chosen[name] = pattern, rate
     winners = {pattern for pattern, _ in chosen.values()}
     for pattern in rates:
         if pattern not in winners:
@@ -261,7 +214,7 @@ def _assigned(places: list[_Place], rates: Mapping[str, Rates], model: str) -> d
                 f"pattern {pattern!r} has no dropout left: later patterns match all of its own, and the last match "
                 "wins; put general patterns first"
             )
-    return {place.name: chosen[place.name][1] for place in places if place.name in chosen}
+    return {site.name: chosen[site.name][1] for site in free if site.name in chosen}
 
 
 def _spread(pattern: str, given: Rates, matched: list[str]) -> list[Rate]:
@@ -290,7 +243,5 @@ def _of_kind(value: Metric | None, gap: Gap) -> float | None:
     return value.get(gap.metric) if isinstance(value, Mapping) else value
 
 
-def _listed(names: Any) -> str:
-    found = [repr(name) for name in names]
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more if found else "none"
+def _listed(names: Iterable[str]) -> str:
+    return listed(map(repr, names))

@@ -10,10 +10,8 @@ from torch import nn
 from ...errors import DropkitTypeError
 from ...torch.finding.inventory import Site as Found
 from ...torch.finding.inventory import sites
-from ...torch.finding.structure import layer_rate
 from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbed
 from ...torch.finding.trials import Trial, Trying
-from ...torch.layers import Drawn
 from ..explanation import Explanation
 from .follow import Follower
 from .passes import Loss, Passes, seed_all
@@ -38,7 +36,7 @@ def explain_torch(model: nn.Module, *inputs: Any, loss: Loss | None = None, **kw
     found = sites(model, *inputs, **kwargs)
     unread = [site for site in found if site.kind == "number" or _read_by_a_function(site, found)]
     passes = Passes(model, inputs, kwargs, loss)
-    passes.sites = [*(site for site in found if site not in unread), *_learned(model)]
+    passes.sites = [site for site in found if site not in unread]
     passes.forwards = 2 + any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules())
     seen = _runs(passes)
     layers = layer_rows(seen)
@@ -80,22 +78,6 @@ def _read_by_a_function(site: Found, found: Sequence[Found]) -> bool:
             for other in found
         )
     )
-
-
-def _learned(model: nn.Module) -> list[Found]:
-    """Dropouts whose rate is a parameter, which no attribute tells."""
-    return [
-        Found(
-            path,
-            type(module).__name__,
-            round(module.p, 6),  # a tensor in single precision
-            train=module.when != "never",
-            eval=module.when == "always",
-            note="its rate is learned",
-        )
-        for path, module in model.named_modules()
-        if isinstance(module, Drawn) and layer_rate(module) is None
-    ]
 
 
 def _checked(passes: Passes) -> dict[str, str]:

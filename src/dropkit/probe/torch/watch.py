@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...torch.finding.calls import find
 from ...torch.finding.intercept import Call, Intercept, Place
 from ...torch.finding.inventory import Site
 from ...torch.layers import Drawn
+from ...torch.reading.calls import find
 from ..activation import of_function
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments

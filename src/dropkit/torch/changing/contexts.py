@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ...errors import DropkitTypeError, DropkitValueError
-from ..finding import calls
 from ..finding.intercept import Answer, Call, Intercept
-from ..finding.structure import layer_rate
+from ..finding.rates import NUMBER, Rate, listed, rates
 from ..layers import Drawn
-from .surgery import Rate, rates
+from ..overlay import Overlay, beneath
+from ..reading import calls
+from ..reading.structure import layer_rate
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
-_MISSING: Any = object()
 
 
 @contextmanager
@@ -25,10 +25,14 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """No dropout at all in the model, in whatever mode it is or is put: as in evaluation, but for dropout alone.
 
     Off are dropout modules (torch's, dropkit's, `when="always"` too), functional calls with any arguments,
-    `scaled_dot_product_attention(dropout_p=)`, `nn.MultiheadAttention`, recurrent networks, and numbers in attributes
-    that a forward reads (DropPath, attention modules). `training` flags and config objects are not touched, so that
-    BatchNorm trains on; `train()` and `eval()` inside the block stay in force after it. A bound model's clock stands
-    still. Blocks nest, and `disabled` wins over `enabled`.
+    `scaled_dot_product_attention(dropout_p=)`, `nn.MultiheadAttention`, recurrent networks, and numbers that a forward
+    reads from attributes (DropPath, attention modules, LayerDrop) or from a config. `training` flags and all else in a
+    config are not touched, so that BatchNorm trains on; `train()` and `eval()` inside the block stay in force after it.
+    A bound model's clock stands still. Blocks nest, and `disabled` wins over `enabled`.
+
+    Layers, attributes and configs belong to every thread, so what is off is off in other threads too; functional calls
+    are off in the thread that entered the block. Blocks are counted: in whatever order they end, in one thread or in
+    several, the model is off until the last of them has ended.
 
     With activation checkpointing, call backward inside the block: what runs again there must run without dropout too.
     Models compiled by `torch.compile` are compiled once more for the block, functional calls included, without graph
@@ -48,13 +52,12 @@ def disabled(model: nn.Module) -> Iterator[None]:
     (0, True)
     """
     _check(model, "disabled")
-    drops = {id(module): module for module in model.modules() if isinstance(module, Drawn)}
-    numbers = {(id(rate.module), rate.attribute): rate for rate in rates(model) if id(rate.module) not in drops}
     with ExitStack() as stack:
-        for drop in drops.values():
-            _assign(stack, drop, "when", "never")
-        for rate in numbers.values():
-            _assign(stack, rate.module, rate.attribute, rate.stored(0.0))
+        for rate in rates(model):
+            if isinstance(rate.module, Drawn):
+                _lay(stack, Overlay(rate.module, "when", "never", wins=True))
+            else:
+                _lay(stack, Overlay(rate.module, rate.attribute, rate.stored(0.0), wins=True))
         stack.enter_context(_Rewrite(model, lambda call: (0.0, False)))
         yield
 
@@ -90,14 +93,14 @@ def enabled(model: nn.Module, sites: str | Sequence[str] | None = None) -> Itera
     """
     _check(model, "enabled")
     wanted = _Wanted.of(model, sites)
-    known = [rate for rate in rates(model) if wanted.module(rate.module) or wanted.call(rate.name)]
+    known = [rate for rate in rates(model) if wanted.rate(rate)]
     if not known and not wanted.calls_too:
         raise DropkitValueError(f"sites={sites!r} match no dropout of {type(model).__name__}; it has {_rates(model)}")
     with ExitStack() as stack:
-        for module in {id(rate.module): rate.module for rate in known}.values():
+        for module in {id(rate.module): rate.module for rate in known if rate.kind != NUMBER}.values():
             if isinstance(module, Drawn):
-                if module.when == "train":
-                    _assign(stack, module, "when", "always")
+                if beneath(module, "when") == "train":
+                    _lay(stack, Overlay(module, "when", "always"))
             elif _decides_itself(module):
                 _on_while_running(stack, module)
         enabling = _Enabling(model, wanted)
@@ -160,8 +163,8 @@ class _Wanted(NamedTuple):
             raise DropkitTypeError(f"sites must be a pattern such as 'encoder.*' or a list of them, got {sites!r}")
         paths = {path: id(module) for path, module in model.named_modules(remove_duplicate=False)}
         for pattern in patterns:
-            names = [*paths, *(rate.name for rate in rates(model))]
-            if ":" not in pattern and not any(fnmatchcase(name, pattern) for name in names):
+            known = any(fnmatchcase(path, pattern) for path in paths) or any(r.matches(pattern) for r in rates(model))
+            if ":" not in pattern and not known:
                 raise DropkitValueError(
                     f"site pattern {pattern!r} matches nothing in {type(model).__name__}; it has {_rates(model)}"
                 )
@@ -177,8 +180,12 @@ class _Wanted(NamedTuple):
         """Whether all calls of a module are meant."""
         return self.modules is None or id(module) in self.modules
 
+    def rate(self, rate: Rate) -> bool:
+        """Whether a rate is."""
+        return self.module(rate.module) or any(rate.matches(pattern) for pattern in self.patterns)
+
     def call(self, name: str) -> bool:
-        """Whether a call, or a number, of this name is."""
+        """Whether a call of this name is."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
 
@@ -190,8 +197,8 @@ class _Enabling:
         self.active = 0
         self.numbers: dict[int, dict[str, float]] = {}
         for rate in rates(model):
-            if not isinstance(rate.module, _DropoutNd):
-                self.numbers.setdefault(id(rate.module), {})[rate.attribute] = rate.p
+            for reader in rate.readers if rate.kind == NUMBER else ():
+                self.numbers.setdefault(reader, {})[rate.attribute] = rate.p
 
     def answer(self, call: Call) -> Answer:
         """Probability and mode of a call: on, if it is meant and has a rate."""
@@ -259,26 +266,15 @@ def _drops(rate: Rate) -> bool:
     """Whether it is plain, without a forward, that a rate which is turned on drops."""
     if isinstance(rate.module, nn.RNNBase) and rate.module.num_layers == 1:
         return False
-    known = isinstance(rate.module, _DropoutNd | nn.MultiheadAttention | nn.RNNBase) or _decides_itself(rate.module)
+    known = isinstance(rate.module, _DropoutNd | nn.MultiheadAttention | nn.RNNBase)
+    known = known or (rate.kind != NUMBER and _decides_itself(rate.module))
     return known and rate.p > 0 and getattr(rate.module, "when", "train") != "never"
 
 
-def _assign(stack: ExitStack, module: nn.Module, attribute: str, value: Any) -> None:
-    """Set an attribute for the block; what the user assigns inside it stays."""
-    before = module.__dict__.get(attribute, _MISSING)
-    if before is _MISSING and isinstance(getattr(type(module), attribute, None), property):
-        before = getattr(module, attribute)
-
-    def restore() -> None:
-        if getattr(module, attribute, _MISSING) != value:
-            return
-        if before is _MISSING:
-            delattr(module, attribute)
-        else:
-            setattr(module, attribute, before)
-
-    setattr(module, attribute, value)
-    stack.callback(restore)
+def _lay(stack: ExitStack, overlay: Overlay) -> None:
+    """Have it there for the block; what the user assigns inside it stays."""
+    overlay.lay()
+    stack.callback(overlay.lift)
 
 
 def _check(model: Any, name: str) -> None:
@@ -287,5 +283,5 @@ def _check(model: Any, name: str) -> None:
 
 
 def _rates(model: nn.Module) -> str:
-    listed = [f"{rate.name or 'itself'} ({rate.p})" for rate in rates(model)]
-    return ", ".join(listed[:20]) or "no dropout module and no rate in an attribute"
+    found = [f"{rate.name or 'itself'} ({rate.p})" for rate in rates(model)]
+    return listed(found) if found else "no dropout module and no rate in an attribute"

@@ -9,6 +9,8 @@ from torch import nn
 
 from ...errors import DropkitRuntimeError, DropkitTypeError
 from .. import layers
+from ..overlay import Overlay
+from ..reading.structure import held
 
 INSERTED = "dropkit_drop"  # the name of the submodule that `insert` adds
 _MISSING: Any = object()
@@ -163,30 +165,32 @@ class Assignment:
     """Another number in an attribute."""
 
     path: str
-    module: nn.Module
+    module: Any
     attribute: str
     value: float
     before: Any = field(init=False)
+    over: Overlay = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = getattr(self.module, self.attribute)
+        self.before = held(self.module, self.attribute)
+        self.over = Overlay(self.module, self.attribute, self.value)
 
     @property
     def line(self) -> str:
-        """Path, attribute, old and new value."""
+        """Name, attribute, old and new value."""
         return f"{self.path}: {self.attribute} {self.before!r} -> {self.value!r}"
 
     def do(self) -> None:
         """Assign it."""
-        setattr(self.module, self.attribute, self.value)
+        self.over.lay()
 
     def stands(self) -> bool:
         """Always: whatever was assigned since, the original is what comes back."""
         return True
 
     def undo(self) -> None:
-        """Assign the old object again."""
-        setattr(self.module, self.attribute, self.before)
+        """The old object again; where another receipt assigned later, when that is restored."""
+        self.over.lift(even_if_changed=True)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -17,7 +17,9 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ...mask import threshold
 from .. import layers
 from ..finding.inventory import sites
-from ..finding.structure import holds_survival, layer_p, layer_rate, numbers
+from ..finding.rates import Rate, rates
+from ..finding.rates import listed as _listed
+from ..reading.unkeyed import told, unkeyed
 from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
@@ -26,7 +28,6 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
 }
 _FORWARDS = {kind.forward for pair in SWAPS.items() for kind in pair}
 _INNER = set(layers.Dropout().__dict__) - set(nn.Dropout().__dict__)  # how our classes keep p
-_SHOWN = 20  # places that an error lists
 
 Where = str | type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool]
 
@@ -36,8 +37,9 @@ def swap(model: nn.Module) -> Receipt:
 
     Only the exact classes `torch.nn.Dropout`, `Dropout1d`, `Dropout2d`, `Dropout3d`, `AlphaDropout` and
     `FeatureAlphaDropout` are replaced, in containers, inside torch's transformer layers and in parametrizations too.
-    Subclasses are left alone, as are numbers that torch draws by itself (`nn.MultiheadAttention`, `nn.LSTM`): the
-    receipt names both. A module that sits in several places is one new module in all of them.
+    Left alone are subclasses and layers of others, and what is no dropout layer: `nn.MultiheadAttention`, `nn.LSTM`,
+    functional calls, LayerDrop. The receipt names them, as far as structure and source show them, and so does a
+    warning. A module that sits in several places is one new module in all of them.
 
     Args:
         model: holds the dropouts; edited in place.
@@ -51,7 +53,8 @@ def swap(model: nn.Module) -> Receipt:
         DropkitTypeError: not a module.
 
     Warns:
-        UserWarning: the model is bound: what is swapped in is not, until it is unbound and bound again.
+        UserWarning: dropouts stay on torch's generator; all are named, with what can be done. The model is bound: what
+            is swapped in is not, until it is unbound and bound again.
 
     >>> import dropkit.torch
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
@@ -70,11 +73,15 @@ def swap(model: nn.Module) -> Receipt:
         if isinstance(place.module, kind) and type(place.module) is not kind
         if not isinstance(place.module, layers.Drawn)
     ]
+    subclasses = {id(place.module) for place in places(model) if isinstance(place.module, tuple(SWAPS))}
+    left = [site for site in unkeyed(model, layers.Drawn) if type(site.module) not in SWAPS]
     notes += [
-        f"{rate.name}: left alone, torch draws what {type(rate.module).__name__} drops"
-        for rate in rates(model)
-        if isinstance(rate.module, nn.MultiheadAttention | nn.RNNBase) and rate.p
+        f"{site.name}: left alone, torch draws what {'it' if site.what == 'number' else site.what} drops"
+        for site in left
+        if id(site.module) not in subclasses
     ]
+    if left:
+        warnings.warn(told("swap leaves dropouts that it cannot replace", left), stacklevel=2)
     _warn_if_bound(model, [place.path for place in found])
     return Receipt([Replacement(place, news[id(place.module)]) for place in found], notes)
 
@@ -139,11 +146,12 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
 def set_rate(model: nn.Module, pattern: str, p: float) -> Receipt:
     """Set the rate of every dropout whose path matches: modules, and numbers that a forward reads.
 
-    A dropout module goes by its path ("encoder.layers.0.dropout1"), a number by its owner's path and its attribute
-    ("encoder.layers.0.self_attn.dropout", "block.drop_path.drop_prob"); the owner's path alone finds its numbers too.
-    Numbers are those of `nn.MultiheadAttention`, `nn.LSTM`, of classes like DropPath and of modules that hand a rate to
-    a function. Config objects are left untouched: modules read them once, when they are made, so writing there changes
-    nothing (transformers#14914).
+    A layer goes by its path ("encoder.layers.0.dropout1", "block.drop_path", an `nn.MultiheadAttention`, an `nn.LSTM`),
+    a number that a forward reads by its owner's path and its attribute ("encoder.layerdrop", "config.layerdrop"), as
+    in `dropkit.torch.sites(model)`; a layer's path and attribute, an owner's path alone and the paths of the modules
+    that read a config find them too. In config objects only what a forward reads is set: most of it is read once, when
+    modules are made, and writing that changes nothing (transformers#14914). A config that several modules read is one
+    rate.
 
     Args:
         model: edited in place.
@@ -160,17 +168,21 @@ def set_rate(model: nn.Module, pattern: str, p: float) -> Receipt:
     >>> import dropkit.torch
     >>> model = nn.TransformerEncoderLayer(8, 2, dropout=0.1)
     >>> print(dropkit.torch.set_rate(model, "*attn*", 0.2))
-    self_attn.dropout: dropout 0.1 -> 0.2
+    self_attn: dropout 0.1 -> 0.2
     """
     _check_model(model, "set_rate")
     threshold(p)
     if not isinstance(pattern, str):
         raise DropkitTypeError(f"pattern must be a str such as 'encoder.*', got {pattern!r}")
     known = rates(model)
-    chosen = [rate for rate in known if fnmatchcase(rate.name, pattern) or fnmatchcase(rate.owner, pattern)]
+    matched = [rate for rate in known if rate.matches(pattern)]
+    chosen = [rate for rate in matched if not rate.learned]
     if not chosen:
-        names = _listed([f"{rate.name or 'the model itself'} ({rate.p})" for rate in known])
-        raise DropkitValueError(f"pattern {pattern!r} matches no rate in {type(model).__name__}; it has {names}")
+        names = _listed(f"{rate.name or 'the model itself'} ({rate.p})" for rate in known if not rate.learned)
+        learned = f"; the rate of {matched[0].name or 'the model itself'} is learned" if matched else ""
+        raise DropkitValueError(
+            f"pattern {pattern!r} matches no rate in {type(model).__name__}; it has {names}{learned}"
+        )
     return Receipt(_assignments(chosen, float(p)), [])
 
 
@@ -178,9 +190,9 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     """Take dropout out for export, so that a graph holds none even when it is traced in training mode.
 
     Dropout modules become `nn.Identity`; subclasses with a forward of their own stay, at rate 0; numbers that a forward
-    reads (`nn.MultiheadAttention`, `nn.LSTM`, DropPath, attention modules) become 0. What a forward writes out as a
-    literal or reads from a config, `F.dropout(x, 0.1, ...)`, is no part of any module: with inputs the model is run and
-    refused if such calls are left. `dropkit.torch.disabled` reaches them, while a graph is traced too.
+    reads (`nn.MultiheadAttention`, `nn.LSTM`, DropPath, attention modules, configs) become 0. What a forward writes out
+    as a literal, `F.dropout(x, 0.1, ...)`, is no part of any module: with inputs the model is run and refused if such
+    calls are left. `dropkit.torch.disabled` reaches them, while a graph is traced too.
 
     Args:
         model: edited in place.
@@ -202,7 +214,7 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     _check_model(model, "strip", _DropoutNd)
     gone = [place for place in places(model) if _plain(place.module)]
     out = {id(place.module) for place in gone}
-    rest = [rate for rate in rates(model) if id(rate.module) not in out]
+    rest = [rate for rate in rates(model) if id(rate.module) not in out and not rate.learned]
     if not gone and not rest:
         raise DropkitValueError(f"nothing to strip in {type(model).__name__}: {_what_there_is(model)}")
     news = {id(place.module): _carry(place, nn.Identity()) for place in gone}
@@ -217,38 +229,8 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     return receipt
 
 
-class Rate(NamedTuple):
-    """A rate that some forward reads from an attribute."""
-
-    name: str
-    owner: str
-    module: Any
-    attribute: str
-    p: float
-
-    def stored(self, p: float) -> float:
-        """What the attribute holds for a drop probability: some hold what survives."""
-        return 1.0 - p if holds_survival(self.attribute) else p
-
-
-def rates(model: nn.Module) -> list[Rate]:
-    """Every rate of a model, a shared module's under each of its names."""
-    found = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        attribute = layer_rate(module)
-        if isinstance(module, _DropoutNd):
-            found.append(Rate(path, path, module, "p", module.p))
-        elif attribute is not None and holds_survival(attribute):
-            found.append(Rate(f"{path}.{attribute}", path, module, attribute, layer_p(module, attribute)))
-    return found + [Rate(n.name, n.path, n.module, n.attribute, n.value) for n in numbers(model)]
-
-
 def _assignments(chosen: list[Rate], p: float) -> list[Edit]:
-    once = {(id(rate.module), rate.attribute): rate for rate in chosen}
-    return [
-        Assignment(rate.name or "the model itself", rate.module, rate.attribute, rate.stored(p))
-        for rate in once.values()
-    ]
+    return [Assignment(rate.name or "the model itself", rate.module, rate.attribute, rate.stored(p)) for rate in chosen]
 
 
 def _plain(module: nn.Module) -> bool:
@@ -374,13 +356,6 @@ def _warn_if_bound(model: nn.Module, paths: list[str]) -> None:
 
 
 def _what_there_is(model: nn.Module) -> str:
-    names = [f"{rate.name} ({type(rate.module).__name__})" for rate in rates(model)]
+    names = [f"{rate.name or 'itself'} ({type(rate.module).__name__})" for rate in rates(model)]
     found = f"it has {_listed(names)}" if names else "it has no dropout module and no rate in an attribute"
     return f"{found}; dropkit.torch.sites(model, *inputs) finds functional calls"
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

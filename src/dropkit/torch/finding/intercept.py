@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .calls import Shape, find, is_random
+from ..reading.calls import Shape, find, is_random
 
 _autograd: Any = torch.autograd
 
@@ -100,7 +100,7 @@ class Intercept(TorchFunctionMode):
     ):
         super().__init__()
         self.model, self.answer, self.random = model, answer, random
-        self._running: list[_Running] = []
+        self._threads = threading.local()
         self.visits: Counter[str] = Counter()  # how often each module ran, by path
         self._seen: dict[Place | None, _Running] = {}
         self._handles: list[Any] = []
@@ -108,7 +108,8 @@ class Intercept(TorchFunctionMode):
 
     def __enter__(self) -> "Intercept":
         self._paths = {id(module): path for path, module in self.model.named_modules()}
-        self._running, self._seen, self.visits = [], {}, Counter()
+        self._seen, self.visits = {}, Counter()
+        self._running.clear()
         try:
             for module in self.model.modules():
                 if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
@@ -129,13 +130,22 @@ class Intercept(TorchFunctionMode):
             _Backward.watch(-1)
             self._unhook()
 
+    @property
+    def _running(self) -> list[_Running]:
+        """The forwards under way in this thread: hooks of a module fire in every thread that runs it."""
+        if not hasattr(self._threads, "running"):
+            self._threads.running = []
+        running: list[_Running] = self._threads.running
+        return running
+
     def __deepcopy__(self, memo: Any) -> "Intercept":
         return self  # a model copied inside the block takes its hooks along; they must not copy the model they watch
 
     def _unhook(self) -> None:
         while self._handles:
             self._handles.pop().remove()
-        self._running, self._seen = [], {}
+        self._running.clear()
+        self._seen = {}
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if id(module) in self._paths:  # a copy made inside the block carries our hooks
@@ -194,7 +204,7 @@ class Intercept(TorchFunctionMode):
             return self._running[-1]
         if torch._C._current_graph_task_id() == -1:
             return None
-        for frame in _frames():
+        for frame in frames():
             for owner in (frame.f_locals.get("self"), frame.f_locals.get("module")):
                 if isinstance(owner, nn.Module) and id(owner) in self._paths:
                     return _Running(self._paths[id(owner)], owner)
@@ -206,7 +216,8 @@ def _shape_of(result: Any) -> Shape | None:
     return tuple(result.shape) if isinstance(result, torch.Tensor) else None
 
 
-def _frames() -> Iterator[FrameType]:
+def frames() -> Iterator[FrameType]:
+    """The frames around, the nearest first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame
@@ -215,7 +226,7 @@ def _frames() -> Iterator[FrameType]:
 
 def _made_inside(running: _Running) -> bool:
     """Whether a dropout layer calls, while the innermost running module of the model is another one."""
-    frame = next((f for f in _frames() if f.f_globals.get("__name__") not in _PASSED), None)
+    frame = next((f for f in frames() if f.f_globals.get("__name__") not in _PASSED), None)
     maker = None if frame is None else frame.f_locals.get("self")
     return isinstance(maker, nn.modules.dropout._DropoutNd) and maker is not running.module
 
@@ -225,7 +236,7 @@ _PASSED = (__name__, "torch.overrides", "torch.nn.functional")
 
 def _caller() -> Place | None:
     """The nearest frame that is neither torch's nor this frontend's; the lab's models are models like any other."""
-    for frame in _frames():
+    for frame in frames():
         name = f"{frame.f_globals.get('__name__')}."
         if not name.startswith(("torch.", "dropkit.")) or name.startswith("dropkit.lab."):
             return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_lasti)

@@ -9,16 +9,19 @@ from torch import nn
 
 from ...errors import DropkitTypeError
 from ..layers import Drawn
-from .calls import Shape
+from ..reading.calls import Shape
+from ..reading.structure import config_numbers, holds_survival, numbers
 from .intercept import Call, Place
-from .structure import Number, config_numbers, holds_survival, layer_p, layer_rate, numbers
+from .rates import NUMBER, Rate, rates
 from .trace import Run, Tagged, run
 
 __all__ = ["Site", "config_numbers", "numbers", "sites", "table"]
 
+_LEARNED = "its rate is learned"
 _UNSEEN = "a number; whether a forward reads it, inputs would tell"
 _ONE_LAYER = "one layer: there is nothing between layers to drop"
 _FAST = "the layer's fast path skips it under no_grad while the layer is in eval"
+_DECIDES = "a number that a forward compares with what it draws; it draws by means that no run shows"
 _NOT_REACHED = "not reached with these inputs"
 _SKIPPED = "its layer did not run in training: the model skips it, always or at random"
 _MADE_INSIDE = "a layer made inside forward: eval() does not reach it"
@@ -90,16 +93,24 @@ def sites(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[Site]:
     """
     if not isinstance(model, nn.Module):
         raise DropkitTypeError(f"sites needs a torch.nn.Module, got {type(model).__name__}")
-    found = _layers(model)
+    known = rates(model)
+    found = [_layer(rate) for rate in known if rate.kind != NUMBER]
     if not inputs and not kwargs:
-        found += _unread_numbers(model, found, set())
+        found += [_number(rate, _UNSEEN) for rate in known if rate.kind == NUMBER]
     else:
         seen = run(model, inputs, kwargs)
         found = [_ran(site, model.get_submodule(site.name), seen) for site in found]
-        found += _functional(model, seen)
-        found += _unread_numbers(model, found, set(seen.train.visits))
+        found += _functional(model, seen, known)
+        spoken_for = {site.attribute for site in found}
+        for rate in known:
+            if rate.kind == NUMBER and (rate.owner, rate.attribute) not in spoken_for:
+                if not any(seen.train.visits[path] for path in rate.read_by):
+                    found.append(_number(rate, f"{_UNSEEN}; {_NOT_REACHED}"))
+                elif rate.decides and rate.p > 0 and not any(_within(site, rate) for site in found):
+                    found.append(_number(rate, _DECIDES))
     order = {path: number for number, (path, _) in enumerate(model.named_modules())}
-    return sorted(found, key=lambda site: order.get(_owner(site), -1))
+    at = {_number(rate, "").name: order.get(rate.read_by[0], -1) for rate in known if rate.kind == NUMBER}
+    return sorted(found, key=lambda site: at.get(site.name, order.get(site.name.partition(":")[0], -1)))
 
 
 def table(found: Sequence[Site]) -> str:
@@ -119,47 +130,30 @@ def table(found: Sequence[Site]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _owner(site: Site) -> str:
-    """The path of the module that a site belongs to."""
-    return site.attribute[0] if site.kind == "number" and site.attribute else site.name.partition(":")[0]
+def _within(site: Site, rate: Rate) -> bool:
+    """Whether a site in a module that reads the rate has the same one, so that it may be what the rate decides on."""
+    inside = any(site.name.startswith((f"{path}.".removeprefix("."), f"{path}:")) for path in rate.read_by)
+    return inside and site.p == rate.p
 
 
-def _layers(model: nn.Module) -> list[Site]:
-    found = []
-    for path, module in model.named_modules():
-        held = layer_rate(module)
-        if held is None:
-            continue
-        p = layer_p(module, held)
-        idle = isinstance(module, nn.RNNBase) and module.num_layers == 1
-        when = getattr(module, "when", "train") if isinstance(module, Drawn) else "train"
-        found.append(
-            Site(
-                path,
-                type(module).__name__,
-                p,
-                train=p > 0 and not idle and when != "never",
-                eval=p > 0 and when == "always",
-                attribute=None if holds_survival(held) else (path, held),
-                note=_ONE_LAYER if idle else "",
-            )
-        )
-    return found
+def _layer(rate: Rate) -> Site:
+    module = rate.module
+    idle = isinstance(module, nn.RNNBase) and module.num_layers == 1
+    when = getattr(module, "when", "train") if isinstance(module, Drawn) else "train"
+    return Site(
+        rate.place,
+        rate.kind,
+        round(rate.p, 6) if rate.learned else rate.p,  # a tensor in single precision
+        train=rate.p > 0 and not idle and when != "never",
+        eval=rate.p > 0 and when == "always",
+        attribute=None if rate.learned or holds_survival(rate.attribute) else (rate.place, rate.attribute),
+        note=_ONE_LAYER if idle else _LEARNED if rate.learned else "",
+    )
 
 
-def _unread_numbers(model: nn.Module, found: Sequence[Site], ran: set[str]) -> list[Site]:
-    """Numbers of modules that did not run, unless a dropout below their owner has the same p: made from it, likely."""
-    listed = {site.attribute for site in found}
-    first = {id(module): path for path, module in model.named_modules()}
-    new = []
-    for number in numbers(model):
-        below = number.path + "." if number.path else ""
-        made = any(site.p == number.value and site.name.startswith(below) and ":" not in site.name for site in found)
-        key = (number.path, number.attribute)
-        if first[id(number.module)] == number.path and number.path not in ran and key not in listed and not made:
-            new.append(number)
-    note = f"{_UNSEEN}; {_NOT_REACHED}" if ran else _UNSEEN
-    return [Site(n.name, "number", n.value, attribute=(n.path, n.attribute), note=note) for n in new]
+def _number(rate: Rate, note: str) -> Site:
+    name = f"{rate.place}.{rate.attribute}" if rate.place else rate.name
+    return Site(name, NUMBER, rate.p, attribute=(rate.owner, rate.attribute), note=note)
 
 
 def _ran(site: Site, module: nn.Module, seen: Run) -> Site:
@@ -195,9 +189,9 @@ def _in_fast_path(path: str, seen: Run) -> bool:
     return any(f"{path}.".startswith(f"{inside}." if inside else "") for inside in seen.fast)
 
 
-def _functional(model: nn.Module, seen: Run) -> list[Site]:
+def _functional(model: nn.Module, seen: Run, known: Sequence[Rate]) -> list[Site]:
     """Calls that no layer's site covers, by their place in the code, so that both modes meet."""
-    layers = {id(module) for module in model.modules() if layer_rate(module) is not None}
+    layers = {id(rate.module) for rate in known if rate.kind != NUMBER}
     places: dict[Any, dict[str, list[Call]]] = {}
     for mode, trace in (("train", seen.train), ("eval", seen.eval)):
         for call in trace.calls:
@@ -208,7 +202,7 @@ def _functional(model: nn.Module, seen: Run) -> list[Site]:
     names: Counter[str] = Counter()
     found = []
     for (path, kind, place), groups in places.items():
-        site = _called(groups, kind, place, spoken_for)
+        site = _called(groups, kind, place, spoken_for, known)
         if site is not None and not seen.train.visits[path] and site.p > 0:
             site = replace(site, train=None, note=_SKIPPED)
         if site is not None:
@@ -218,7 +212,9 @@ def _functional(model: nn.Module, seen: Run) -> list[Site]:
     return found
 
 
-def _called(groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any]) -> Site | None:
+def _called(
+    groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any], known: Sequence[Rate]
+) -> Site | None:
     """The site of one place in the code; None if it is none: attention without dropout, a chance of another kind."""
     calls = [*groups["train"], *groups["eval"]]
     first = next((call for call in calls if call.p is not None and call.drops), calls[0])
@@ -226,10 +222,13 @@ def _called(groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: 
     if kind.startswith("random."):
         if "normal" in kind or "randn" in kind:
             return None
-        held = [n for n in _numbers_of(first) if (n.path, n.attribute) not in spoken_for]
+        held = [n for n in known if n.kind == NUMBER and id(first.module) in n.readers]
+        held = [n for n in held if n.module is first.module or n.decides]
+        held = [n for n in held if (n.owner, n.attribute) not in spoken_for]
+        held = [n for n in held if n.decides] or held
         if len(held) != 1:
             return None
-        p, attribute = held[0].value, (held[0].path, held[0].attribute)
+        p, attribute = held[0].p, (held[0].owner, held[0].attribute)
     else:
         p = max(0.0, float(first.p))
         if p == 0 and attribute is None and not kind.startswith(("F.", "torch.", "dropkit.")):
@@ -250,7 +249,3 @@ def _called(groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: 
 
 def _tag(call: Call) -> tuple[str, str] | None:
     return (call.p.number.path, call.p.number.attribute) if isinstance(call.p, Tagged) else None
-
-
-def _numbers_of(call: Call) -> list[Number]:
-    return [number._replace(path=call.path) for number in numbers(call.module) if number.module is call.module]

@@ -20,11 +20,14 @@ _FORWARDS = 16  # at most, until the masks drawn are enough to tell
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found at one site; each check is "ok", "FAILED: why and what to do" or "not checked: why".
+    """What was found at one site, check by check.
+
+    Each is "ok", "FAILED: why and what to do", "conditional: while what holds" or "not checked: why".
 
     name, kind, p: as in `Site`.
     gradient: what the forward drops is what the backward drops.
-    recomputation: recomputed without the generator's state, the site draws the mask that it drew.
+    recomputation: recomputed, the site draws the mask that it drew. "ok" if it does so by itself; conditional if it
+        does only where the checkpoint puts the generator's state back, as torch and Hugging Face do by default.
     ranks: processes that hold the same part of a tensor draw the same mask for it.
     off_in_eval: nothing is dropped in evaluation.
     on_in_train: something is dropped in training.
@@ -45,6 +48,8 @@ class Checked:
         return dict(zip(_CHECKS, astuple(self)[3:], strict=True))
 
 
+_CONDITION = "right while checkpoints restore the generator, as they do by default"
+_CELLS = {"ok": "ok", "not checked": "-", "conditional": "if"}
 _CHECKS = ("gradient", "recomputation", "ranks", "off_in_eval", "on_in_train")
 
 
@@ -72,6 +77,16 @@ class Report:
         ]
 
     @property
+    def conditions(self) -> list[str]:
+        """Site, check and condition of all that is right only while something holds."""
+        return [
+            f"{site.name or '(the model)'}, {name}: {result.removeprefix('conditional: ')}"
+            for site in self.sites
+            for name, result in site.checks.items()
+            if result.startswith("conditional")
+        ]
+
+    @property
     def ok(self) -> bool:
         """Whether nothing failed."""
         return not self.failures
@@ -90,10 +105,10 @@ class Report:
         left_out: dict[str, list[str]] = {}
         for site in self.sites:
             name = site.name or "(the model)"
-            cells = [result.partition(":")[0].replace("not checked", "-") for result in site.checks.values()]
+            cells = [_CELLS.get(result.partition(":")[0], "FAILED") for result in site.checks.values()]
             rows.append((name, site.kind, f"{site.p:g}", *cells))
             for check, result in site.checks.items():
-                if result.startswith("not"):
+                if result.startswith(("not", "conditional")):
                     left_out.setdefault(f"{check} {result}", []).append(name)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -109,10 +124,12 @@ class Report:
 def check(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     """Run a model and tell, for every place where dropout happens, whether it does what it is taken to do.
 
-    Forward and backward drop the same; activation checkpointing is safe without the generator's state; processes that
-    hold the same part of a tensor draw alike; nothing drops in evaluation and everything does in training, as the
-    model stands and after `train()` and `eval()`. Masks too small to tell are drawn again, in up to 16 forwards. The
-    model, its modes, buffers, gradients and the random generators are as before, whatever happens.
+    Forward and backward drop the same; activation checkpointing repeats the mask; processes that hold the same part of
+    a tensor draw alike; nothing drops in evaluation and everything does in training, as the model stands and after
+    `train()` and `eval()`. A site that repeats its mask only while the checkpoint puts the generator's state back
+    (`preserve_rng_state=True`, the default of torch and Hugging Face) is "conditional"; it fails where the model
+    checkpoints it without. Masks too small to tell are drawn again, in up to 16 forwards. The model, its modes,
+    buffers, gradients and the random generators are as before, whatever happens.
 
     Args:
         model: any module, bound by `dropkit.torch.bind` or not. Among several processes, call it on all of them.
@@ -131,8 +148,9 @@ def check(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     >>> report = check(nn.Sequential(nn.Linear(4, 64), Dropout(0.5)), torch.randn(8, 4))
     >>> report.ok, report.sites[0].recomputation
     (True, 'ok')
-    >>> check(nn.Sequential(nn.Dropout(0.5)), torch.randn(8, 64)).ok  # no seed of its own to draw again from
-    False
+    >>> report = check(nn.Sequential(nn.Dropout(0.5)), torch.randn(8, 64))  # no seed of its own to draw again from
+    >>> report.ok, report.sites[0].recomputation.partition(";")[0]
+    (True, 'conditional: right while checkpoints restore the generator, as they do by default')
     """
     if not isinstance(model, nn.Module):
         raise DropkitTypeError(f"check needs a torch.nn.Module, got {type(model).__name__}")
@@ -141,8 +159,7 @@ def check(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     with undisturbed(model, inputs, kwargs), failures_named("training"), torch.enable_grad():
         _try_all(model, inputs, kwargs, [trial for trial in trials if trial.site.train])
     for trial in trials:
-        if trial.recomputation.failure:
-            trial.recomputation.failure += f"; {_remedy(trial.site, model)}"
+        _judge_recomputation(trial, model)
     rows = [
         Checked(
             trial.site.name,
@@ -171,16 +188,28 @@ def _try_all(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any],
         for how in ("gradient", "recomputation"):
             if not all(getattr(trial, how).enough for trial in trials):
                 forward(how)
-    failed = [trial for trial in trials if trial.recomputation.failure]
-    if failed and not ranks.several():
-        forward("preserved")
-    for trial in failed:
-        holds = trial.preserved.calls and not trial.preserved.failure
-        trial.recomputation.failure += " (it holds with preserve_rng_state=True)" if holds else ""
+    for _ in range(1 if ranks.several() else _FORWARDS):  # a model may skip layers
+        if ranks.several() or any(t.recomputation.failure and not t.preserved.calls for t in trials):
+            forward("preserved")
+
+
+def _judge_recomputation(trial: Trial, model: nn.Module) -> None:
+    """What does not repeat its mask by itself may do so where the generator's state is put back."""
+    found = trial.recomputation
+    if not found.failure:
+        return
+    remedy = _remedy(trial.site, model)
+    if not trial.preserved.calls or trial.preserved.failure:
+        found.failure += f"; {remedy}"
+    elif trial.unpreserved:
+        found.failure += f", and the model checkpoints it with preserve_rng_state=False; {remedy}, or leave that out"
+    else:
+        found.failure = ""
+        found.condition = f"{_CONDITION}; {remedy}"
 
 
 def _remedy(site: Site, model: nn.Module) -> str:
-    if ":" not in site.name and isinstance(model.get_submodule(site.name), _DropoutNd):
+    if site.place is None and site.kind != "number" and isinstance(model.get_submodule(site.name), _DropoutNd):
         return "dropkit.torch.swap(model) puts dropouts there that draw the same again"
     if site.kind.startswith(("F.", "torch.")):
         return "call the function of the same name in dropkit.torch.functional"

@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ...errors import DropkitRuntimeError, DropkitValueError
 from ..layers import Drawn
-from .calls import Shape, find
+from ..reading.calls import Shape, find
+from ..reading.structure import Number, config_numbers, held, holds_survival, layer_rate, numbers
 from .intercept import Call, Intercept
-from .structure import Number, config_numbers, layer_rate, numbers
+from .rates import NUMBER, rates
 
 
 class Tagged(float):
@@ -133,7 +134,13 @@ def failures_named(mode: str) -> Iterator[None]:
 @contextmanager
 def tagged(model: nn.Module) -> Iterator[None]:
     """Numbers that a forward may hand to a function tell, inside the block, which attribute they come from."""
-    candidates = [n for n in numbers(model) if layer_rate(n.module) is None] + config_numbers(model)
+    candidates = [n for n in numbers(model) if layer_rate(n.module) is None]
+    candidates += [
+        Number(rate.owner, rate.module, rate.attribute, held(rate.module, rate.attribute))
+        for rate in rates(model)
+        if rate.kind == NUMBER and not holds_survival(rate.attribute)
+    ]
+    candidates += config_numbers(model)
     done: dict[tuple[int, str], Number] = {}
     try:
         for number in candidates:

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import coordinates, ranks
 from ..layers import Drawn
+from ..reading.calls import find
 from ..recomputation import in_backward
-from .calls import find
-from .intercept import Intercept
+from .intercept import Intercept, frames
 from .inventory import Site
 
 _CHANCE = 1e-3  # that two independent masks agree; above that nothing is concluded
@@ -36,6 +36,7 @@ class Evidence:
     chance: float = 0.0  # log of the probability that all would look well by accident
     calls: int = 0
     failure: str = ""
+    condition: str = ""  # under which it looked well, and only under it
     unseen: str = ""  # why a call could not be judged
 
     def add(self, p: float, draws: int) -> None:
@@ -52,6 +53,8 @@ class Evidence:
         """The result as it is reported."""
         if self.failure:
             return f"FAILED: {self.failure}"
+        if self.condition:
+            return f"conditional: {self.condition}"
         if not site.train:
             return f"not checked: {'p is 0' if site.p == 0 else site.note or 'it never drops in training'}"
         if self.unseen or not self.calls:
@@ -75,6 +78,7 @@ class Trial:
     recomputation: Evidence = field(default_factory=Evidence)
     drawings: list[Drawing] = field(default_factory=list)
     preserved: Evidence = field(default_factory=Evidence)  # recomputation with the generator's state put back
+    unpreserved: bool = False  # the model itself recomputes it without that
 
 
 class Trying(Intercept):
@@ -105,7 +109,7 @@ class Trying(Intercept):
         forward = module.forward
 
         def examined(*args: Any, **kwargs: Any) -> Any:
-            if self.busy or in_backward():
+            if self.busy or in_backward() or self._known(trial):
                 return forward(*args, **kwargs)
             return self._examine(trial, _Called(forward, args, kwargs, _only_tensor(module, (args, kwargs)), module))
 
@@ -122,16 +126,22 @@ class Trying(Intercept):
         p, training = known.read(args, kwargs)
         call = self._call(running, known.name, known.kind, p=p, training=training)
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
-        if trial is None or not call.drops:
+        if trial is None or not call.drops or self._known(trial):
             return func(*args, **kwargs)
         x = known.bind(args, kwargs).get(known.parameters[0])
         hidden = "p" not in known.parameters or not _examinable(x)
         return self._examine(trial, _Called(func, args, kwargs, None if hidden else x))
 
+    def _known(self, trial: Trial) -> bool:
+        """Whether more of its calls would tell no more."""
+        found: Evidence = getattr(trial, self.how)
+        return found.enough or (self.how == "preserved" and (found.calls > 0 or not trial.recomputation.failure))
+
     def _examine(self, trial: Trial, called: "_Called") -> Any:
         if torch.is_inference_mode_enabled() or torch._C._are_functorch_transforms_active():
             getattr(trial, self.how).unseen = "it runs in inference mode or inside a function transform"
             return called.on({})
+        trial.unpreserved = trial.unpreserved or _unpreserved()
         self.busy, tracked = True, torch.is_grad_enabled()
         try:
             # The innermost hooks decide what becomes of saved tensors: a checkpoint around the site is not to run.
@@ -143,6 +153,12 @@ class Trying(Intercept):
         finally:
             self.busy = False
         return result if tracked else tree_map_only(torch.Tensor, lambda x: x.detach(), result)
+
+
+def _unpreserved() -> bool:
+    """Whether a checkpoint of the model around this call leaves the generator as it is when it recomputes."""
+    inside = (f for f in frames() if f.f_globals.get("__name__") == checkpoint.__module__)
+    return any(f.f_code.co_name == "checkpoint" and f.f_locals.get("preserve") is False for f in inside)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError
+from functools import cache
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -29,8 +31,12 @@ class Number(NamedTuple):
         return f"{self.path}.{self.attribute}" if self.path else self.attribute
 
     def write(self, value: float) -> None:
-        """Put another value there, past any `__setattr__`."""
-        _entries(self.module)[self.attribute] = value
+        """Put another value there, past any `__setattr__` where that is possible."""
+        entries = _entries(self.module)
+        if isinstance(entries, dict) and self.attribute in entries:
+            entries[self.attribute] = value
+        else:
+            put(self.module, self.attribute, value)
 
 
 def numbers(model: nn.Module) -> list[Number]:
@@ -43,19 +49,23 @@ def numbers(model: nn.Module) -> list[Number]:
     >>> [(n.name, n.value) for n in numbers(nn.TransformerEncoderLayer(8, 2, dropout=0.1))]
     [('self_attn.dropout', 0.1)]
     """
-    found = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _DropoutNd):
-            continue
-        own = layer_rate(module)
-        if own is not None:
-            names = [] if _SURVIVAL.search(own) else [own]
-        elif isinstance(module, nn.RNNBase):  # one layer, no dropout
-            names = []
-        else:
-            names = [name for name, value in vars(module).items() if _is_rate(name, value)]
-        found += [Number(path, module, name, vars(module)[name]) for name in names]
-    return found
+    return [
+        Number(path, module, name, vars(module)[name])
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name in own_numbers(module)
+    ]
+
+
+def own_numbers(module: nn.Module) -> list[str]:
+    """The attributes of one module that hold such a number."""
+    if isinstance(module, _DropoutNd):
+        return []
+    own = layer_rate(module)
+    if own is not None:
+        return [] if holds_survival(own) else [own]
+    if isinstance(module, nn.RNNBase):  # one layer, no dropout
+        return []
+    return [name for name, value in vars(module).items() if _is_rate(name, value)]
 
 
 def layer_rate(module: nn.Module) -> str | None:
@@ -72,7 +82,7 @@ def layer_rate(module: nn.Module) -> str | None:
         return "dropout" if module.num_layers > 1 or module.dropout else None
     if module._modules or not _LAYER.search(type(module).__name__):
         return None
-    held = [name for name, value in vars(module).items() if _is_probability(value)]
+    held = [name for name, value in vars(module).items() if is_probability(value)]
     for pattern in (*_LAYER_RATE, _SURVIVAL):
         for name in held:
             if pattern.search(name):
@@ -82,10 +92,39 @@ def layer_rate(module: nn.Module) -> str | None:
 
 def layer_p(module: Any, attribute: str) -> float:
     """The drop probability that a layer holds; one minus what it holds where that is a survival probability."""
-    value = float(getattr(module, attribute) or 0.0)
-    return 1.0 - value if _SURVIVAL.search(attribute) else value
+    return dropped(float(held(module, attribute) or 0.0), attribute)
 
 
+def dropped(value: float, attribute: str) -> float:
+    """The drop probability that a number stands for, and the number that stands for a drop probability.
+
+    >>> dropped(0.9, "survival_prob"), dropped(0.9, "drop_prob")
+    (0.1, 0.9)
+    """
+    return round(1.0 - value, 15) if holds_survival(attribute) else value  # 1 - 0.9 is a little less than 0.1
+
+
+def held(owner: Any, name: str) -> Any:
+    """What a module, a config object or a dict holds under a name."""
+    return owner[name] if isinstance(owner, Mapping) else getattr(owner, name)
+
+
+def put(owner: Any, name: str, value: Any) -> None:
+    """Have it hold something else there; a frozen dataclass too.
+
+    Raises:
+        AttributeError, TypeError: it cannot be changed.
+    """
+    if isinstance(owner, Mapping):
+        owner[name] = value  # type: ignore[index]
+        return
+    try:
+        setattr(owner, name, value)
+    except FrozenInstanceError:
+        object.__setattr__(owner, name, value)
+
+
+@cache
 def holds_survival(attribute: str) -> bool:
     """Whether an attribute says what is kept rather than what is dropped.
 
@@ -131,5 +170,6 @@ def _is_rate(name: str, value: Any) -> bool:
     return type(value) is float and 0.0 <= value <= 1.0 and _NAMED_DROP.search(name) is not None
 
 
-def _is_probability(value: Any) -> bool:
+def is_probability(value: Any) -> bool:
+    """Whether a value may be a rate: a number from 0 to 1 that is no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
