@@ -46,9 +46,11 @@ def result(report: Report, check: str) -> list[Any]:
 
 
 def checks() -> list[Callable[..., Any]]:
-    from . import batches, generators, known_issues, slices, training
+    from . import batches, generators, known_issues, learned, slices, training
 
-    return [check for module in (generators, slices, batches, known_issues, training) for check in module.CHECKS]
+    return [
+        check for module in (generators, slices, batches, known_issues, learned, training) for check in module.CHECKS
+    ]
 
 
 def _work(rank: int, ranks: int, folder: Path) -> None:
