@@ -46,11 +46,10 @@ def result(report: Report, check: str) -> list[Any]:
 
 
 def checks() -> list[Callable[..., Any]]:
-    from . import batches, generators, known_issues, learned, slices, training
+    from . import batches, generators, known_issues, learned, pipelines, slices, training
 
-    return [
-        check for module in (generators, slices, batches, known_issues, learned, training) for check in module.CHECKS
-    ]
+    modules = (generators, slices, batches, known_issues, learned, pipelines, training)
+    return [check for module in modules for check in module.CHECKS]
 
 
 def _work(rank: int, ranks: int, folder: Path) -> None:

@@ -38,6 +38,7 @@ from .learned import regularizer as regularizer
 from .learned import sparsify as sparsify
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
+from .pipelines import pipelined as pipelined
 from .rate_log import RateLog as RateLog
 from .schedule import Schedule as Schedule
 

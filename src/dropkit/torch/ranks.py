@@ -138,6 +138,11 @@ def _shard_states() -> Any:
     return {} if states is None else states._module_state_mapping
 
 
+def pieces_within(model: torch.nn.Module) -> tuple[Piece, ...]:
+    """The piece of the batch that the wrapper around a model, or in it, leaves this rank; none without a wrapper."""
+    return _wrapped(model, None)
+
+
 def reshard(part: torch.nn.Module) -> None:
     """Let go of the gathered parameters around a part: a forward without gradient keeps them, soon out of date."""
     for module, reference in list(_shard_states().items()):
@@ -182,7 +187,8 @@ def warn_of_unknown_split(model: torch.nn.Module) -> None:
     warnings.warn(
         f"a bound {type(model).__name__} runs on {world._default_pg.size()} ranks, and nothing says which samples each "
         "has, so all draw the same masks: wrap it in DistributedDataParallel or fully_shard, pass "
-        "bind(model, seed, data_parallel=group), or data_parallel=False where every rank has the whole batch",
+        "bind(model, seed, data_parallel=group), or data_parallel=False where every rank has the whole batch; in a "
+        "pipeline call dropkit.torch.pipelined(schedule)",
         stacklevel=2,
     )
 
