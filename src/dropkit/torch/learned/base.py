@@ -78,7 +78,7 @@ class Learned(Drawn):
             saved = state_dict.get(prefix + name)
             if isinstance(saved, torch.Tensor):  # as a scalar by older versions, or in half precision
                 state_dict[prefix + name] = widened(saved).reshape(saved.shape or (1,))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def active(self) -> bool:

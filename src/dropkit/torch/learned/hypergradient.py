@@ -65,8 +65,8 @@ def hypergradient_backward(
     now: dict[str, torch.Tensor] = dict(weights)
     for _ in range(steps):
         loss = _with(model, now, train)
-        slopes = torch.autograd.grad(loss, list(now.values()), create_graph=True, allow_unused=True)
-        slopes = _over_ranks(model, slopes)
+        own = torch.autograd.grad(loss, list(now.values()), create_graph=True, allow_unused=True)
+        slopes = _over_ranks(model, own)
         now = {
             name: value if slope is None else value - lr * slope
             for (name, value), slope in zip(now.items(), slopes, strict=True)
