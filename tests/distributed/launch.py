@@ -46,11 +46,10 @@ def result(report: Report, check: str) -> list[Any]:
 
 
 def checks() -> list[Callable[..., Any]]:
-    from . import batches, clocks, generators, known_issues, slices, training
+    from . import batches, clocks, generators, known_issues, learned, pipelines, slices, training
 
-    return [
-        check for module in (generators, slices, batches, clocks, known_issues, training) for check in module.CHECKS
-    ]
+    modules = (generators, slices, batches, clocks, known_issues, learned, pipelines, training)
+    return [check for module in modules for check in module.CHECKS]
 
 
 def _work(rank: int, ranks: int, folder: Path) -> None:

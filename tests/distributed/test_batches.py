@@ -29,7 +29,7 @@ def test_ranks_without_a_wrapper_are_warned_once(reports: dict[int, Report], ran
 WARNING = (
     "a bound Net runs on {ranks} ranks, and nothing says which samples each has, so all draw the same masks: wrap it "
     "in DistributedDataParallel or fully_shard, pass bind(model, seed, data_parallel=group), or data_parallel=False "
-    "where every rank has the whole batch"
+    "where every rank has the whole batch; in a pipeline call dropkit.torch.pipelined(schedule)"
 )
 
 

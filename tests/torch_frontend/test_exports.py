@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from dropkit.torch import Dropout, bind
+from dropkit import Key
+from dropkit.axes.noise import Alpha
+from dropkit.torch import AlphaDropout, Dropout, at, bind, dropout, functional
 
 from .families import FUNCTIONS, SHAPES, Family, dropped, function, layer, ones, whole
 
@@ -48,10 +51,10 @@ def test_export_in_evaluation_has_no_dropout(name: str) -> None:
 @deprecated_spec
 @each
 def test_export_in_training_keeps_the_dropout(name: str) -> None:
-    """One node of the operator, which draws a fresh mask at each call, also of a program that was lowered."""
+    """torch's own operator, which draws a fresh mask at each call, also of a program that was lowered."""
     program = torch.export.export(nn.Sequential(layer(name)), (ones(name),))
+    assert not any("dropkit" in call for call in calls(program))
     for lowered in (program, program.run_decompositions()):
-        assert calls(lowered).count("dropkit.dropout.default") == 1
         exported = lowered.module()
         first, second = exported(ones(name)), exported(ones(name))
         assert not torch.equal(first, second)
@@ -79,6 +82,62 @@ def test_export_of_a_bound_model() -> None:
     assert torch.equal(program.module()(x), model(x))
 
 
+def moved(module: torch.fx.GraphModule, training: bool) -> torch.fx.GraphModule:
+    """What torchao's move_exported_model_to_eval and _to_train do: they rewrite torch's dropout and know no other."""
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default):
+        node.args = (*node.args[:2], training)
+    module.recompile()
+    return module
+
+
+class Draws(nn.Module):
+    """What no module does: a number, a key, rows, and a share of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = dropout(x, 0.5, training=self.training, key=Key(1, "here"))
+        with at(rows=[3, 4, 5, 6]):
+            x = dropout(x, 0.5, training=self.training)
+        with at(seed=1, site="there"):
+            x = functional.dropout(x, 0.5, self.training)
+        x = dropout(x, 0.5, training=self.training, share=(0,), noise=Alpha())
+        return dropout(x, torch.full((8,), 0.5), training=self.training, share=(0,))
+
+
+EXPORTED: dict[str, Callable[[], nn.Module]] = {
+    **{name: lambda name=name: layer(name) for name in SHAPES},  # type: ignore[misc]
+    "in place": lambda: Dropout(0.5, inplace=True),
+    "shared": lambda: Dropout(0.5, share=(-1,)),
+    "bound": lambda: bind(nn.Sequential(Dropout(0.5), AlphaDropout(0.5)), seed=1),
+    "functions": Draws,
+    "always": lambda: Dropout(0.5, when="always"),
+}
+
+
+@deprecated_spec
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")  # the clock's
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_an_exported_training_graph_switches_mode_as_torchs_do(kind: str, strict: bool) -> None:
+    """Half of it stayed zero after the move to evaluation, without a word (G5)."""
+    x = ones(kind) if kind in SHAPES else torch.ones(4, 8)
+    model = EXPORTED[kind]()
+    module: Any = torch.export.export(model, (x,), strict=strict).module()
+    assert not torch.equal(module(x.clone()), x)
+    assert torch.equal(moved(module, training=False)(x.clone()), x)
+    assert not torch.equal(moved(module, training=True)(x.clone()), x)
+
+
+def test_an_exported_bound_model_goes_on_with_its_masks() -> None:
+    model = bind(nn.Sequential(Dropout(0.5)), seed=3)
+    x = torch.ones(4, 8)
+    module: Any = torch.export.export(model, (x,)).module()
+    first = int(module.dropkit_step)
+    for step in range(first, first + 2):
+        with at(step=step):
+            wanted = model(x)
+        assert torch.equal(module(x), wanted)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # ONNX
 
@@ -97,6 +156,13 @@ def family_of(make: Callable[[str], nn.Module]) -> Family:
     for name in SHAPES:
         family.layers[name] = make(name)
     return family
+
+
+@deprecated_spec
+@pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode:UserWarning")
+def test_onnx_shares_what_is_shared() -> None:
+    """torch's feature dropout shares all axes past the second, and no others."""
+    assert "RandomUniformLike" in onnx_operators(nn.Sequential(Dropout(0.5, share=(0,))), torch.ones(4, 8))
 
 
 @deprecated_spec

@@ -199,7 +199,7 @@ def test_straight_through_takes_the_mask_as_its_probability() -> None:
         assert torch.allclose(y, x * keep / (1 - p if scale else 1))
         # d keep / dp = -1; with scaling also d(1/(1-p))/dp = 1/(1-p)^2; dp/dlogit = p (1-p)
         slope = -x / (1 - p) + x * keep / (1 - p) ** 2 if scale else -x
-        torch.testing.assert_close(drop.logit.grad, (slope.sum() * p * (1 - p)).detach())
+        torch.testing.assert_close(drop.logit.grad, (slope.sum() * p * (1 - p)).detach().reshape(1))
         assert torch.allclose(x.grad, keep / (1 - p if scale else 1))  # type: ignore[arg-type]
 
 

@@ -37,6 +37,7 @@ from .learned import regularizer as regularizer
 from .learned import sparsify as sparsify
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
+from .pipelines import pipelined as pipelined
 from .rate_log import RateLog as RateLog
 from .release import reseed as reseed
 from .release import unbind as unbind

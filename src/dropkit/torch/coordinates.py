@@ -327,7 +327,8 @@ def _ambient(together: frozenset[int] | None) -> Words:
     """A key from torch's default CPU generator, whatever the device: reading it never waits for an accelerator."""
     traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     if traced or torch._C._get_tracing_state() is not None:
-        return registered.ambient_key()  # values are not to be had here
+        # values are not to be had here
+        return registered.AMBIENT if torch.compiler.is_exporting() else registered.ambient_key()
     if torch._C._are_functorch_transforms_active():
         with temporarily_clear_interpreter_stack():  # or torch.vmap refuses what it takes for a random mask
             return _ambient(together)

@@ -161,9 +161,22 @@ def refuse_to_record(bound: str) -> None:
     )
 
 
+_in_onnx, _in_export = torch.onnx.is_in_onnx_export, torch.compiler.is_exporting
+
+
+def exporting() -> bool:
+    """Whether torch.export or ONNX records this call; both know dropout by torch's own operators only."""
+    return _in_export() or _in_onnx()
+
+
 def exporting_to_onnx() -> bool:
-    """Whether an ONNX file is being written, which knows dropout only by its own operator."""
-    return torch.onnx.is_in_onnx_export()
+    """Whether an ONNX file is being written."""
+    return _in_onnx()
+
+
+def has_torchs_own(x: torch.Tensor, share: Sequence[int], law: str) -> bool:
+    """Whether torch's operators can say it: alpha dropout shares nothing, or all axes past the channels."""
+    return law != ALPHA or not share or _channels(x, share)
 
 
 def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh: Fresh) -> torch.Tensor:
@@ -179,7 +192,34 @@ def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh
             stacklevel=2,
         )
     p = float(rate) if isinstance(rate, torch.Tensor) else 1 - rate / ONE
+    if not has_torchs_own(x, share, law):
+        raise DropkitValueError(
+            f"ONNX has no alpha dropout that shares axes {tuple(share)} of {x.dim()}; leave share out, or share all "
+            "axes past the channels"
+        )
+    if share and _channels(x, share) and (law == ALPHA or _in_onnx()):
+        return (functional.feature_alpha_dropout if law == ALPHA else torch.feature_dropout)(x, p, True)
     if share:
-        names = {ALPHA: functional.feature_alpha_dropout}
-        return names.get(law, torch.feature_dropout)(x, p, True)
+        shared = {axis % x.dim() for axis in share}
+        if not _in_onnx():
+            return x * functional.dropout(x.new_ones([1 if i in shared else n for i, n in enumerate(x.shape)]), p, True)
+        part = x
+        for axis in shared:
+            part = part.narrow(axis, 0, 1)
+        # its optimizer would run a dropout of ones once and for all
+        return x * (torch.rand_like(part) >= p).to(x.dtype) * (1 / (1 - p) if p < 1 else 0)
     return functional.alpha_dropout(x, p, True) if law == ALPHA else functional.dropout(x, p, True)
+
+
+def _channels(x: torch.Tensor, share: Sequence[int]) -> bool:
+    return x.dim() > 2 and {axis % x.dim() for axis in share} == set(range(2, x.dim()))
+
+
+def switched(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """y, or x once a pass has taken an exported graph from training to evaluation.
+
+    Such passes rewrite torch's dropout and know no other. So the graph gets one of a single 1, which is 0 or 2 in
+    training and 1 in evaluation.
+    """
+    switch = functional.dropout(torch.ones((), dtype=torch.float32, device=x.device), 0.5, True)
+    return torch.where(switch == 1, x, y)

@@ -122,7 +122,7 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool) -> Rate | No
     """p as what the arithmetic takes, t of 65536 or a tensor; None where nothing is dropped. Checks p and x's dtype."""
     if isinstance(p, torch.Tensor):
         rate: Rate = _checked(p, x)
-    elif torch.compiler.is_compiling() and isinstance(p, float):
+    elif torch.compiler.is_compiling() and isinstance(p, float) and not torch.compiler.is_exporting():
         # A number may be symbolic there: as a tensor it is data, and another value compiles nothing again.
         if not 0.0 <= p <= 1.0:
             threshold(p)  # raises
@@ -166,8 +166,9 @@ def apply(
         return x.copy_(y) if inplace else y
     if x.dtype not in cpu.DTYPES:  # everything goes: no arithmetic, so any dtype
         return x.zero_() if inplace else torch.zeros_like(x)
-    if elsewhere.exporting_to_onnx():
-        return elsewhere.torchs_own(x, rate, share, law, fresh)
+    if elsewhere.exporting() and not torch._C._are_functorch_transforms_active():
+        y = _exported(x, rate, fresh, share, law)
+        return x.copy_(y) if inplace else y
     draw, place = prepare(x, rate, fresh, share)
     if traced() and (torch.compiler.is_compiling() or place.shift is None):
         return _traced(x, draw, place, inplace, law)
@@ -181,6 +182,8 @@ def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> 
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     if draw[2:] == _WHOLE and not transformed and not traced():
         return draw, whole_layout(x.shape, tuple(share))
+    if isinstance(draw.key, tuple) and draw.key == registered.AMBIENT:
+        draw = draw._replace(key=registered.ambient_key())
     shape = tuple(elsewhere.shape_of(x))
     if draw[2:] == _WHOLE:
         place = symbolic_layout(shape, share)
@@ -208,6 +211,19 @@ def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool, law: str)
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     y = (registered.composed if transformed else registered.dropout)(x, p, key, place, law)
     return x.copy_(y) if inplace else y
+
+
+def _exported(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], law: str) -> torch.Tensor:
+    """torch's own operator for an ambient draw, so that whatever reads the graph knows it; ours for a keyed one."""
+    if elsewhere.exporting_to_onnx():
+        return elsewhere.torchs_own(x, rate, share, law, fresh)
+    draw = fresh(rate)
+    ambient = isinstance(draw.key, tuple) and draw.key == registered.AMBIENT and draw[2:] == _WHOLE
+    if ambient and isinstance(rate, int) and elsewhere.has_torchs_own(x, share, law):
+        y = elsewhere.torchs_own(x, rate, share, law, fresh)
+        return y if law == BERNOULLI else elsewhere.switched(x, y)
+    draw, place = prepare(x, rate, lambda rate: draw, share)
+    return elsewhere.switched(x, _traced(x, draw, place, False, law))
 
 
 def scale_kept(

@@ -60,7 +60,21 @@ def piece_of(axis: int, group: Any) -> Piece:
         raise DropkitValueError(
             f"rank {torch.distributed.get_rank()} is no member of {group!r}; give each rank its own group"
         )
-    return Piece(axis, index, len(ranks), frozenset(ranks))
+    piece = Piece(axis, index, len(ranks), frozenset(ranks))
+    _told[piece.ranks] = group
+    return piece
+
+
+# group or mesh by its ranks; not in the pieces, which are copied and saved with the model, as a group cannot be
+_told: dict[frozenset[int], Any] = {}
+
+
+def groups_of(piece: Piece) -> list[Any]:
+    """The process groups that together hold the ranks of a piece; sums over each, one after the other, are its sum."""
+    group = _told.get(piece.ranks)
+    if group is None:
+        return []
+    return [group.get_group(axis) for axis in range(group.ndim)] if hasattr(group, "get_coordinate") else [group]
 
 
 class Batch:
@@ -140,6 +154,28 @@ def _shard_states() -> Any:
     return {} if states is None else states._module_state_mapping
 
 
+def pieces_within(model: torch.nn.Module) -> tuple[Piece, ...]:
+    """The piece of the batch that the wrapper around a model, or in it, leaves this rank; none without a wrapper."""
+    return _wrapped(model, None)
+
+
+def reshard(part: torch.nn.Module) -> None:
+    """Let go of the gathered parameters around a part: a forward without gradient keeps them, soon out of date."""
+    for module, reference in list(_shard_states().items()):
+        if getattr(reference(), "_fsdp_param_groups", ()) and any(other is part for other in module.modules()):
+            module.reshard()
+
+
+def sharded_parameter(module: torch.nn.Module, name: str) -> Any:
+    """A parameter as the optimizer has it, also where `fully_shard` has put the gathered one in its place."""
+    for reference in _shard_states().values():
+        for group in getattr(reference(), "_fsdp_param_groups", ()):
+            for held in group.fsdp_params:
+                if held._module_info.module is module and held._module_info.param_name == name:
+                    return held.sharded_param
+    return getattr(module, name)
+
+
 def _wrapped(model: torch.nn.Module, active: Any) -> tuple[Piece, ...]:
     """The largest split of the batch that a wrapper around the model, or inside it, makes."""
     parts = set(model.modules())
@@ -167,7 +203,8 @@ def warn_of_unknown_split(model: torch.nn.Module) -> None:
     warnings.warn(
         f"a bound {type(model).__name__} runs on {world._default_pg.size()} ranks, and nothing says which samples each "
         "has, so all draw the same masks: wrap it in DistributedDataParallel or fully_shard, pass "
-        "bind(model, seed, data_parallel=group), or data_parallel=False where every rank has the whole batch",
+        "bind(model, seed, data_parallel=group), or data_parallel=False where every rank has the whole batch; in a "
+        "pipeline call dropkit.torch.pipelined(schedule)",
         stacklevel=2,
     )
 

@@ -183,6 +183,9 @@ torch.library.register_fake("dropkit::fresh_key", _fake_key, lib=LIBRARY)
 torch.library.register_vmap("dropkit::fresh_key", lambda info, in_dims: (_fresh_key(), None), lib=LIBRARY)
 
 
+AMBIENT = (-1, -1)  # a key that is still to be drawn, if the exporter that looks on has no better name for all of it
+
+
 def ambient_key() -> torch.Tensor:
     """A fresh key for a graph that is being traced.
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from ..axes.rate import Gap, Rate, as_rate, controllers, probability
 from ..axes.rate.schedule import whole
-from ..errors import DropkitTypeError, DropkitValueError
+from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from .finding.rates import Rate as Site
 from .finding.rates import listed
 from .finding.rates import rates as rates_of
@@ -31,9 +32,11 @@ class Schedule:
         rates: {pattern: rate}, or one rate for all. Patterns are as for `set_rate`. A rate is anything of
             `dropkit.axes.rate`, or a number, or a list with one for each matched dropout in module order, as
             `linear_in_depth` gives it. Learned rates are left to their optimizer.
+        optimizer: its steps are the schedule's, which then needs no call of `step()`: under gradient accumulation a
+            micro-batch moves nothing, nor does a step that a GradScaler or accelerate leaves out.
 
     Raises:
-        DropkitTypeError: not a module; a rate without `.at(step)`.
+        DropkitTypeError: not a module; a rate without `.at(step)`; an optimizer that is none.
         DropkitValueError: a pattern matches nothing, or later ones took all that it matched; a list of another length;
             a rate outside [0, 1], with its step and site.
 
@@ -51,7 +54,7 @@ class Schedule:
 
     now: int  # the step whose rates are set
 
-    def __init__(self, model: nn.Module, rates: Rates | Mapping[str, Rates]) -> None:
+    def __init__(self, model: nn.Module, rates: Rates | Mapping[str, Rates], *, optimizer: Any = None) -> None:
         if not isinstance(model, nn.Module):
             raise DropkitTypeError(f"a Schedule needs a torch.nn.Module, got {type(model).__name__}")
         sites = rates_of(model)
@@ -64,6 +67,9 @@ class Schedule:
                 if gap not in self._controllers.values():
                     self._controllers[f"{site}#{number}" if number else site] = gap
         self._set(0)
+        self._tied = optimizer is not None
+        if self._tied:
+            _tied_to(optimizer).register_step_post_hook(lambda *rest: self._set(self.now + 1))
 
     def __repr__(self) -> str:
         return f"Schedule({', '.join(f'{site}: {rate!r}' for site, rate in self._rates.items())})"
@@ -94,7 +100,13 @@ class Schedule:
 
         Raises:
             DropkitValueError, DropkitTypeError: as `at`; nothing is set then.
+            DropkitRuntimeError: the schedule has an optimizer, whose steps it counts.
         """
+        if self._tied and to is None:
+            raise DropkitRuntimeError(
+                "this Schedule follows its optimizer, so step() would count twice: leave the call out, or make the "
+                "Schedule without optimizer="
+            )
         self._set(self.now + 1 if to is None else to)
 
     def update(self, *, train: Metric | None = None, validation: Metric | None = None) -> None:
@@ -172,6 +184,16 @@ class Schedule:
         for site in self._sites:
             assign(site.module, site.attribute, site.stored(current[site.name]))
         self.now, self._current = int(step), current
+
+
+def _tied_to(optimizer: Any) -> Any:
+    """The optimizer that steps, without what accelerate and others wrap around it."""
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer):
+        raise DropkitTypeError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
+    return inner
 
 
 def site_rates(model: nn.Module) -> dict[str, float]:

@@ -5,6 +5,7 @@ from .base import Learned as Learned
 from .bernoulli import LearnableBernoulli as LearnableBernoulli
 from .concrete import ConcreteDropout as ConcreteDropout
 from .concrete import SpatialConcreteDropout as SpatialConcreteDropout
+from .groups import groups as groups
 from .hard_concrete import HardConcrete as HardConcrete
 from .hypergradient import hypergradient_backward as hypergradient_backward
 from .rates import Diagnosis as Diagnosis

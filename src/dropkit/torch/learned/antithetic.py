@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from .. import ranks
+from . import reduction
 from .bernoulli import LearnableBernoulli, Record
 from .regularizer import sites
 
@@ -23,7 +25,8 @@ def antithetic_backward(model: nn.Module, losses: Callable[[], torch.Tensor], *,
         ARM     (f(m) - f(m~)) (u - 1/2)
         DisARM  (f(m) - f(m~)) / 2 * (-1)^m~ [m != m~] sigmoid(|k|)
 
-    plus the ordinary, path-wise gradient through 1 / (1 - p). All sites share the two passes.
+    plus the ordinary, path-wise gradient through 1 / (1 - p). All sites share the two passes. Of several ranks under
+    DistributedDataParallel or `fully_shard`, or in the group that `bind(data_parallel=)` names, each gets their mean.
 
     Args:
         model: in training mode, with active LearnableBernoulli sites.
@@ -41,7 +44,7 @@ def antithetic_backward(model: nn.Module, losses: Callable[[], torch.Tensor], *,
         DropkitValueError: no coupled site in the model, none active, or losses of another shape than scalar or
             (batch,); a noise tensor whose first axis is not the batch, with one loss for each sample.
         DropkitTypeError: losses that is no function or returns no tensor.
-        DropkitRuntimeError: called under torch.no_grad.
+        DropkitRuntimeError: called under torch.no_grad; a model in FullyShardedDataParallel, the older class.
 
     Batch norm's running statistics see the batch twice.
 
@@ -65,11 +68,14 @@ def antithetic_backward(model: nn.Module, losses: Callable[[], torch.Tensor], *,
         again = _run(losses)
         if both:
             _backward(again, share)
+    for site in () if both else found:
+        ranks.reshard(site)
     difference = (first - again).detach()
     try:
-        terms = [_term(site, record, difference) for site in found for record in site.records]
-        if terms:
-            torch.stack(terms).sum().backward()
+        for site in found:
+            if site.logit.requires_grad:  # also of a site that did not run here: it may have run on other ranks
+                logit, gradient = reduction.reduced(model, site, "logit", _estimate(site, difference))
+                torch.autograd.backward([logit], [gradient])  # and no assignment, so that hooks of the rate see it
     finally:
         for site in found:
             site.records.clear()
@@ -95,6 +101,7 @@ def _coupled_sites(model: nn.Module, losses: Any) -> list[LearnableBernoulli]:
         raise DropkitTypeError(f"losses must be a function without arguments that runs the model, got {losses!r}")
     if not torch.is_grad_enabled():
         raise DropkitRuntimeError("antithetic_backward under torch.no_grad can compute no gradient; leave no_grad")
+    reduction.check(model, "antithetic_backward")
     return found
 
 
@@ -122,9 +129,15 @@ def _passes(found: list[LearnableBernoulli], second: bool) -> Iterator[None]:
             site.second = None
 
 
-def _term(site: LearnableBernoulli, record: Record, difference: torch.Tensor) -> torch.Tensor:
+def _estimate(site: LearnableBernoulli, difference: torch.Tensor) -> torch.Tensor:
+    """The gradient in the logit that ordinary backward does not see, this rank's."""
+    logit = site.held("logit").detach().requires_grad_()
+    terms = [_term(site, site.bounded(logit), record, difference) for record in site.records]
+    return torch.autograd.grad(torch.stack(terms).sum(), logit)[0] if terms else torch.zeros_like(logit)
+
+
+def _term(site: LearnableBernoulli, logit: torch.Tensor, record: Record, difference: torch.Tensor) -> torch.Tensor:
     """A scalar whose gradient in the logit is the estimate."""
-    logit = site.effective_logit()
     u = record.u
     p = torch.sigmoid(logit.detach())
     if site.estimator == "arm":

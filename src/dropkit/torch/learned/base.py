@@ -3,10 +3,12 @@
 import operator
 import sys
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...axes.when import when as parse_when
 from ...errors import DropkitTypeError, DropkitValueError
@@ -15,14 +17,20 @@ from .. import ops, recomputation
 from ..coordinates import draw_for
 from ..layers import Drawn
 from ..recomputation import Words
+from . import reduction
 
 _ANY = 1  # a fixed rate's place in a draw; here the rate is a parameter
 _PATIENCE = 100  # training forwards of a site without a call of `regularizer` after which it counts as forgotten
 _warned: set[str] = set()  # what has been said once
+live: "weakref.WeakSet[Learned]" = weakref.WeakSet()  # every site there is
+looks: list[Callable[[], None]] = []  # what else wants to know that a site trains
 
 
 class Learned(Drawn):
     """A dropout whose rate is a parameter. Abstract: a family gives `rate`, `forward` and, where it has one, `penalty`.
+
+    The parameters of rates are float32 or wider whatever `model.to(dtype)` says, since a step of 0.001 is lost in a
+    logit of half precision, and have at least one axis, since `fully_shard` takes no scalar.
 
     Args:
         when: "train" (noise in training mode only), "always" (Monte Carlo too) or "never".
@@ -33,10 +41,44 @@ class Learned(Drawn):
 
     rate_names: tuple[str, ...] = ()  # its parameters that are rates, as against weights
     _since = 0  # training forwards since the last call of `regularizer`
+    _batch = 0  # size of axis 0 in the last of them
+    _shape: tuple[int, ...] = ()  # of the rate, as it was asked for
 
     def __init__(self, when: str = "train") -> None:
         super().__init__()
         self.when = parse_when(when).value
+        live.add(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        live.add(self)
+
+    def hold(self, name: str, value: torch.Tensor) -> None:
+        """Make a tensor the parameter of the rate."""
+        self._shape = tuple(value.shape)
+        self.register_parameter(name, nn.Parameter(widened(value).reshape(value.shape or (1,))))
+
+    def held(self, name: str) -> torch.Tensor:
+        """The parameter of the rate as the formulas take it: whole, wide, of the shape that was asked for."""
+        return widened(whole(getattr(self, name))).reshape(self._shape)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Learned":
+        parameters = [self._parameters[name] for name in self.rate_names if name in self._parameters]
+        rates = [tensor for p in parameters if p is not None for tensor in (p, p.grad) if tensor is not None]
+
+        def wide(tensor: torch.Tensor) -> torch.Tensor:
+            new = fn(tensor)
+            narrowed = new.dtype in NARROW and any(tensor is rate for rate in rates)
+            return widened(tensor).to(new.device) if narrowed else new
+
+        return super()._apply(wide, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self.rate_names:
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, torch.Tensor):  # as a scalar by older versions, or in half precision
+                state_dict[prefix + name] = widened(saved).reshape(saved.shape or (1,))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def active(self) -> bool:
@@ -63,7 +105,7 @@ class Learned(Drawn):
         >>> round(ConcreteDropout(0.25).p, 6)
         0.25
         """
-        return self.rate().detach().mean().item()
+        return whole(self.rate()).detach().mean().item()
 
     @p.setter
     def p(self, value: float) -> None:
@@ -72,19 +114,28 @@ class Learned(Drawn):
             "constructor as the first rate, or change the parameters that `rate_parameters(model)` lists"
         )
 
+    def extra_repr(self) -> str:
+        """The rate if it is one number that is here, or its shape."""
+        here = all(getattr(self, name).numel() == 1 for name in self.rate_names) and not any(
+            hasattr(parameter, "full_tensor") for parameter in self.parameters(recurse=False)
+        )  # to gather it would take all ranks
+        text = f"p={self.rate().item():.4g}" if here else f"shape={self._shape}"
+        return text + self._more_repr()
+
     def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
-        self._notice()
+        self._notice(x)
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
         return draw.key, place
 
     def _fresh(self, rate: Any) -> recomputation.Draw:
         return draw_for(rate, site=self.site)
 
-    def _notice(self) -> None:
+    def _notice(self, x: torch.Tensor) -> None:
         """Warn, once, of a training in which the rate cannot learn as it should."""
         if torch.compiler.is_compiling() or not self.training:
             return
+        reduction.remember(self)
         if not torch.is_grad_enabled():
             if not _inside_checkpoint():
                 warn_once(
@@ -93,6 +144,10 @@ class Learned(Drawn):
                     "there: leave no_grad, or call model.eval() if this is no training",
                 )
             return
+        self._batch = x.shape[0] if x.dim() else 1
+        for look in looks:
+            look()
+        self._look_at_dtypes()
         if self._regularised():
             self._since += 1
             if self._since > _PATIENCE:
@@ -103,8 +158,51 @@ class Learned(Drawn):
                     "loss",
                 )
 
+    def _look_at_dtypes(self) -> None:
+        # under fully_shard a forward sees a copy in the type of its mixed precision; what the optimizer moves is wide
+        if getattr(self, "_is_fsdp_managed_module", False):
+            return
+        for name in self.rate_names:
+            dtype = getattr(self, name).dtype
+            if dtype in NARROW:
+                warn_once(
+                    "dtype",
+                    f"the {name} of a {type(self).__name__} is {dtype}, in which small steps of the optimizer are lost "
+                    "and the rate may never move: leave rates in float32, as model.to(dtype) does, or set it back with "
+                    f"module.{name}.data = module.{name}.data.float()",
+                )
+
     def _regularised(self) -> bool:
         return type(self).penalty is not Learned.penalty
+
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32 if it is narrower."""
+    return tensor.float() if tensor.dtype in NARROW else tensor
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor of which `fully_shard` has left a part on each rank; every rank has to ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def outside(parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter that is used outside forward: its gradient lies as it does, to be added to others."""
+    return _Outside.apply(parameter) if hasattr(parameter, "full_tensor") else parameter
+
+
+class _Outside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Any) -> torch.Tensor:
+        ctx.placements = parameter.placements
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> torch.Tensor:
+        return grads[0].redistribute(placements=ctx.placements)
 
 
 def warn_once(about: str, message: str) -> None:

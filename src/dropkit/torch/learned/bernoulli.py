@@ -53,7 +53,7 @@ class LearnableBernoulli(LogitDropout):
     >>> x = torch.randn(8, 4)
     >>> loss = antithetic_backward(model, lambda: model(x).squeeze(1) ** 2)
     >>> model[0].logit.grad.shape, model[1].weight.grad.shape
-    (torch.Size([]), torch.Size([1, 4]))
+    (torch.Size([1]), torch.Size([1, 4]))
     """
 
     def __init__(
@@ -121,6 +121,6 @@ class LearnableBernoulli(LogitDropout):
                 "or estimator='straight-through'",
             )
 
-    def _notice(self) -> None:
+    def _notice(self, x: torch.Tensor) -> None:
         if not self.second:  # the second pass may run without gradient, and is no forward of its own
-            super()._notice()
+            super()._notice(x)

@@ -45,7 +45,7 @@ class ConcreteDropout(LogitDropout):
     >>> loss = model(torch.randn(8, 16)).pow(2).mean() + regularizer(model, n=1000)
     >>> loss.backward()
     >>> model[0].logit.grad.shape
-    torch.Size([])
+    torch.Size([1])
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class HardConcrete(Learned):
         self.strength = positive("strength", strength)
         self.temperature = positive("temperature", temperature)
         middle = -math.log(probability("p", p)) + math.log1p(-p)
-        self.log_alpha = nn.Parameter(middle + 0.01 * torch.randn(sizes(shape)))
+        self.hold("log_alpha", middle + 0.01 * torch.randn(sizes(shape)))
         self.size = 1
         if layer is not None:
             if len(fed_layers(layer)) != 1:
@@ -77,9 +77,11 @@ class HardConcrete(Learned):
                 )
             self.size = layer.weight.numel() // inputs
 
+    log_alpha: nn.Parameter
+
     def effective_log_alpha(self) -> torch.Tensor:
         """ln a inside its bounds."""
-        return Clamp.apply(self.log_alpha, *_BOUNDS)
+        return Clamp.apply(self.held("log_alpha"), *_BOUNDS)
 
     def open(self) -> torch.Tensor:
         """`P(z > 0)` of every gate."""

@@ -1,6 +1,6 @@
 """The gradient of a validation loss in the rates, through steps of the training itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import nn
 from torch.func import functional_call
 
 from ...errors import DropkitRuntimeError, DropkitValueError
-from .base import positive
+from . import reduction
+from .base import Learned, positive
 from .bernoulli import LearnableBernoulli
 from .rates import rate_parameters
 from .regularizer import sites
@@ -26,7 +27,8 @@ def hypergradient_backward(
         dL_V(w')/drates = -lr (grad L_V)' d^2 L_T / dw drates + (direct)      for one step
 
     Exact for that many steps of plain gradient descent. The weights stay as they are and get no gradient: step them as
-    usual.
+    usual. Under DistributedDataParallel, or in the group that `bind(data_parallel=)` names, L_T and L_V are the means
+    over the ranks.
 
     Args:
         model: in training mode, with learned sites; its parameters are swapped while `train` and `validation` run.
@@ -41,7 +43,7 @@ def hypergradient_backward(
     Raises:
         DropkitValueError: no learned rate; a lr that is not positive; steps below 1; a site with hard masks, whose
             training loss has no derivative in the rate.
-        DropkitRuntimeError: called under torch.no_grad.
+        DropkitRuntimeError: called under torch.no_grad; sharded parameters.
 
     Source: Luketina et al. 2016 (ICML), "Scalable Gradient-Based Tuning of Continuous Regularization
     Hyperparameters"; Maclaurin et al. 2015 (ICML) for several steps.
@@ -63,7 +65,8 @@ def hypergradient_backward(
     now: dict[str, torch.Tensor] = dict(weights)
     for _ in range(steps):
         loss = _with(model, now, train)
-        slopes = torch.autograd.grad(loss, list(now.values()), create_graph=True, allow_unused=True)
+        own = torch.autograd.grad(loss, list(now.values()), create_graph=True, allow_unused=True)
+        slopes = _over_ranks(model, own)
         now = {
             name: value if slope is None else value - lr * slope
             for (name, value), slope in zip(now.items(), slopes, strict=True)
@@ -71,10 +74,29 @@ def hypergradient_backward(
     with _evaluation(model):
         result = _with(model, now, validation)
     gradients = torch.autograd.grad(result, list(rates.values()), allow_unused=True)
-    for parameter, gradient in zip(rates.values(), gradients, strict=True):
+    places = _places(model)
+    for (name, _), gradient in zip(rates.items(), gradients, strict=True):
         if gradient is not None:
+            parameter, gradient = reduction.reduced(model, *places[name], gradient.detach().clone())
+            # not by backward: DistributedDataParallel would wait for the gradients of the weights, too
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     return result.detach()
+
+
+def _places(model: nn.Module) -> dict[str, tuple[Learned, str]]:
+    """The site of each rate and its name there."""
+    return {
+        f"{path}.{name}" if path else name: (site, name)
+        for path, site in sites(model).items()
+        for name in site.rate_names
+    }
+
+
+def _over_ranks(model: nn.Module, slopes: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """The mean of the slopes over data-parallel ranks: each takes the step that all of them take together."""
+    site = next(site for site in sites(model).values() if site.rate_names)
+    averaged = iter(reduction.mean(model, site, [slope for slope in slopes if slope is not None]))
+    return [None if slope is None else next(averaged) for slope in slopes]
 
 
 def _check(model: nn.Module, rates: dict[str, nn.Parameter], lr: float, steps: int) -> None:
@@ -95,6 +117,7 @@ def _check(model: nn.Module, rates: dict[str, nn.Parameter], lr: float, steps: i
         )
     if not torch.is_grad_enabled():
         raise DropkitRuntimeError("hypergradient_backward under torch.no_grad can compute no gradient; leave no_grad")
+    reduction.check(model, "hypergradient_backward", sharded=False)
 
 
 class _Run(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...axes.share import Share
 from ...errors import DropkitTypeError, DropkitValueError
-from .base import Learned, positive, probability, sizes
+from .base import Learned, outside, positive, probability, sizes, whole, widened
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -80,13 +80,17 @@ class LogitDropout(Learned):
         self.length_scale = positive("length_scale", length_scale)
         # In a tuple, which torch does not search: the layer has its own place in the model.
         self.fed = fed_layers(layer)
-        self.logit = nn.Parameter(torch.full(sizes(shape), logit_of(p)))
+        self.hold("logit", torch.full(sizes(shape), logit_of(p)))
+
+    logit: nn.Parameter
 
     def effective_logit(self) -> torch.Tensor:
         """The logit inside its bounds."""
-        if self.clamp == (0.0, 1.0):
-            return self.logit
-        return Clamp.apply(self.logit, *map(logit_of, self.clamp))
+        return self.bounded(self.held("logit"))
+
+    def bounded(self, logit: torch.Tensor) -> torch.Tensor:
+        """A logit inside the bounds of p."""
+        return logit if self.clamp == (0.0, 1.0) else Clamp.apply(logit, *map(logit_of, self.clamp))
 
     def rate(self) -> torch.Tensor:
         """The drop probability, of the logit's shape."""
@@ -117,13 +121,10 @@ class LogitDropout(Learned):
             total = total + self.length_scale**2 / 2 * (squares * (1 + logit.exp())).sum()
         return total
 
-    def extra_repr(self) -> str:
-        """The rate if it is one number, and what differs from the defaults."""
-        p = self.rate().detach()
-        text = f"p={p.item():.4g}" if p.numel() == 1 else f"shape={tuple(p.shape)}"
-        text += f", share={self.share}" if self.share else ""
+    def _more_repr(self) -> str:
+        text = f", share={self.share}" if self.share else ""
         text += f", clamp={self.clamp}" if self.clamp != (0.0, 1.0) else ""
-        return text + (f", when={self.when!r}" if self.when != "train" else "")
+        return text + super()._more_repr()
 
 
 def input_count(site: Learned, inputs: int | None, fed: tuple[Layer, ...]) -> int:
@@ -135,7 +136,7 @@ def input_count(site: Learned, inputs: int | None, fed: tuple[Layer, ...]) -> in
     if inputs is not None:
         return int(positive("inputs", inputs))
     if fed:
-        return _squares(fed[0]).numel()
+        return fed[0].weight.shape[1] * getattr(fed[0], "groups", 1)
     raise DropkitValueError(
         f"the penalty of {type(site).__name__} needs to know how many inputs it drops: pass layer=, the layer that "
         "it feeds, or inputs="
@@ -175,9 +176,9 @@ def fed_layers(layer: Layer | Sequence[Layer] | None) -> tuple[Layer, ...]:
 
 def _squares(layer: Layer) -> torch.Tensor:
     """The squared norm of the weights that leave each input of a layer: the units in, or the channels in."""
-    weight = layer.weight
+    weight = widened(outside(layer.weight))
     per_input = weight.pow(2).flatten(2).sum(-1) if weight.dim() > 2 else weight.pow(2)
     groups = getattr(layer, "groups", 1)
     if groups == 1:
-        return per_input.sum(0)
-    return per_input.unflatten(0, (groups, -1)).sum(1).flatten()  # each group of outputs sees its own inputs
+        return whole(per_input.sum(0))
+    return whole(per_input).unflatten(0, (groups, -1)).sum(1).flatten()  # each group of outputs sees its own inputs

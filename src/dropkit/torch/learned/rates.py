@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ...errors import DropkitValueError
+from .base import whole
 from .regularizer import sites
 
 _NEAR = 1e-3  # of a bound, in probability
@@ -23,7 +24,7 @@ def rates(model: nn.Module) -> dict[str, torch.Tensor]:
     {'0': 0.2}
     """
     with torch.no_grad():
-        return {name: site.rate().clone() for name, site in sites(model).items()}
+        return {name: whole(site.rate()).clone() for name, site in sites(model).items()}
 
 
 def rate_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -142,7 +143,7 @@ def diagnose(model: nn.Module, watch: Watch | None = None) -> dict[str, Diagnosi
     """
     found = {}
     for path, site in sites(model).items():
-        p = site.rate().detach().float()
+        p = whole(site.rate()).detach().float()
         low, high = site.bounds()
         at_low, at_high = (p <= low + _NEAR).float().mean().item(), (p >= high - _NEAR).float().mean().item()
         remarks = _stuck(at_low, "lower", low) + _stuck(at_high, "upper", high)

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from .base import Learned, positive
+from . import samples
+from .base import Learned, positive, whole
+from .optimizers import Penalties, penalties
 
 
 def sites(model: nn.Module) -> dict[str, Learned]:
@@ -42,14 +44,19 @@ def regularizer(model: nn.Module, n: int, nll_scale: float = 1.0, weight: float 
         weight: a factor such as a warm-up.
 
     Returns:
-        0-dim tensor with a gradient. A site that is called several times in a step counts once, as it should. Add it
-        once a step: not once for each accumulated micro-batch.
+        0-dim tensor with a gradient. A site that is called several times in a step counts once, as it should. Where
+        gradients are accumulated over k micro-batches divide it as the data term: `(loss + regularizer(model, n)) / k`.
+        Under `fully_shard` it is a collective: every rank has to call it.
 
     Raises:
         DropkitValueError: a model without learned sites; n that is not positive; a site that lacks `layer` or
             `inputs`; a scale that is not positive.
         DropkitTypeError: n that is no integer, a model that is no module.
         DropkitRuntimeError: called under torch.no_grad for a model in training mode, where it would teach nothing.
+
+    Warns:
+        UserWarning: once in a process each: the model has seen more samples than n; the penalty goes in full into
+            several micro-batches of one step.
 
     Source: Gal, Hron, Kendall 2017; Kingma, Salimans, Welling 2015; Molchanov et al. 2017; Louizos et al. 2018.
 
@@ -75,10 +82,14 @@ def regularizer(model: nn.Module, n: int, nll_scale: float = 1.0, weight: float 
             site._since = 0
         term = site.penalty()
         if term is not None:
-            terms.append(term)
+            terms.append(whole(term))
     if not terms:
         return torch.zeros((), requires_grad=True)
-    return torch.stack(terms).sum() * (nll_scale * weight / count)
+    total = torch.stack(terms).sum() * (nll_scale * weight / count)
+    if model.training and not torch.compiler.is_compiling():
+        samples.watch(model, list(found.values()), count)
+        penalties.setdefault(model, Penalties()).watch(total, list(found.values()))
+    return total
 
 
 def _size(n: int) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from .. import noise
-from .base import Learned
+from .base import Learned, outside, widened
 from .kl import kl
 
 THRESHOLD = 3.0  # ln alpha from which a weight counts as noise: a Bernoulli rate of 0.95
@@ -33,14 +33,15 @@ class SparseLayer(Learned):
         kl(kl_kind)  # validates
         self.threshold = float(threshold)
         self.weight = nn.Parameter(torch.empty(shape))
-        self.log_sigma2 = nn.Parameter(torch.full(shape, float(log_sigma2)))
+        self.hold("log_sigma2", torch.full(shape, float(log_sigma2)))
         self.register_parameter("bias", nn.Parameter(torch.zeros(shape[0])) if bias else None)
         bound = 1 / math.sqrt(math.prod(shape[1:]))  # as torch's own Linear and Conv
         nn.init.uniform_(self.weight, -bound, bound)
 
     def log_alpha(self) -> torch.Tensor:
         """ln alpha of every weight, of the weight's shape."""
-        return self.log_sigma2 - 2 * torch.log(self.weight.abs() + 1e-16)
+        weight = widened(outside(self.weight))
+        return widened(outside(self.log_sigma2)) - 2 * torch.log(weight.abs() + 1e-16)
 
     def rate(self) -> torch.Tensor:
         """`alpha / (1 + alpha)` of every weight."""
@@ -60,9 +61,10 @@ class SparseLayer(Learned):
             return self._map(input, self.weight * self.kept(), self.bias)
         mean = self._map(input, self.weight, self.bias)
         # Local reparameterisation: the output's own noise, independent for each sample, instead of the weights'.
-        deviation = torch.sqrt(self._map(input * input, self.log_sigma2.exp(), None) + 1e-8)
+        variance = widened(self.log_sigma2).exp().to(self.weight.dtype)
+        deviation = torch.sqrt(widened(self._map(input * input, variance, None)) + 1e-8)  # 0 in float16
         key, place = self.draw(mean)
-        return mean + deviation * noise.normal(key, place, input.device).to(mean.dtype)
+        return mean + (deviation * noise.normal(key, place, input.device)).to(mean.dtype)
 
     def _map(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         raise NotImplementedError

@@ -10,7 +10,7 @@ from torch.nn import functional
 from ...axes.share import Share
 from ...errors import DropkitValueError, UnknownNameError
 from .. import noise
-from .base import Learned, positive, sizes
+from .base import Learned, positive, sizes, widened
 from .kl import kl as kl_of
 from .logit import Clamp, Layer, fed_layers, input_count
 
@@ -33,11 +33,13 @@ class _Alpha(Learned):
             )
         self.max_alpha = float(max_alpha)
         self.kl = kl
-        self.log_alpha = nn.Parameter(torch.full(sizes(shape), alpha).log())
+        self.hold("log_alpha", torch.full(sizes(shape), alpha).log())
+
+    log_alpha: nn.Parameter
 
     def effective_log_alpha(self) -> torch.Tensor:
         """ln alpha inside its bound."""
-        return Clamp.apply(self.log_alpha, -math.inf, math.log(self.max_alpha))
+        return Clamp.apply(self.held("log_alpha"), -math.inf, math.log(self.max_alpha))
 
     def rate(self) -> torch.Tensor:
         """`alpha / (1 + alpha)`: the Bernoulli rate whose noise has the same variance."""
@@ -168,9 +170,11 @@ class VariationalLinear(_Alpha):
         mean = functional.linear(input, self.weight, self.bias)
         if not self.active:
             return mean
-        variance = functional.linear(input * input, self.effective_log_alpha().exp() * self.weight**2)
+        ratio = self.effective_log_alpha().exp()
+        variance = functional.linear(input * input, (ratio * self.weight**2).to(self.weight.dtype))
         key, place = self.draw(mean)
-        return mean + torch.sqrt(variance + 1e-8) * noise.normal(key, place, input.device).to(mean.dtype)
+        deviation = torch.sqrt(widened(variance) + 1e-8)  # 0 in float16
+        return mean + (deviation * noise.normal(key, place, input.device)).to(mean.dtype)
 
     def extra_repr(self) -> str:
         """As torch's Linear."""
