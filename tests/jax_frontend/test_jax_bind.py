@@ -97,6 +97,7 @@ def test_no_retrace_and_gradients() -> None:
         return nnx.value_and_grad(lambda model, x: sum(y.sum() for y in model(x)))(model, x)
 
     model = net()
+    model.last.rate = 0.5  # it moves from here on
     values = [float(train(model, X)[0]) for _ in range(3)]
     model.last.rate = 0.1
     train(model, X)

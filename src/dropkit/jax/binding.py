@@ -78,7 +78,7 @@ def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
     if foreign:
         warnings.warn(f"bind leaves flax's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
     for path, drop in named.items():
-        stack = _stack(drop)
+        stack = drop.stack
         names = [".".join(map(str, (*([path] if path else []), *index))) for index in np.ndindex(stack)]
         key = keyed([site_id(name) for name in names], seed).reshape(stack)
         drop.rngs = KeyedStream(key, tag=drop.rng_collection)
@@ -161,14 +161,6 @@ def _foreign(model: "nnx.Module") -> list[str]:
 
     parts = [(path, part) for path, part in nnx.iter_modules(model) if drops(part)]
     return [f"{'.'.join(map(str, path))} ({type(part).__name__})" for path, part in parts]
-
-
-def _stack(drop: "Dropout") -> tuple[int, ...]:
-    """How many layers one is, made by `nnx.vmap`."""
-    if drop.rngs is not None:
-        return drop.rngs.count.shape
-    shape = jnp.shape(drop.p[...])
-    return shape[: len(shape) - drop.rate_ndim]
 
 
 def _is(module: str, name: str, value: Any) -> bool:

@@ -1,0 +1,53 @@
+"""What is being traced around a call: lanes of `vmap`, and whether a program is being built."""
+
+import jax
+import jax.numpy as jnp
+
+
+class Lanes:
+    """Sizes of the `vmap`s that a layer was made in. All are equal to JAX, since no program depends on them.
+
+    >>> Lanes((3,)) == Lanes()
+    True
+    """
+
+    def __init__(self, sizes: tuple[int, ...] = ()):
+        self.sizes = sizes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lanes)
+
+    def __hash__(self) -> int:
+        return hash(Lanes)
+
+    def __repr__(self) -> str:
+        return f"Lanes({self.sizes})"
+
+
+def lanes() -> tuple[int, ...]:
+    """The sizes of the `vmap`s around this call, the outermost first.
+
+    What a module's constructor makes under `vmap` becomes a stack of that shape. JAX has no public name for it; without
+    the private one nothing is known, and a stack is told by its arrays alone.
+
+    >>> seen = []
+    >>> _ = jax.vmap(lambda x: seen.append(lanes()) or x)(jnp.ones(3))
+    >>> seen, lanes()
+    ([(3,)], ())
+    """
+    try:
+        from jax._src.core import trace_ctx
+    except ImportError:
+        return ()
+    sizes: list[int] = []
+    trace = getattr(trace_ctx, "trace", None)
+    while trace is not None:
+        if hasattr(trace, "axis_data"):
+            sizes.insert(0, trace.axis_data.size)
+        trace = getattr(trace, "parent_trace", None)
+    return tuple(sizes)
+
+
+def tracing() -> bool:
+    """Whether operations become part of a program here, as under `jit`, rather than being done."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
