@@ -3,9 +3,9 @@
     python benchmarks/jax_compile.py                # table, and build/bench/jax_compile.csv
     python benchmarks/jax_compile.py --quick        # one round
 
-32 x (Linear 256, relu, dropout) in flax.nnx, `nnx.jit(nnx.grad(...))`; and in Keras on JAX, 6 x (Dense 512, dropout),
-compiled, the first step of `fit`. Every figure is from a process of its own, without a compilation cache; in each round
-all contestants take their turn, in alternating order. Quoted are the medians of the rounds, and of ratios within a round.
+32 x (Linear 256, relu, dropout) in flax.nnx, `nnx.jit(nnx.grad(...))`; and in Keras on JAX, 6 x (Dense 512,
+dropout), compiled, the first step of `fit`. Every figure is from a process of its own, without a compilation cache; in
+each round all contestants take their turn, in alternating order. Quoted are medians, of ratios within a round too.
 """
 
 import argparse

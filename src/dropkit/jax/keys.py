@@ -57,7 +57,17 @@ def key(seed: Any, site: Any = 0, step: Any = 0) -> KeyWords:
     parts = {"seed": seed, "site": site, "step": step}
     if not any(isinstance(value, jax.Array) for value in parts.values()):
         return KeyWords(_host_words(Key(seed, site, step)))
-    return KeyWords(_device_words(*(_halves(name, value) for name, value in parts.items())))
+    return folded(*(halves(name, value) for name, value in parts.items()))
+
+
+def folded(seed: Pair, site: Pair, step: Pair) -> KeyWords:
+    """`key` from low and high words, which may be traced."""
+    return KeyWords(_device_words(seed, site, step))
+
+
+def pair(number: int) -> Pair:
+    """The low and the high word of a number below 2**64."""
+    return np.uint32(number & MASK32), np.uint32(number >> 32)
 
 
 def words_of(given: Any) -> Any:
@@ -123,11 +133,11 @@ def _device_words(seed: Pair, site: Pair, step: Pair) -> jax.Array:
     return jnp.stack(philox4x32(counter, (jnp.uint32(seed[0]), jnp.uint32(seed[1])), FOLD_ROUNDS)[:2])
 
 
-def _halves(name: str, value: Any) -> Pair:
-    """The low and the high word of a coordinate."""
+def halves(name: str, value: Any) -> Pair:
+    """The low and the high word of a coordinate, checked."""
     if not isinstance(value, jax.Array):
         number = site_id(value) if name == "site" else getattr(Key(**{name: value}), name)
-        return np.uint32(number & MASK32), np.uint32(number >> 32)
+        return pair(number)
     if name == "seed" and (_typed(value) or (value.dtype == jnp.uint32 and value.ndim == 1)):
         return prng_seed(_checked(value))
     if not jnp.issubdtype(value.dtype, jnp.integer):
@@ -135,7 +145,7 @@ def _halves(name: str, value: Any) -> Pair:
     if value.ndim:
         raise DropkitValueError(f"{name} must be one number, got an array of shape {value.shape}; use jax.vmap over it")
     if not isinstance(value, jax.core.Tracer):
-        return _halves(name, int(value))
+        return halves(name, int(value))
     if value.dtype.itemsize <= 4:
         return value.astype(jnp.uint32), np.uint32(0)
     return value.astype(jnp.uint32), (value >> 32).astype(jnp.uint32)

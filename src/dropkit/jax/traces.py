@@ -1,7 +1,11 @@
 """What is being traced around a call: lanes of `vmap`, and whether a program is being built."""
 
+from types import FunctionType
+
 import jax
 import jax.numpy as jnp
+
+LIBRARIES = ("builtins", "abc", "typing", "flax", "equinox", "dropkit", "jax")
 
 
 class Lanes:
@@ -51,3 +55,18 @@ def lanes() -> tuple[int, ...]:
 def tracing() -> bool:
     """Whether operations become part of a program here, as under `jit`, rather than being done."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def draws_by_hand(kind: type) -> bool:
+    """Whether a user's class names `jax.random.bernoulli` in a method: dropout by hand, very likely.
+
+    >>> class Layer:
+    ...     def __call__(self, x, key):
+    ...         return x * jax.random.bernoulli(key, 0.5, x.shape)
+    >>> draws_by_hand(Layer), draws_by_hand(int)
+    (True, False)
+    """
+    own = [cls for cls in kind.__mro__ if cls.__module__.split(".")[0] not in LIBRARIES]
+    methods = [value for cls in own for value in vars(cls).values()]
+    functions = [getattr(method, "__wrapped__", getattr(method, "method", method)) for method in methods]
+    return any("bernoulli" in each.__code__.co_names for each in functions if isinstance(each, FunctionType))
