@@ -63,6 +63,7 @@ def draws_by_hand(kind: type) -> bool:
     >>> class Layer:
     ...     def __call__(self, x, key):
     ...         return x * jax.random.bernoulli(key, 0.5, x.shape)
+    >>> Layer.__module__ = "mine"
     >>> draws_by_hand(Layer), draws_by_hand(int)
     (True, False)
     """
