@@ -1,5 +1,6 @@
 """Which two words key a mask: those of a `dropkit.Key`, of coordinates that JAX computes, or of a JAX PRNG key."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from .. import choice
 from ..counter import FOLD_ROUNDS, MASK32, Key, site_id
 from ..errors import DropkitTypeError, DropkitValueError
 from .formula import Pair, philox4x32
+from .traces import Counted
 
 _fold = choice.fold()
+_counted = Counted()
 _ZERO = (np.uint32(0), np.uint32(0))
 
 
@@ -73,6 +76,13 @@ def pair(number: int) -> Pair:
 def words_of(given: Any) -> Any:
     """The two words of whatever `dropout` takes as key, uint32, shape (2,)."""
     if isinstance(given, Key):
+        if _counted.notes((given.seed, given.site), given.step):
+            warnings.warn(
+                f"the key of site {given.site!r} has had another Python int as step in each of {_counted.programs} "
+                f"programs, up to {given.step}, and each was traced and compiled anew; make the step an argument of "
+                "the jitted function, an array, and the key dropkit.jax.key(seed, site, step)",
+                stacklevel=4,  # who called `dropout`
+            )
         return _host_words(given)
     if isinstance(given, KeyWords):
         return given.words

@@ -131,6 +131,7 @@ class Dropout(nnx.Dropout):
     Array([1., 1.], dtype=float32)
     """
 
+    p: nnx.Variable  # the rate, once it moves
     noise: Noise = Bernoulli()
     spatial: tuple[int, ...] = ()  # what the presets share
 
@@ -189,7 +190,7 @@ class Dropout(nnx.Dropout):
         """The rate as the constructor gets it: a part of the program, unless it is traced or a Variable."""
         if isinstance(rate, nnx.Variable):
             _rounded(rate)  # checks it
-            self.p: nnx.Variable = rate
+            self.p = rate
         elif isinstance(rate, jax.core.Tracer):
             self.p = Rate(_rounded(rate))
         elif np.ndim(rate):

@@ -131,7 +131,7 @@ class AlphaDropout(Dropout):
     [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
     """
 
-    noise = Alpha()
+    noise = Alpha()  # type: ignore[assignment]
 
 
 def _asked(layer: Dropout) -> AnyKey:

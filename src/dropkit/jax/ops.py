@@ -90,7 +90,7 @@ def applied(
     """`dropout`; of a site, `alone`, whose call is refused under a `vmap` that gives all lanes of x one mask."""
     if not isinstance(noise, Noise):
         raise DropkitTypeError(
-            f"noise must be a value of dropkit.axes.noise, such as Bernoulli() or Alpha(); got {noise!r}"
+            f"noise must be a value of dropkit.axes.noise, got {noise!r}; such as Bernoulli() or Alpha()"
         )
     t = _lowered(x, rate, training)
     if t is None:

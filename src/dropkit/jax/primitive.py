@@ -108,7 +108,7 @@ def _transpose(grad: Any, x: Any, *operands: Any, **params: Any) -> list[Any]:
 def _batched(values: Sequence[Any], axes: Sequence[int | None], **params: Any) -> tuple[Any, int]:
     """One more leading axis, of size 1 for what is not mapped: all entries share it."""
     placed = axes[2 : 5 if params["with_rows"] else 4]
-    if params["alone"] is not None and axes[0] is not None and all(axis is None for axis in placed):
+    if params.get("alone") is not None and axes[0] is not None and all(axis is None for axis in placed):
         raise DropkitRuntimeError(
             f"dropout {params['alone']!r} is called under a jax.vmap that its model was not bound for, so all lanes "
             "would get one mask: name the axis, jax.vmap(..., axis_name='lane'), and give bind all names from the "
@@ -136,7 +136,7 @@ batching.primitive_batchers[dropout_p] = _batched
 
 def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
     """XLA's operations; on arrays cut over a mesh, whatever each device does with its slice."""
-    params.pop("alone")
+    params.pop("alone", None)
     way = partial(formula.scale_kept, **params)
     if not sharded.whole(ctx) and sharded.partitionable(ctx):
         way = partial(sharded.dropout, dropout_p, **params)
@@ -147,7 +147,7 @@ def _lower_cpu(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> 
     """The kernels' custom call where they take it."""
     if not sharded.whole(ctx):
         return _lower(ctx, *operands, **params)
-    params.pop("alone")
+    params.pop("alone", None)
     x, t = (len(aval.shape) for aval in ctx.avals_in[:2])  # type: ignore[attr-defined]
     if t > params["batch"] or x > MOST_AXES or not _kernels():
         way = partial(formula.scale_kept, early=True, **params)
