@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as linen_layers
 from flax import nnx
 
 import dropkit
@@ -97,6 +98,7 @@ def test_no_retrace_and_gradients() -> None:
         return nnx.value_and_grad(lambda model, x: sum(y.sum() for y in model(x)))(model, x)
 
     model = net()
+    model.last.rate = 0.5  # it moves from here on
     values = [float(train(model, X)[0]) for _ in range(3)]
     model.last.rate = 0.1
     train(model, X)
@@ -188,9 +190,7 @@ def test_what_cannot_be_bound() -> None:
         bind({})
     with pytest.raises(ValueError, match="no dropkit dropout to bind in Linear: it has none"):
         bind(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
-    with pytest.raises(
-        ValueError, match=r"it has flax's own: layers\.0 \(Dropout\); use dropkit\.jax\.layers\.Dropout"
-    ):
+    with pytest.raises(ValueError, match=r"it has others: layers\.0 \(Dropout\); use dropkit\.jax\.layers\.Dropout"):
         bind(nnx.Sequential(nnx.Dropout(0.5)))
     for bad, error in ((-1, ValueError), (0.5, TypeError), (True, TypeError)):
         with pytest.raises(error, match="seed must"):
@@ -199,14 +199,39 @@ def test_what_cannot_be_bound() -> None:
             bind(net(), step=bad)
 
 
-def test_flaxs_own_dropouts_are_named() -> None:
+def test_other_dropouts_are_named() -> None:
+    class Own(nnx.Module):
+        def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
+            return x * jax.random.bernoulli(key, 0.5, x.shape)
+
     attention = nnx.MultiHeadAttention(2, 4, dropout_rate=0.1, rngs=nnx.Rngs(0))
-    model = nnx.Sequential(Dropout(0.5), nnx.Dropout(0.5), attention)
-    with pytest.warns(
-        UserWarning, match=r"flax's own dropouts unbound: layers\.1 \(Dropout\), layers\.2 \(MultiHeadAttention\)"
-    ):
+    calm = nnx.MultiHeadAttention(2, 4, rngs=nnx.Rngs(0))
+    linen = nnx.bridge.ToNNX(linen_layers.Dropout(0.5), rngs=nnx.Rngs(0))
+    model = nnx.Sequential(Dropout(0.5), nnx.Dropout(0.5), attention, calm, nnx.Dropout(0.0), Own(), linen)
+    with pytest.warns(UserWarning) as told:
         bind(model)
+    assert [str(each.message) for each in told] == [
+        "bind leaves dropouts unbound that are not dropkit's, and they need rngs as before: layers.1 (Dropout), "
+        "layers.2 (MultiHeadAttention), layers.5 (jax.random.bernoulli), layers.6 (flax.linen.Dropout); put "
+        "dropkit.jax.layers.Dropout there"
+    ]
     assert isinstance(model.layers[0].rngs, KeyedStream)
+
+
+def test_a_stack_without_rngs_is_bound_as_one() -> None:
+    """Nothing in such a layer's state says that it is a stack; its constructor saw it."""
+
+    class Block(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.linear, self.drop = nnx.Linear(32, 32, rngs=rngs), Dropout(0.5)
+
+    blocks = nnx.split_rngs(splits=3)(nnx.vmap(Block))(nnx.Rngs(0))
+    bind(blocks, seed=3)
+    masks = nnx.vmap(lambda block, x: block.drop(x), in_axes=(0, None))(blocks, X)
+    for i, mask in enumerate(masks):
+        np.testing.assert_array_equal(mask != 0, dropkit.keep(X.shape, 0.5, Key(3, f"drop.{i}")))
+    with pytest.raises(RuntimeError, match="bind was called inside a vmap"):
+        nnx.split_rngs(splits=3)(nnx.vmap(lambda rngs: bind(Block(rngs))))(nnx.Rngs(0))
 
 
 def test_binding_imports_neither_library() -> None:
@@ -218,7 +243,8 @@ def test_binding_imports_neither_library() -> None:
 def test_every_row_of_the_page_names_a_test() -> None:
     here = Path(__file__).parent
     known = {name: set(re.findall(r"^def (test_\w+)", (here / name).read_text(), re.M)) for name in
-             ("test_nnx.py", "test_nnx_transforms.py", "test_equinox.py", "test_jax_bind.py")}  # fmt: skip
+             ("test_nnx.py", "test_nnx_transforms.py", "test_equinox.py", "test_equinox_stacks.py", "test_linen.py",
+              "test_jax_bind.py") if (here / name).exists()}  # fmt: skip
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "---" not in line]
     named = [re.search(r"\| `(test_\w+\.py)::(test_\w+)` \|$", row) for row in rows]
     named = [match for row, match in zip(rows, named, strict=True) if not row.endswith("| shown by |")]

@@ -1,5 +1,6 @@
 """The words that key a mask, from Python's coordinates, from traced ones and from JAX's own keys."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -120,3 +121,23 @@ def test_what_is_no_coordinate(coordinates: tuple[Any, ...], error: type[Excepti
     with pytest.raises(error, match=match) as caught:
         key(*coordinates)
     assert isinstance(caught.value, DropkitError)
+
+
+def test_steps_that_are_counted_into_programs_are_told_of() -> None:
+    """A Python int in a key is a part of the program: a loop over steps compiles at each."""
+
+    def run(step: int) -> None:
+        jax.jit(lambda x: dropout(x, 0.5, training=True, key=Key(77, "counted", step)))(jnp.ones(8))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in (0, 1, 2, 9, 9, 5):
+            run(step)
+        jax.jit(  # one program of several steps
+            lambda x: [dropout(x, 0.5, training=True, key=Key(77, "unrolled", step)) for step in range(6)]
+        )(jnp.ones(8))
+        for step in range(6):  # none
+            dropout(jnp.ones(8), 0.5, training=True, key=Key(77, "eager", step))
+        run(6), run(7)
+    with pytest.warns(UserWarning, match=r"site 'counted' has had another Python int as step in each of 4 programs"):
+        run(8)

@@ -188,11 +188,14 @@ def test_rngs_must_be_given() -> None:
         Dropout(0.5)(X)
 
 
-def test_rate_0_under_jit_needs_rngs() -> None:
+def test_rate_0_under_jit_needs_no_rngs() -> None:
     call = nnx.jit(lambda layer, x: layer(x))
-    assert (call(nnx.Dropout(0.0), X) == X).all()
+    for make in (nnx.Dropout, Dropout):
+        assert (call(make(0.0), X) == X).all()
+    moving = Dropout(0.5)
+    moving.rate = 0.0  # and may be another next time
     with pytest.raises(ValueError, match="no `rngs` argument was provided"):
-        call(Dropout(0.0), X)
+        call(moving, X)
 
 
 def test_streams_move_at_every_training_call() -> None:
@@ -267,6 +270,8 @@ def test_flax_tools_find_it() -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.123457, 1 / 3, 0.5 + 2**-17, 1e-7])
 def test_rates_mean_what_numpy_takes_them_for(rate: float) -> None:
     layer = Dropout(rate)
+    assert layer.rate == rate
+    layer.rate = rate
     assert dropkit.mask.threshold(float(layer.p[...])) == dropkit.mask.threshold(rate)
     assert layer.rate == pytest.approx(rate, abs=2**-17)
     assert Dropout(0.1).rate == 0.1
@@ -330,9 +335,108 @@ def test_gradients_of_parameters_alone_are_taken() -> None:
     assert [path for path, _ in nnx.to_flat_state(gradient)] == [("layers", 0, "bias"), ("layers", 0, "kernel")]
 
 
-def test_state_of_a_layer() -> None:
-    kinds = {type(variable) for _, variable in nnx.to_flat_state(nnx.state(Dropout(0.5, rngs=nnx.Rngs(0))))}
-    assert kinds == {Rate, nnx.RngKey, nnx.RngCount}
-    with pytest.raises(ValueError, match="Non-exhaustive filters"):
-        nnx.split(Dropout(0.5, rngs=nnx.Rngs(0)), nnx.RngState)
-    nnx.split(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), nnx.RngState)
+def test_a_rate_compiles_once_when_it_starts_to_move_and_then_no_more() -> None:
+    layer = Dropout(0.1, rngs=DROP)
+    call, seen = traces(lambda layer, x: layer(x))
+    for step, rate in enumerate((None, None, 0.5, 0.3, 1.0, 0.0)):
+        if rate is not None:
+            layer.rate = rate
+        mask = dropkit.keep(X.shape, 0.1 if rate is None else rate, Key(1, "drop", step))
+        np.testing.assert_array_equal(kept(call(layer, X)), mask)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("kind", [Dropout, AlphaDropout, SpatialDropout1D])
+@pytest.mark.parametrize("rate", [0.1, 0, jnp.float32(0.5), np.full(32, 0.5)], ids=["0.1", "0", "array", "channels"])
+def test_state_of_a_layer_is_that_of_flax(kind: Any, rate: Any) -> None:
+    def state(layer: nnx.Dropout) -> Any:
+        return jax.tree.structure(nnx.to_pure_dict(nnx.state(layer)))
+
+    layer = kind(rate, rngs=nnx.Rngs(0))
+    assert state(layer) == state(nnx.Dropout(0.1, rngs=nnx.Rngs(0)))
+    nnx.split(layer, nnx.RngState)  # all of it
+    layer.rate = 0.25
+    assert {type(variable) for _, variable in nnx.to_flat_state(nnx.state(layer))} == {Rate, nnx.RngKey, nnx.RngCount}
+
+
+def test_state_of_another_model_leaves_the_rate_alone() -> None:
+    """F3: a checkpoint, whoever wrote it, does not override the rate that the code says."""
+    moving = Dropout(0.1, rngs=nnx.Rngs(0))
+    moving.rate = 0.2
+    for other in (Dropout(0.1, rngs=nnx.Rngs(0)), nnx.Dropout(0.1, rngs=nnx.Rngs(0)), moving):
+        layer = Dropout(0.3, rngs=nnx.Rngs(5))
+        nnx.update(layer, nnx.state(other))
+        assert layer.rate == 0.3
+        assert layer.rngs.key[...] == other.rngs.key[...]
+        assert "p" not in nnx.state(layer)
+
+
+class Net(nnx.Module):
+    def __init__(self, rate: float, kind: Any = Dropout):
+        self.linear, self.drop = nnx.Linear(4, 4, rngs=nnx.Rngs(0)), kind(rate, rngs=nnx.Rngs(1))
+
+
+@pytest.mark.parametrize("kind", [Dropout, nnx.Dropout])
+def test_checkpoints_of_either_class_restore(kind: Any, tmp_path: Any) -> None:
+    """F3, F4: by orbax, whose trees must match."""
+    orbax = pytest.importorskip("orbax.checkpoint")
+    with orbax.StandardCheckpointer() as files:
+        saved = Net(0.1, kind)
+        saved.drop(jnp.ones(4))
+        files.save(tmp_path / "one", nnx.state(saved))
+        files.wait_until_finished()
+        net = Net(0.3)
+        nnx.update(net, files.restore(tmp_path / "one", nnx.state(net)))
+    assert net.drop.rate == 0.3
+    assert net.drop.rngs.count[...] == saved.drop.rngs.count[...] == 1
+
+
+def test_checkpoints_with_a_rate_in_them_restore_by_their_leaves(tmp_path: Any) -> None:
+    """Those of dropkit before rates were constants, and those of rates that moved: as the page says."""
+    orbax = pytest.importorskip("orbax.checkpoint")
+    with orbax.StandardCheckpointer() as files:
+        saved = Net(0.1)
+        saved.drop.rate = 0.2
+        files.save(tmp_path / "one", nnx.state(saved))
+        files.wait_until_finished()
+        net = Net(0.3)
+        wanted = nnx.state(net)
+        wanted["drop"]["p"] = Rate(jnp.float32(0))
+        nnx.update(net, files.restore(tmp_path / "one", wanted))
+    assert net.drop.rate == 0.3
+    assert net.drop.rngs.key[...] == saved.drop.rngs.key[...]
+
+
+def test_flaxs_linen_bridge_takes_it() -> None:
+    """F7, also for a rate that moves."""
+
+    class Linen(nnx.bridge.Module):
+        def setup(self) -> None:
+            self.drop = Dropout(0.5)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.drop(x, rngs=jax.random.key(0))
+
+    class Inner(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.drop = Dropout(0.5, rngs=rngs)
+            self.moving = Dropout(Rate(jnp.float32(0.5)), rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.moving(self.drop(x))
+
+    linen = Linen()
+    y = linen.apply(linen.init(jax.random.key(0), X), X)
+    np.testing.assert_array_equal(kept(y), dropkit.keep(X.shape, 0.5, Key(0)))
+    wrapped = nnx.bridge.ToLinen(Inner)
+    variables = wrapped.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, X)
+    y = wrapped.apply(variables, X, rngs={"dropout": jax.random.key(2)})
+    assert 0.6 < (~kept(y)).mean() < 0.9
+
+
+def test_tabulate_shows_what_it_shows_of_flax() -> None:
+    columns = [
+        nnx.tabulate(nnx.Sequential(nnx.Linear(32, 32, rngs=nnx.Rngs(0)), kind(0.5, rngs=nnx.Rngs(0))), X)
+        for kind in (nnx.Dropout, Dropout)
+    ]
+    assert columns[0] == columns[1]

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..counter import Key, site_id
-from ..errors import DropkitTypeError, DropkitValueError
+from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from .traces import draws_by_hand, lanes
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -43,7 +44,7 @@ def bind(model: Model, seed: int = 0, **how: Any) -> Model:
         DropkitTypeError: a model of neither library; a seed or step that is no integer.
 
     Warns:
-        UserWarning: dropouts of flax's own stay unbound; they are named.
+        UserWarning: dropouts of another make stay unbound; they are named.
 
     >>> import dropkit
     >>> from flax import nnx
@@ -66,19 +67,25 @@ def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
     from .layers import KeyedStream, first_step, keyed
 
     seed, first = Key(seed).seed, first_step(Key(step=step).step)
+    if lanes():
+        raise DropkitRuntimeError(
+            "bind was called inside a vmap, where all of a stack would get one site; bind what the vmap returns"
+        )
     named = sites(model)
     foreign = _foreign(model)
     if not named:
         found = (
-            f"it has flax's own: {', '.join(foreign)}; use dropkit.jax.layers.Dropout there"
-            if foreign
-            else "it has none"
+            f"it has others: {', '.join(foreign)}; use dropkit.jax.layers.Dropout there" if foreign else "it has none"
         )
         raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
     if foreign:
-        warnings.warn(f"bind leaves flax's own dropouts unbound: {', '.join(foreign)}", stacklevel=3)
+        warnings.warn(
+            "bind leaves dropouts unbound that are not dropkit's, and they need rngs as before: "
+            f"{', '.join(foreign)}; put dropkit.jax.layers.Dropout there",
+            stacklevel=3,
+        )
     for path, drop in named.items():
-        stack = _stack(drop)
+        stack = drop.stack
         names = [".".join(map(str, (*([path] if path else []), *index))) for index in np.ndindex(stack)]
         key = keyed([site_id(name) for name in names], seed).reshape(stack)
         drop.rngs = KeyedStream(key, tag=drop.rng_collection)
@@ -150,25 +157,34 @@ def sites(model: "nnx.Module") -> dict[str, "Dropout"]:
 
 
 def _foreign(model: "nnx.Module") -> list[str]:
-    """Flax's own layers that drop, by path."""
+    """What else drops in the model, by path: flax's own layers, Linen's among them, and hand-written ones."""
+    found: list[str] = []
+    from flax import nnx
+
+    for path, part in nnx.iter_modules(model):
+        if (kind := _drops(part)) is not None:
+            found.append(f"{'.'.join(map(str, path)) or type(part).__name__} ({kind})")
+    return found
+
+
+def _drops(part: Any) -> str | None:
+    """As what a module that is not dropkit's drops; None if it does not."""
     from flax import nnx
 
     from .layers import Dropout
 
-    def drops(part: Any) -> bool:
-        own = isinstance(part, nnx.Dropout) and not isinstance(part, Dropout)
-        return own or (isinstance(part, nnx.MultiHeadAttention) and part.dropout_rate > 0)
+    if isinstance(part, nnx.Dropout):
+        return None if isinstance(part, Dropout) or _never(part.rate) else type(part).__name__
+    if isinstance(part, nnx.MultiHeadAttention):
+        return None if _never(part.dropout_rate) else type(part).__name__
+    if isinstance(part, nnx.bridge.ToNNX):
+        linen = type(part.to_nnx__module)
+        return "flax.linen.Dropout" if linen.__name__ == "Dropout" else None
+    return "jax.random.bernoulli" if draws_by_hand(type(part)) else None
 
-    parts = [(path, part) for path, part in nnx.iter_modules(model) if drops(part)]
-    return [f"{'.'.join(map(str, path))} ({type(part).__name__})" for path, part in parts]
 
-
-def _stack(drop: "Dropout") -> tuple[int, ...]:
-    """How many layers one is, made by `nnx.vmap`."""
-    if drop.rngs is not None:
-        return drop.rngs.count.shape
-    shape = jnp.shape(drop.p[...])
-    return shape[: len(shape) - drop.rate_ndim]
+def _never(rate: Any) -> bool:
+    return isinstance(rate, int | float) and rate == 0
 
 
 def _is(module: str, name: str, value: Any) -> bool:

@@ -11,27 +11,49 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..axes.noise import Alpha, Bernoulli, Noise
 from ..axes.share import Share
 from ..axes.when import When, when
-from ..counter import Key
+from ..counter import Key, site_id
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import threshold, thresholds
-from .keys import AnyKey
-from .keys import key as traced_key
-from .ops import dropout
+from .keys import AnyKey, KeyWords, folded, halves, pair
+from .ops import applied, dropout
+from .traces import Lanes, draws_by_hand, lanes, tracing
 
 Model = TypeVar("Model")
 
 
 class Site(eqx.Module):
-    """Where a bound dropout is: which seed, which path, and under which axes of `vmap`. All static."""
+    """Where a bound dropout is: which seed, which path, and under which axes of `vmap`.
+
+    All static, but in a stack of layers: there the site numbers are data, low and high words, so that what slices
+    the stack slices them.
+    """
 
     seed: int = eqx.field(static=True)
     name: str = eqx.field(static=True)
     axes: tuple[str, ...] = eqx.field(static=True)
+    numbers: tuple[jax.Array, jax.Array] | None = None
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Shape of the stack; () for a single layer."""
+        return () if self.numbers is None else tuple(self.numbers[0].shape)
+
+    def key(self, step: tuple[Any, Any]) -> KeyWords:
+        """The key of a step, given as its low and high word."""
+        if self.stack or np.ndim(step[0]):
+            layers = "x".join(map(str, self.stack or np.shape(step[0])))
+            raise DropkitRuntimeError(
+                f"dropout {self.name!r} is a stack of {layers} layers; call it inside jax.lax.scan or eqx.filter_vmap "
+                "over the stack"
+            )
+        site = pair(site_id(self.name)) if self.numbers is None else self.numbers
+        return folded(pair(self.seed), site, step)
 
 
 class Dropout(eqx.nn.Dropout):
@@ -60,8 +82,9 @@ class Dropout(eqx.nn.Dropout):
 
     share: tuple[int, ...] = eqx.field(static=True)
     when: When = eqx.field(static=True)
+    made: Lanes = eqx.field(static=True)
     site: Site | None
-    step: Any
+    step: tuple[jax.Array, jax.Array] | None
 
     @property
     def noise(self) -> Noise:
@@ -81,6 +104,7 @@ class Dropout(eqx.nn.Dropout):
         super().__init__(p, inference, deterministic=deterministic)
         self.share = tuple(Share(share).axes)
         self.when = _when(when)
+        self.made = Lanes(lanes())
         self.site = None
         self.step = None
 
@@ -114,10 +138,10 @@ class Dropout(eqx.nn.Dropout):
             return x
         if key is not None or self.site is None or self.step is None:
             return dropout(x, self.p, training=True, key=self._needed(key), share=self.share, noise=self.noise)
-        own = traced_key(self.site.seed, self.site.name, self.step)
+        own = self.site.key(self.step)
         index, sizes = _place(self.site)
         ones = (1,) * len(index)
-        y = dropout(  # a slice of the mask of all samples
+        y = applied(  # a slice of the mask of all samples
             x.reshape(ones + x.shape),
             self.p,
             training=True,
@@ -126,6 +150,7 @@ class Dropout(eqx.nn.Dropout):
             offset=(*index, *(0 for _ in x.shape)),
             global_shape=(*sizes, *x.shape),
             noise=self.noise,
+            alone=self.site.name,
         )
         return y.reshape(x.shape)
 
@@ -161,15 +186,17 @@ def bind(model: Model, seed: int = 0, *, axis_name: str | Sequence[str] | None =
     """A model whose dropouts know seed and path: with a step (`with_step`), their masks need no key.
 
     Paths are those of the pytree, such as "layers.1". A layer at two places of the model is two sites; a layer that is
-    called twice in a forward has the same mask twice: give such calls a key.
+    called twice in a forward has the same mask twice: give such calls a key. A stack of layers, which `eqx.filter_vmap`
+    of a constructor makes, has a site for each: "blocks.drop.0", "blocks.drop.1" and so on. A stack of finished layers
+    is known by the layers of `eqx.nn` beside the dropout.
 
     Args:
         model: any pytree with dropkit dropouts in it.
         seed: an int in [0, 2**64); it is a part of the program.
         axis_name: name of the `vmap` axis that is the batch: sample i gets row i of the batch's mask. Where the model
             uses vmap inside, over tokens say, the names of all axes from the outside in: a dropout goes by those that
-            are around it, and needs the first. Along a vmap without a name all get one mask. None for a model that is
-            called on whole batches.
+            are around it, and needs the first. Under a vmap that it does not know a call is refused, since all lanes
+            would get one mask. None for a model that is called on whole batches.
 
     Returns:
         Another model; bound again, it has another seed.
@@ -177,6 +204,10 @@ def bind(model: Model, seed: int = 0, *, axis_name: str | Sequence[str] | None =
     Raises:
         DropkitValueError: no dropkit dropout in the model; a bad seed.
         DropkitTypeError: a seed that is no integer.
+        DropkitRuntimeError: called inside a vmap, where a stack is one layer.
+
+    Warns:
+        UserWarning: other dropouts in the model stay unbound; they are named.
 
     >>> import dropkit
     >>> model = bind(eqx.nn.Sequential([eqx.nn.Identity(), Dropout(0.5)]), seed=1)
@@ -188,17 +219,39 @@ def bind(model: Model, seed: int = 0, *, axis_name: str | Sequence[str] | None =
     axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     if not all(isinstance(name, str) for name in axes):
         raise DropkitTypeError(f"axis_name must hold names of vmap axes, got {axis_name!r}")
-    if not sites(model):
-        raise DropkitValueError(
-            f"no dropkit dropout to bind in {type(model).__name__}: use dropkit.jax.equinox.Dropout there"
+    if lanes():
+        raise DropkitRuntimeError(
+            "bind was called inside a vmap, where all of a stack would get one site; bind what the vmap returns"
         )
-    return _each(model, lambda path, drop: _with(drop, site=Site(seed, path, axes)))
+    foreign = _foreign(model)
+    if not sites(model):
+        found = f"it has others: {', '.join(foreign)}" if foreign else "it has none"
+        raise DropkitValueError(
+            f"no dropkit dropout to bind in {type(model).__name__}: {found}; use dropkit.jax.equinox.Dropout there"
+        )
+    if foreign:
+        warnings.warn(
+            f"bind leaves dropouts unbound that are not dropkit's, and they need keys as before: {', '.join(foreign)}; "
+            "put dropkit.jax.equinox.Dropout there",
+            stacklevel=3,
+        )
+    stacks = _stacks(model)
+    return _each(model, lambda path, drop: _with(drop, site=_site(seed, path, axes, stacks[path]), step=None))
+
+
+def _site(seed: int, name: str, axes: tuple[str, ...], stack: tuple[int, ...]) -> Site:
+    if not stack:
+        return Site(seed, name, axes)
+    names = [".".join(map(str, (*([name] if name else []), *index))) for index in np.ndindex(stack)]
+    words = np.array([pair(site_id(each)) for each in names], np.uint32).reshape(*stack, 2)
+    return Site(seed, name, axes, (jnp.asarray(words[..., 0]), jnp.asarray(words[..., 1])))
 
 
 def with_step(model: Model, step: Any) -> Model:
     """A bound model whose dropouts draw their masks of this step.
 
-    Inside a jitted function the step may be an argument of it: then it is data, and another one compiles nothing.
+    Inside a jitted function the step must be an array among its arguments: then it is data, and another one compiles
+    nothing. A Python int is a part of the program there, and each step would compile the function anew.
 
     Args:
         model: what `bind` returned.
@@ -208,16 +261,31 @@ def with_step(model: Model, step: Any) -> Model:
         DropkitValueError: nothing in the model is bound; a step out of range.
         DropkitTypeError: a step that is no integer.
 
+    Warns:
+        UserWarning: a Python int while a function is traced.
+
     >>> model = bind(Dropout(0.5), seed=1, axis_name=None)
     >>> train = eqx.filter_jit(lambda model, x, step: with_step(model, step)(x))
     >>> train(model, jax.numpy.ones(8), jax.numpy.uint32(0)).shape
     (8,)
     """
-    if step is not None:
-        traced_key(0, 0, step)  # checks it
+    words = None if step is None else halves("step", step)
     if not any(drop.site for drop in sites(model).values()):
         raise DropkitValueError(f"this {type(model).__name__} is not bound; dropkit.jax.bind(model, seed=...) first")
-    return _each(model, lambda _, drop: _with(drop, step=step) if drop.site else drop)
+    if isinstance(step, int) and tracing():
+        warnings.warn(
+            f"with_step got the Python int {step} while a function is traced: it becomes a part of the program, and "
+            "every other step is traced and compiled anew; hand the function an array, jnp.asarray(step)",
+            stacklevel=2,
+        )
+
+    def of(drop: Dropout) -> Any:
+        if words is None or drop.site is None:
+            return None
+        low, high = (jnp.broadcast_to(jnp.asarray(word, jnp.uint32), drop.site.stack) for word in words)
+        return low, high
+
+    return _each(model, lambda _, drop: _with(drop, step=of(drop)) if drop.site else drop)
 
 
 def sites(model: Any) -> dict[str, Dropout]:
@@ -246,6 +314,69 @@ def _is_drop(leaf: Any) -> bool:
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _foreign(model: Any) -> list[str]:
+    """What else drops in the model, by path: Equinox' own dropouts, attention's among them, and hand-written ones."""
+    found: list[str] = []
+
+    def look(path: Any, part: Any) -> None:
+        if isinstance(part, eqx.nn.Dropout) and not _is_drop(part):
+            if not (isinstance(part.p, int | float) and part.p == 0):
+                found.append(f"{_name(path)} ({type(part).__name__})")
+        elif isinstance(part, eqx.Module) and draws_by_hand(type(part)):
+            found.append(f"{_name(path) or type(part).__name__} (jax.random.bernoulli)")
+
+    _walk(model, look)
+    return found
+
+
+def _stacks(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of the stack that each dropout is, by path: as it was made, or as the layers beside it say."""
+    stacks: dict[str, tuple[int, ...]] = {}
+
+    def look(path: Any, part: Any) -> None:
+        if _is_drop(part):
+            stacks[_name(path)] = part.made.sizes or stacks.get(_name(path), ())
+            return
+        children = _children(part)
+        shapes = [shape for _, child in children if (shape := _leading(child)) is not None]
+        for key, child in children:
+            if _is_drop(child) and shapes:
+                stacks[_name((*path, key))] = min(shapes, key=len)
+
+    _walk(model, look)
+    return stacks
+
+
+def _leading(layer: Any) -> tuple[int, ...] | None:
+    """The leading axes of a weight that its layer does not account for: those of a stack. None if nobody can tell."""
+    own = {
+        eqx.nn.Linear: 2,
+        eqx.nn.Embedding: 2,
+        eqx.nn.Conv: getattr(layer, "num_spatial_dims", 0) + 2,
+        eqx.nn.LayerNorm: len(getattr(layer, "shape", ())),
+        eqx.nn.RMSNorm: len(getattr(layer, "shape", ())),
+    }
+    weight = getattr(layer, "weight", None)
+    for kind, axes in own.items():
+        if isinstance(layer, kind) and eqx.is_array(weight):
+            return tuple(weight.shape[: weight.ndim - axes])
+    return None
+
+
+def _walk(part: Any, look: Any, path: tuple[Any, ...] = ()) -> None:
+    """Call look(path, part) for a pytree and all that is in it, from the outside in; not for what is in a dropout."""
+    look(path, part)
+    if not isinstance(part, eqx.nn.Dropout):
+        for key, child in _children(part):
+            _walk(child, look, (*path, key))
+
+
+def _children(part: Any) -> list[tuple[Any, Any]]:
+    """What lies directly in a node of a pytree, with its keys."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(part, is_leaf=lambda inner: inner is not part)
+    return [(keys[0], child) for keys, child in flat if keys]
 
 
 def _place(site: Site) -> tuple[list[jax.Array], list[int]]:

@@ -1,6 +1,7 @@
-"""Dropout in XLA's operations, for any device. Equal to the kernels bit for bit, and with 32-bit integers alone.
+"""Dropout in XLA's operations, for any device. Equal to the kernels bit for bit.
 
-JAX computes without 64-bit integers unless told otherwise, so an index is a pair of words, low and high.
+JAX computes without 64-bit integers unless told otherwise, so an index is a pair of words, low and high. A product has
+64 bits all the same: it is a few operations instead of two dozen, and what a program costs to compile goes with them.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..counter import MASK32, MASK_ROUNDS, MULTIPLIERS, WEYL
@@ -84,17 +86,22 @@ def keep_mask(
     """The mask of `dropkit.keep`; bool, a shape that broadcasts to `shape`. Arguments as those of `primitive.bind`."""
     noise = tuple(size if stride else 1 for size, stride in zip(shape[batch:], strides, strict=True))
     outer, run = Layout(noise, strides, rows=rows).runs()
-    low, high = _starts(noise[:outer], strides, base, rows)
     aligned = aligned and all(stride % WORD == 0 for stride in strides[:outer])
-    lead = None if aligned else (low & (WORD - 1))[..., None]
     count = -(-run // WORD)
-    word_low, word_high = (low >> 5) | (high << (WORD - 5)), high >> 5
-    number = lax.iota(jnp.uint32, count if aligned else count + 1)
-    word = plus((word_low[..., None], word_high[..., None]), (number, jnp.uint32(0)))
-    k0, k1 = _pair(key, [1] * (outer + 1))
+
+    def words_at(base: jax.Array, rows: jax.Array | None) -> Pair:
+        low, high = _starts(noise[:outer], strides, base, rows)
+        low, high = (low >> 5) | (high << (WORD - 5)), high >> 5
+        number = lax.iota(jnp.uint32, count if aligned else count + 1)
+        return plus((low[..., None], high[..., None]), (number, jnp.uint32(0)))
 
     def levels(group: Any) -> tuple[jax.Array, ...]:
-        return philox4x32((*word, group, BERNOULLI), (k0, k1), MASK_ROUNDS)
+        # Else XLA would compute before the loop what does not depend on the group, with a kernel for each number.
+        g, k, start, where = lax.optimization_barrier((group, key, base, rows))
+        return philox4x32((*words_at(start, where), g, BERNOULLI), _pair(k, [1] * (outer + 1)), MASK_ROUNDS)
+
+    lead = None if aligned else (_starts(noise[:outer], strides, base, rows)[0] & (WORD - 1))[..., None]
+    word, k0 = words_at(base, rows), _pair(key, [1] * (outer + 1))[0]  # for their shapes
 
     def elements(words: jax.Array) -> jax.Array:
         bits = _bits(words, lead, run)
@@ -112,19 +119,33 @@ def _keep_words(levels: Levels, t: jax.Array, zeros: jax.Array, early: bool) -> 
     """`dropkit.mask.keep_words` with t as data: its bits, as masks, choose what is done at each level."""
 
     # A loop, not a formula: XLA would merge a formula into what uses it, and compute each word for each of its bits.
-    def group(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        g, less, equal = carry
+    # Its two words of state are one of 64 bits, so that one kernel computes both from the random words.
+    def group(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        g, state = carry
+        less, equal = _low_high(state)
         for j, random in enumerate(levels(g)):
             bit = jnp.uint32(0) - ((t >> (jnp.uint32(15 - j) - 4 * g)) & 1)  # all ones or all zeros
             less = less | (equal & ~random & bit)
             equal = equal & (random ^ ~bit)
-        return g + 1, less, equal
+        return g + 1, _wide(less, equal)
 
     groups: Any = jnp.uint32(GROUPS)
     if early:
         groups = sum(((t << (4 * g)) & (ONE - 1)).any().astype(jnp.uint32) for g in range(GROUPS))
-    start = (jnp.uint32(0), jnp.where(t >= ONE, ~zeros, zeros), ~zeros)
-    return lax.while_loop(lambda carry: carry[0] < groups, group, start)[1]
+    start = _wide(jnp.where(t >= ONE, ~zeros, zeros), ~zeros)
+    return _low_high(lax.while_loop(lambda carry: carry[0] < groups, group, (jnp.uint32(0), start))[1])[0]
+
+
+def _wide(low: jax.Array, high: jax.Array) -> jax.Array:
+    with jax.enable_x64(True):
+        low, high = (lax.convert_element_type(word, np.uint64) for word in (low, high))
+        return lax.bitwise_or(low, lax.shift_left(high, lax.full_like(high, WORD)))
+
+
+def _low_high(wide: jax.Array) -> Pair:
+    with jax.enable_x64(True):
+        high = lax.shift_right_logical(wide, lax.full_like(wide, WORD))
+        return lax.convert_element_type(wide, np.uint32), lax.convert_element_type(high, np.uint32)
 
 
 def _random16(levels: Levels, elements: Callable[[jax.Array], jax.Array], zeros: jax.Array) -> jax.Array:
@@ -188,9 +209,9 @@ def times(a: Pair, factor: int) -> Pair:
 
 
 def product(word: Any, factor: int) -> Pair:
-    """word * factor, both below 2**32, by halves: `jax.lax.mulhi` of JAX 0.10 does not compile for several devices."""
-    f0, f1 = jnp.uint32(factor & 0xFFFF), jnp.uint32(factor >> 16)
-    w0, w1 = word & jnp.uint32(0xFFFF), word >> 16
-    middle = w1 * f0 + ((w0 * f0) >> 16)
-    other = w0 * f1 + (middle & 0xFFFF)
-    return word * jnp.uint32(factor), w1 * f1 + (middle >> 16) + (other >> 16)
+    """word * factor, both below 2**32, in 64 bits: `jax.lax.mulhi` of JAX 0.10 does not compile for several devices."""
+    with jax.enable_x64(True):
+        wide = lax.convert_element_type(word, np.uint64)
+        wide = lax.mul(wide, lax.full_like(wide, factor))
+        high = lax.shift_right_logical(wide, lax.full_like(wide, 32))
+        return lax.convert_element_type(wide, np.uint32), lax.convert_element_type(high, np.uint32)

@@ -1,5 +1,6 @@
 """Which two words key a mask: those of a `dropkit.Key`, of coordinates that JAX computes, or of a JAX PRNG key."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from .. import choice
 from ..counter import FOLD_ROUNDS, MASK32, Key, site_id
 from ..errors import DropkitTypeError, DropkitValueError
 from .formula import Pair, philox4x32
+from .traces import Counted
 
 _fold = choice.fold()
+_counted = Counted()
 _ZERO = (np.uint32(0), np.uint32(0))
 
 
@@ -57,12 +60,29 @@ def key(seed: Any, site: Any = 0, step: Any = 0) -> KeyWords:
     parts = {"seed": seed, "site": site, "step": step}
     if not any(isinstance(value, jax.Array) for value in parts.values()):
         return KeyWords(_host_words(Key(seed, site, step)))
-    return KeyWords(_device_words(*(_halves(name, value) for name, value in parts.items())))
+    return folded(*(halves(name, value) for name, value in parts.items()))
+
+
+def folded(seed: Pair, site: Pair, step: Pair) -> KeyWords:
+    """`key` from low and high words, which may be traced."""
+    return KeyWords(_device_words(seed, site, step))
+
+
+def pair(number: int) -> Pair:
+    """The low and the high word of a number below 2**64."""
+    return np.uint32(number & MASK32), np.uint32(number >> 32)
 
 
 def words_of(given: Any) -> Any:
     """The two words of whatever `dropout` takes as key, uint32, shape (2,)."""
     if isinstance(given, Key):
+        if _counted.notes((given.seed, given.site), given.step):
+            warnings.warn(
+                f"the key of site {given.site!r} has had another Python int as step in each of {_counted.programs} "
+                f"programs, up to {given.step}, and each was traced and compiled anew; make the step an argument of "
+                "the jitted function, an array, and the key dropkit.jax.key(seed, site, step)",
+                stacklevel=4,  # who called `dropout`
+            )
         return _host_words(given)
     if isinstance(given, KeyWords):
         return given.words
@@ -123,11 +143,11 @@ def _device_words(seed: Pair, site: Pair, step: Pair) -> jax.Array:
     return jnp.stack(philox4x32(counter, (jnp.uint32(seed[0]), jnp.uint32(seed[1])), FOLD_ROUNDS)[:2])
 
 
-def _halves(name: str, value: Any) -> Pair:
-    """The low and the high word of a coordinate."""
+def halves(name: str, value: Any) -> Pair:
+    """The low and the high word of a coordinate, checked."""
     if not isinstance(value, jax.Array):
         number = site_id(value) if name == "site" else getattr(Key(**{name: value}), name)
-        return np.uint32(number & MASK32), np.uint32(number >> 32)
+        return pair(number)
     if name == "seed" and (_typed(value) or (value.dtype == jnp.uint32 and value.ndim == 1)):
         return prng_seed(_checked(value))
     if not jnp.issubdtype(value.dtype, jnp.integer):
@@ -135,7 +155,7 @@ def _halves(name: str, value: Any) -> Pair:
     if value.ndim:
         raise DropkitValueError(f"{name} must be one number, got an array of shape {value.shape}; use jax.vmap over it")
     if not isinstance(value, jax.core.Tracer):
-        return _halves(name, int(value))
+        return halves(name, int(value))
     if value.dtype.itemsize <= 4:
         return value.astype(jnp.uint32), np.uint32(0)
     return value.astype(jnp.uint32), (value >> 32).astype(jnp.uint32)

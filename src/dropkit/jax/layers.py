@@ -1,6 +1,7 @@
 """Dropout for flax.nnx: its class and signature, a rate that is data, and masks that coordinates can key."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,10 +18,32 @@ from ..mask import ONE, threshold, thresholds
 from .formula import philox4x32
 from .keys import KeyWords
 from .ops import dropout
+from .traces import Lanes, lanes
 
 
 class Rate(nnx.Variable):
-    """The drop probability of a layer, as state: another value compiles nothing again."""
+    """A drop probability that moves, as state: another value compiles nothing again."""
+
+
+nnx.register_variable_name("dropkit_rate", Rate, overwrite=True)  # the collection that flax's Linen bridge puts it in
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Drop probabilities that are a part of the program; compared by value, as jit needs it.
+
+    Args:
+        shape: of the array.
+        data: its bytes, as float32.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes
+
+    @property
+    def array(self) -> np.ndarray:
+        """The rates, float32."""
+        return np.frombuffer(self.data, np.float32).reshape(self.shape)
 
 
 class KeyedStream(nnx.RngStream):
@@ -81,8 +104,9 @@ def _fold(words: jax.Array, step: jax.Array) -> jax.Array:
 class Dropout(nnx.Dropout):
     """`nnx.Dropout` with its signature: `y = x * keep / (1 - rate)`, and x itself if deterministic.
 
-    The mask's key comes from the layer's nnx stream, or, after `dropkit.jax.bind`, from (seed, path, step). The rate is
-    an nnx Variable: `layer.rate = 0.3` works at any time and compiles nothing again.
+    The mask's key comes from the layer's nnx stream, or, after `dropkit.jax.bind`, from (seed, path, step). The rate
+    that the constructor gets is a part of the program, and the state that of `nnx.Dropout`. It may be assigned at any
+    time, `layer.rate = 0.3`, and is then an nnx Variable, `layer.p`: from there on no value compiles anything.
 
     Args:
         rate: drop probability in [0, 1]; a number, an array that broadcasts to the inputs, traced or not, or an
@@ -107,6 +131,7 @@ class Dropout(nnx.Dropout):
     Array([1., 1.], dtype=float32)
     """
 
+    p: nnx.Variable  # the rate, once it moves
     noise: Noise = Bernoulli()
     spatial: tuple[int, ...] = ()  # what the presets share
 
@@ -121,10 +146,10 @@ class Dropout(nnx.Dropout):
         share: Sequence[int] = (),
         when: When | str = "train",
     ):
-        self.p: nnx.Variable = rate if isinstance(rate, nnx.Variable) else Rate(jnp.float32(0))
-        self.rate_ndim = jnp.ndim(self.p[...])  # of the rate of one layer: a stack of them has more
+        self._lanes = Lanes(lanes())
+        self._rate: float | Rates | None = None
         super().__init__(
-            self.p[...] if rate is self.p else rate,
+            rate,
             broadcast_dims=broadcast_dims,
             deterministic=deterministic,
             rng_collection=rng_collection,
@@ -138,6 +163,8 @@ class Dropout(nnx.Dropout):
     @property
     def rate(self) -> Any:
         """The drop probability: a float outside of traces, an array if traced or of several entries."""
+        if "p" not in vars(self):
+            return self._rate.array if isinstance(self._rate, Rates) else self._rate
         value = jnp.asarray(self.p[...])
         if isinstance(value, jax.core.Tracer) or value.ndim:
             return value
@@ -145,14 +172,44 @@ class Dropout(nnx.Dropout):
 
     @rate.setter
     def rate(self, value: Any) -> None:
-        new, now = _rounded(value), self.p[...]
-        stack = jnp.shape(now)[: jnp.ndim(now) - self.rate_ndim]
-        if new.ndim == 0:
-            new = jnp.broadcast_to(new, jnp.shape(now))
-        elif new.shape[: len(stack)] != stack:
+        if "rngs" not in vars(self):  # in the constructor
+            self._begin(value)
+            return
+        new, stack = _rounded(value), self.stack
+        if new.ndim and new.shape[: len(stack)] != stack:
             raise DropkitValueError(f"rate of shape {new.shape} does not fit a stack of layers of shape {stack}")
+        if "p" in vars(self):
+            new = jnp.broadcast_to(new, jnp.shape(self.p[...])) if new.ndim == 0 else new
+            self.p.set_value(new)
+        else:
+            self.p = Rate(jnp.broadcast_to(new, stack) if new.ndim == 0 else new)
+            self._rate = None
         self.rate_ndim = new.ndim - len(stack)
-        self.p.set_value(new)
+
+    def _begin(self, rate: Any) -> None:
+        """The rate as the constructor gets it: a part of the program, unless it is traced or a Variable."""
+        if isinstance(rate, nnx.Variable):
+            _rounded(rate)  # checks it
+            self.p = rate
+        elif isinstance(rate, jax.core.Tracer):
+            self.p = Rate(_rounded(rate))
+        elif np.ndim(rate):
+            near = _near(rate)
+            self._rate = Rates(near.shape, near.tobytes())
+        else:
+            near = _near(rate)  # checks it
+            self._rate = float(rate if isinstance(rate, int | float) else str(near))
+        self.rate_ndim = np.ndim(rate[...] if isinstance(rate, nnx.Variable) else rate)  # of one layer's rate
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Shape of the stack of layers that this one is, made by `nnx.vmap`; () for a single one."""
+        if self.rngs is not None:
+            return tuple(self.rngs.count.shape)
+        if "p" in vars(self):
+            shape = jnp.shape(self.p[...])
+            return shape[: len(shape) - self.rate_ndim]
+        return self._lanes.sizes[len(lanes()) :]
 
     def __call__(
         self,
@@ -179,7 +236,18 @@ class Dropout(nnx.Dropout):
         given = self.rngs if rngs is None else rngs
         key = Key() if given is None and self._certain() else _drawn(given, self.rng_collection)
         axes = (*self.broadcast_dims, *self.share)
-        return dropout(inputs, self.p[...], training=True, key=key, share=axes, rows=rows, noise=self.noise)
+        return dropout(inputs, self._now(), training=True, key=key, share=axes, rows=rows, noise=self.noise)
+
+    def _now(self) -> Any:
+        """The rate as `dropout` takes it."""
+        if "p" in vars(self):
+            return self.p[...]
+        return self._rate.array if isinstance(self._rate, Rates) else self._rate
+
+    def _graph_node_set_key(self, key: Any, value: Any) -> None:
+        """What flax calls for state that the layer has none of: a checkpoint's rate does not override the code's."""
+        if key != "p" or "p" in vars(self):
+            super()._graph_node_set_key(key, value)
 
     def _active(self, deterministic: bool | None) -> bool:
         given = self.deterministic if deterministic is None else deterministic
@@ -192,8 +260,8 @@ class Dropout(nnx.Dropout):
 
     def _certain(self) -> bool:
         """Whether the rate is known to need no random numbers: as in nnx.Dropout, no rngs are asked for then."""
-        value = self.p[...]
-        return not isinstance(value, jax.core.Tracer) and bool(((value == 0) | (value == 1)).all())
+        value = self._now()
+        return not isinstance(value, jax.core.Tracer) and bool(np.all((value == 0) | (value == 1)))
 
 
 class AlphaDropout(Dropout):
@@ -255,9 +323,14 @@ def _rounded(rate: Any) -> jax.Array:
         rate = rate[...]
     if isinstance(rate, jax.core.Tracer):
         return rate.astype(jnp.float32)
+    return jnp.asarray(_near(rate))
+
+
+def _near(rate: Any) -> np.ndarray:
+    """`_rounded` of a known rate, without JAX: under `jit` and `eval_shape` it stays known."""
     if np.ndim(rate) == 0:
         exact: Any = threshold(rate.item() if isinstance(rate, np.ndarray | jax.Array) else rate)
     else:
         exact = thresholds(np.asarray(rate))
     near = np.asarray(rate, np.float32)
-    return jnp.asarray(np.where(thresholds(near) == exact, near, np.float32(1) - exact / np.float32(ONE)), jnp.float32)
+    return np.asarray(np.where(thresholds(near) == exact, near, np.float32(1) - exact / np.float32(ONE)), np.float32)

@@ -72,11 +72,29 @@ def dropout(
     >>> step(jnp.ones(8), 0.25, jax.random.key(7)).shape
     (8,)
     """
+    return applied(x, rate, training, key, share, offset, global_shape, rows, noise)
+
+
+def applied(
+    x: jax.Array,
+    rate: Any,
+    training: bool,
+    key: AnyKey | None,
+    share: Sequence[int] = (),
+    offset: Sequence[Any] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: Any = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+    alone: str | None = None,
+) -> jax.Array:
+    """`dropout`; of a site, `alone`, whose call is refused under a `vmap` that gives all lanes of x one mask."""
+    if not isinstance(noise, Noise):
+        raise DropkitTypeError(
+            f"noise must be a value of dropkit.axes.noise, got {noise!r}; such as Bernoulli() or Alpha()"
+        )
     t = _lowered(x, rate, training)
     if t is None:
         return x
-    if not isinstance(noise, Noise):
-        raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {noise!r}")
     words = words_of(key)
     place, base, aligned = _placed(x.shape, share, offset, global_shape, rows)
     strides = tuple(
@@ -84,14 +102,14 @@ def dropout(
         for axis, (size, stride) in enumerate(zip(x.shape, place.strides, strict=True))
     )
     factors = _factors(t, x.dtype) if isinstance(noise, Alpha) else ()
-    return _dropout(jnp.asarray(x), t, words, base, place.rows, factors, strides=strides, aligned=aligned)
+    return _dropout(jnp.asarray(x), t, words, base, place.rows, factors, strides=strides, aligned=aligned, alone=alone)
 
 
-@partial(jax.jit, static_argnames=("strides", "aligned"), inline=True)
+@partial(jax.jit, static_argnames=("strides", "aligned", "alone"), inline=True)
 def _dropout(
-    x: jax.Array, t: Any, key: Any, base: Any, rows: Any, factors: Any, *, strides: tuple[int, ...], aligned: bool
+    x: jax.Array, t: Any, key: Any, base: Any, rows: Any, factors: Any, *, strides: Any, aligned: bool, alone: Any
 ) -> jax.Array:
-    return primitive.bind(x, t, key, base, rows, factors, strides=strides, aligned=aligned)
+    return primitive.bind(x, t, key, base, rows, factors, strides=strides, aligned=aligned, alone=alone)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .. import choice
+from ..errors import DropkitRuntimeError
 from . import formula, sharded
 
 TARGET = "dropkit_dropout"
@@ -35,6 +36,7 @@ def bind(
     *,
     strides: tuple[int, ...],
     aligned: bool = False,
+    alone: str | None = None,
 ) -> jax.Array:
     """`x * scale where kept, 0 elsewhere`, or what the factors say.
 
@@ -48,10 +50,13 @@ def bind(
             of t's shape, float64 if x is, else float32.
         strides: by how many indices the noise moves along each axis of x, 0 where it is shared.
         aligned: whether base and the starts of all runs are known to be multiples of 32.
+        alone: the site that is refused under a `vmap` which maps x and neither key nor place; None where none is.
     """
     x, *operands = _varying_alike([x, t, key, base, *([] if rows is None else [rows]), *factors])
     law = {0: "drop", 1: "gain", 3: "line"}[len(factors)]
-    return dropout_p.bind(x, *operands, strides=strides, batch=0, aligned=aligned, with_rows=rows is not None, law=law)
+    return dropout_p.bind(
+        x, *operands, strides=strides, batch=0, aligned=aligned, with_rows=rows is not None, law=law, alone=alone
+    )
 
 
 def _varying_alike(values: list[Any]) -> list[Any]:
@@ -85,6 +90,7 @@ def _like_x(x: Any, *operands: Any, **params: Any) -> Any:
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
     y = dropout_p.bind(*primals, **params)
     dx, operands = tangents[0], primals[1:]
+    params = params | {"alone": None}  # derivatives in many directions share a mask
     if type(dx) is ad.Zero:
         return y, dx
     if params["law"] == "line":  # its slope is the first of three factors
@@ -101,6 +107,13 @@ def _transpose(grad: Any, x: Any, *operands: Any, **params: Any) -> list[Any]:
 
 def _batched(values: Sequence[Any], axes: Sequence[int | None], **params: Any) -> tuple[Any, int]:
     """One more leading axis, of size 1 for what is not mapped: all entries share it."""
+    placed = axes[2 : 5 if params["with_rows"] else 4]
+    if params.get("alone") is not None and axes[0] is not None and all(axis is None for axis in placed):
+        raise DropkitRuntimeError(
+            f"dropout {params['alone']!r} is called under a jax.vmap that its model was not bound for, so all lanes "
+            "would get one mask: name the axis, jax.vmap(..., axis_name='lane'), and give bind all names from the "
+            "outside in, axis_name=('batch', 'lane'); for layers in a stack bind the stack itself; or pass key=..."
+        )
     size = next(value.shape[axis] for value, axis in zip(values, axes, strict=True) if axis is not None)
     values = [
         jnp.expand_dims(value, 0) if axis is None else jnp.moveaxis(value, axis, 0)
@@ -123,6 +136,7 @@ batching.primitive_batchers[dropout_p] = _batched
 
 def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
     """XLA's operations; on arrays cut over a mesh, whatever each device does with its slice."""
+    params.pop("alone", None)
     way = partial(formula.scale_kept, **params)
     if not sharded.whole(ctx) and sharded.partitionable(ctx):
         way = partial(sharded.dropout, dropout_p, **params)
@@ -133,6 +147,7 @@ def _lower_cpu(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> 
     """The kernels' custom call where they take it."""
     if not sharded.whole(ctx):
         return _lower(ctx, *operands, **params)
+    params.pop("alone", None)
     x, t = (len(aval.shape) for aval in ctx.avals_in[:2])  # type: ignore[attr-defined]
     if t > params["batch"] or x > MOST_AXES or not _kernels():
         way = partial(formula.scale_kept, early=True, **params)

@@ -1,0 +1,153 @@
+"""Dropout for flax.linen: its class and signature, masks from its rng collections, or keyed by seed, path and step."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ..axes.noise import Alpha, Bernoulli
+from ..axes.when import When, when
+from ..counter import Key, site_id
+from ..errors import DropkitTypeError
+from ..mask import threshold, thresholds
+from .keys import AnyKey, KeyWords, folded, halves, pair
+from .ops import dropout
+from .traces import tracing
+
+COLLECTION = "dropkit"  # of the rngs, that makes masks keyed
+
+
+def stream(seed: int, step: Any) -> jax.Array:
+    """What keys all of a model's masks by (seed, path, step): `model.apply(variables, x, rngs={"dropkit": ...})`.
+
+    Inside a jitted function the step must be an array among its arguments: then it is data, and another one compiles
+    nothing. Under `nn.scan` and `nn.vmap` with `split_rngs={"dropkit": True}`, and inside `nn.jit`, Linen makes other
+    numbers of these, which differ by layer.
+
+    Args:
+        seed: an int in [0, 2**64).
+        step: an int in [0, 2**64), or an integer scalar of JAX, traced or not.
+
+    Returns:
+        A JAX PRNG key that holds the numbers as they are.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a number out of range, or none.
+
+    Warns:
+        UserWarning: a Python int as step while a function is traced.
+
+    >>> import dropkit
+    >>> y = Dropout(0.5, deterministic=False).apply({}, jnp.ones(8), rngs={"dropkit": stream(1, step=7)})
+    >>> bool(((y != 0) == dropkit.keep((8,), 0.5, Key(seed=1, site="", step=7))).all())
+    True
+    """
+    if isinstance(step, int) and tracing():
+        warnings.warn(
+            f"stream got the Python int {step} as step while a function is traced: it becomes a part of the program, "
+            "and every other step is traced and compiled anew; hand the function an array, jnp.asarray(step)",
+            stacklevel=2,
+        )
+    (seed_low, seed_high), (low, high) = pair(Key(seed).seed), halves("step", step)
+    words = [jnp.asarray(word, jnp.uint32) for word in (seed_high, seed_low, high, low)]
+    return jax.random.wrap_key_data(jnp.stack(words), impl="rbg")
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` of Linen with its signature: `y = x * keep / (1 - rate)`, and x itself if deterministic.
+
+    The mask's key is the call's `rng`; or, where the rngs have a collection "dropkit" (see `stream`), that of seed,
+    step and the module's path, such as "blocks_0.drop"; or it is from the collection "dropout", as in Linen. A module
+    that is called twice in one forward has the same keyed mask twice: give such calls an `rng`.
+
+    Args:
+        rate: drop probability in [0, 1]; a number, or an array that broadcasts to the inputs, traced or not.
+        broadcast_dims, share: axes along which one draw is shared; two names of one thing.
+        deterministic: whether to drop nothing; None if the call says so.
+        rng_collection: name of the collection that keys are asked of.
+        when: "train": unless deterministic; "always" or "never": whatever deterministic says.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad when.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929).
+
+    >>> layer = Dropout(0.5, deterministic=False)
+    >>> layer.apply({}, jnp.ones((2, 8)), rng=Key(seed=1, site="drop"))
+    Array([[0., 0., 0., 0., 2., 2., 2., 0.],
+           [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
+    """
+
+    share: Sequence[int] = ()
+    when: str = "train"
+
+    noise = Bernoulli()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rate, jax.core.Tracer):
+            if np.ndim(self.rate):
+                thresholds(np.asarray(self.rate))
+            else:
+                threshold(self.rate.item() if isinstance(self.rate, np.ndarray | jax.Array) else self.rate)
+        when(self.when)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, deterministic: bool | None = None, rng: AnyKey | None = None) -> jax.Array:
+        """The inputs with elements dropped, or the inputs themselves.
+
+        Args:
+            inputs: float16, bfloat16, float32 or float64, any shape.
+            deterministic: whether to drop nothing, if the constructor did not say it.
+            rng: a JAX PRNG key, or any key that `dropkit.jax.dropout` takes.
+
+        Raises:
+            ValueError: deterministic given twice or not at all.
+            flax.errors.InvalidRngError: no rng, and no collection to ask.
+            DropkitTypeError: inputs of another dtype; an rng that is none.
+        """
+        passes = when(self.when)
+        if passes is When.TRAIN:
+            deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
+        certain = isinstance(self.rate, int | float) and self.rate in (0, 1)
+        if not passes.active(not deterministic) or (certain and self.rate == 0):
+            return inputs
+        key = Key() if certain else _asked(self) if rng is None else rng
+        axes = (*self.broadcast_dims, *self.share)
+        return dropout(inputs, self.rate, training=True, key=key, share=axes, noise=self.noise)
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout, which keeps mean 0 and variance 1, for networks of SELU units; arguments of `Dropout`.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> y = AlphaDropout(0.5, deterministic=False).apply({}, jnp.ones(6), rng=Key(seed=1, site="drop"))
+    >>> [round(value, 3) for value in y.tolist()]
+    [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
+    """
+
+    noise = Alpha()  # type: ignore[assignment]
+
+
+def _asked(layer: Dropout) -> AnyKey:
+    """The key that a layer's scope has for it. No method, since Linen records the calls of methods in its tables."""
+    if not layer.has_rng(COLLECTION):
+        drawn: jax.Array = layer.make_rng(layer.rng_collection)
+        return drawn
+    assert layer.scope is not None
+    return _keyed(layer.scope.rngs[COLLECTION].rng, ".".join(layer.path))
+
+
+def _keyed(given: jax.Array, path: str) -> KeyWords:
+    """The key of a path in a `stream`."""
+    words = jax.random.key_data(given) if jnp.issubdtype(given.dtype, jax.dtypes.prng_key) else given
+    if words.shape != (4,):
+        raise DropkitTypeError(
+            f"rngs[{COLLECTION!r}] must be what dropkit.jax.linen.stream(seed, step) returns, got {given!r}"
+        )
+    return folded((words[1], words[0]), pair(site_id(path)), (words[3], words[2]))
