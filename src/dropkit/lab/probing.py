@@ -93,7 +93,6 @@ def doctor(
 ) -> None:
     """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything."""
     from ..probe.findings import check_codes, findings
-    from ..probe.names import count_words
     from ..probe.words import findings_json
 
     ignored = [code.upper() for code in ignore or ()]
@@ -103,9 +102,7 @@ def doctor(
     if as_json is not None:
         _write_json(as_json, findings_json(explanation, ignored))
     if as_json != "-":
-        for finding in found:
-            typer.echo(f"{finding}\n")
-        typer.echo(f"{count_words(len(found), 'finding')} on {count_words(len(explanation.sites), 'dropout')}.")
+        typer.echo(found)
     _write_page(html, explanation, found)
     raise typer.Exit(1 if found else 0)
 

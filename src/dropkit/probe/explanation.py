@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .findings import Findings
 
 Gradient = Literal["changed", "unchanged", "frozen", "unused", "none"]
 """Of a layer's own parameters with dropout on, against off: changed, unchanged, frozen (they get none), unused (no
@@ -125,9 +129,9 @@ class Layer:
         return bool(self.zeroed_by or self.changed_by or self.gradient_by)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Explanation:
-    """What dropout does in a model.
+    """What dropout does in a model. It prints as sentences and findings, in a notebook too.
 
     Args:
         model: its class name, or the target it was made from.
@@ -137,6 +141,13 @@ class Explanation:
         sites: in order of execution.
         forwards, backwards: how many of each it took to find out.
         notes: what else should be known, in sentences.
+
+    >>> layers = (Layer(name="", parent=None, kind="Net"), Layer(name="head", parent="", kind="Linear"))
+    >>> explanation = Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=())
+    >>> print(explanation)
+    No dropout was found in this model.
+    >>> explanation, explanation.findings == ()
+    (<Explanation of Net: 2 layers, 0 dropouts, 0 findings>, True)
     """
 
     model: str
@@ -167,6 +178,50 @@ class Explanation:
             inside[layer.parent] = inside.get(layer.parent, 0) + layer.parameters
         return frozenset(layer.name for layer in self.layers if layer.parameters > inside.get(layer.name, 0))
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The summary: what dropout zeroes, what it changes, what it leaves alone, what to expect of it."""
+        from .words import sentences
+
+        return sentences(self)
+
+    @property
+    def findings(self) -> "Findings":
+        """What is likely not meant, as `dropkit.doctor` tells it; empty where nothing is."""
+        from .findings import findings
+
+        return findings(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write a self-contained HTML page with the network drawn: what `dropkit explain --html` writes.
+
+        Raises:
+            DropkitRuntimeError: Jinja, which comes with `dropkit[lab]`, is not installed.
+            OutputError: the file cannot be written.
+        """
+        from .telling import save_page
+
+        save_page(path, self, self.findings)
+
     def to_dict(self) -> Mapping[str, Any]:
-        """As plain values, for JSON."""
-        return asdict(self)
+        """As plain values, for JSON: what `dropkit explain --json` writes."""
+        from .words import FORMAT
+
+        told = {"sentences": self.sentences, "findings": [asdict(finding) for finding in self.findings]}
+        return {"format": FORMAT, **told, **asdict(self)}
+
+    def __str__(self) -> str:
+        from .telling import as_text
+
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        from .names import count_words
+
+        counts = ((len(self.layers), "layer"), (len(self.sites), "dropout"), (len(self.findings), "finding"))
+        return f"<Explanation of {self.model}: {', '.join(count_words(*count) for count in counts)}>"
+
+    def _repr_html_(self) -> str:
+        from .telling import as_html
+
+        return as_html(self.sentences, self.findings)

@@ -2,10 +2,9 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
 
 from .explanation import Explanation, Site
 from .names import SHOWN, Places, label, listed
@@ -317,20 +316,13 @@ def to_json(explanation: Explanation) -> str:
     >>> json.loads(text)["sentences"]
     ['No dropout was found in this model.']
     """
-    return _written({"sentences": sentences(explanation), **_findings(explanation), **explanation.to_dict()})
+    return json_text(explanation.to_dict())
 
 
 def findings_json(explanation: Explanation, ignore: Collection[str] = ()) -> str:
     """The findings alone: an object with `format`, `model`, `framework`, `sites` (their number) and `findings`."""
-    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
-    return _written({**about, **_findings(explanation, ignore)})
-
-
-def _findings(explanation: Explanation, ignore: Collection[str] = ()) -> dict[str, Any]:
     from .findings import findings
 
-    return {"findings": [asdict(finding) for finding in findings(explanation, ignore)]}
-
-
-def _written(value: Mapping[str, Any]) -> str:
-    return json_text({"format": FORMAT, **value})
+    found = [asdict(finding) for finding in findings(explanation, ignore)]
+    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
+    return json_text({"format": FORMAT, **about, "findings": found})
