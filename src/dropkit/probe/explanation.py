@@ -16,6 +16,16 @@ output depends on them), none (it has no parameters)."""
 Shape = tuple[int, ...]
 
 
+def draws_for_one(shape: Shape, batch: int | None) -> int:
+    """Independent draws of a mask for one sample; its first axis is the batch, or the batch times what was folded in.
+
+    >>> draws_for_one((4, 16), 4), draws_for_one((1, 16), 4), draws_for_one((4 * 7, 16), 4)
+    (16, 16, 112)
+    """
+    folded = shape[0] // batch if batch and shape and shape[0] > batch and shape[0] % batch == 0 else 1
+    return folded * prod(shape[1:])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """A place where dropout happens, and how far it reaches.
@@ -25,7 +35,9 @@ class Site:
         kind: the layer's class, or the function.
         layer: name of the `Layer` it is, or whose forward calls it.
         p: drop probability; None for noise that has none.
-        mask_shape: with 1 where a draw is shared; None where nothing was seen to run.
+        mask_shape: of its first call, with 1 where a draw is shared; None where nothing was seen to run.
+        calls: how often it drops in one forward, each time by a mask of its own.
+        all_draws: independent draws for one sample in all these calls; None for `calls` times `draws`.
         train, eval: whether it drops in training and in evaluation; None if that could not be told.
         now: whether it drops in the modes in which the model was handed in.
         deliberate: it drops in evaluation because it was told so by name (`when="always"`).
@@ -52,6 +64,8 @@ class Site:
     layer: str
     p: float | None
     mask_shape: Shape | None = None
+    calls: int = 1
+    all_draws: int | None = None
     train: bool | None = None
     eval: bool | None = None
     now: bool | None = None
@@ -72,8 +86,13 @@ class Site:
 
     @property
     def draws(self) -> int | None:
-        """Independent draws for one sample (the first axis is the batch); None where no mask was seen."""
+        """Independent draws of one call for one sample (the first axis is the batch); None where no mask was seen."""
         return None if self.mask_shape is None else prod(self.mask_shape[1:])
+
+    @property
+    def draws_of_a_forward(self) -> int | None:
+        """Independent draws for one sample in all calls of one forward: each call draws anew."""
+        return self.calls * self.draws if self.all_draws is None and self.draws is not None else self.all_draws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

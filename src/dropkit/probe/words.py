@@ -260,7 +260,7 @@ def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
             seen.add(site.name)
     if not drawn:
         return
-    bits = sum(site.draws or 0 for site in drawn)
+    bits = sum(site.draws_of_a_forward or 0 for site in drawn)
     value = f" = {2**bits:,}" if bits <= 20 else ""
     yield f"Every training step draws, for each sample, one of 2^{bits}{value} sub-networks."
     branches = [site for site in drawn if drops_branch(site)]
@@ -274,9 +274,11 @@ def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
 
 
 def _active(sites: Sequence[Site]) -> list[str]:
+    # Of a dropout that runs several times: the first call, which the others mostly are like.
     counts: dict[tuple[str, int, float], list[str]] = {}
     for site in sites:
         what = "attention weights" if site.target == "attention weights" else _unit(site)
+        what += f" in each of {site.calls} calls" if site.calls > 1 else ""
         counts.setdefault((what, site.draws or 0, site.p or 0), []).append(site.name)
     rows = []
     for (what, draws, p), names in counts.items():

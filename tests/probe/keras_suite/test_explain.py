@@ -374,3 +374,12 @@ def test_a_layer_by_itself() -> None:
     found = explain(layer)
     assert [layer.name for layer in found.layers] == [""] and found.sites == ()
     assert isinstance(found.layers[0], Layer) and found.layers[0].output_shape == (4, 3)
+
+
+def test_a_layer_called_twice_draws_twice() -> None:
+    x = keras.Input((8,))
+    drop = L.Dropout(0.5, name="drop")
+    found = explain(keras.Model(x, L.Dense(2)(drop(L.Dense(16)(drop(L.Dense(6)(x)))))))
+    (site,) = found.sites
+    assert (site.calls, site.all_draws) == (2, 22)
+    assert any("one of 2^22 sub-networks" in sentence for sentence in found.sentences)

@@ -33,6 +33,7 @@ class Dropped:
     rank: int | None = None
     shape: tuple[int, ...] | None = None
     inside: int = 0  # layers that made with their own weights what is dropped, and were still running
+    shapes: list[tuple[int, ...] | None] = field(default_factory=list)  # of what was dropped, call by call
     masks: list[Sample] = field(default_factory=list)  # call by call
     draws: list[Sample] = field(default_factory=list)  # random numbers
     unlike: str = ""  # a recomputation that drew otherwise
@@ -187,6 +188,8 @@ class Follower(Listener):
         if site not in self.active:
             return
         self.origins.running.append(site)
+        if not in_backward():
+            self.dropped[site].shapes.append(tuple(dropped.shape) if isinstance(dropped, torch.Tensor) else None)
         if not isinstance(dropped, torch.Tensor):
             self._before.append(None)
             return

@@ -65,7 +65,14 @@ def _runs(passes: Passes) -> Seen:
     again = passes.run(_MASKS, off=True)
     now = _now(passes)
     zeroes = [zeroed(number, follower) for number in range(len(found))]
-    return Seen(model, found, active, off, again, on, follower, zeroes, _checked(passes), now, _skipped(passes, now))
+    checked, fast = _checked(passes), _skipped(passes, now)
+    return Seen(model, found, active, off, again, on, follower, zeroes, checked, now, _batch(passes), fast)
+
+
+def _batch(passes: Passes) -> int | None:
+    """The length of the first axis of the first input."""
+    shape = next((x.shape for x in tensors([passes.inputs, passes.kwargs])), ())
+    return shape[0] if shape else None
 
 
 def _read_by_a_function(site: Found, found: Sequence[Found]) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
-from ..explanation import Gradient, Layer, Shape, Site
+from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
 from .follow import RECURRENT, Follower
 from .seen import Seen
 
@@ -130,6 +130,8 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     module = seen.model.get_submodule(_layer_of(found))
     idle = _ONE_LAYER in found.note
     notes = [] if idle or not found.note else [found.note]
+    mask = found.mask_shape or _shape_of_noise(module, dropped.shape)
+    drawn = _drawn(number, mask, seen)
     if target_of(number, follower) == "output" and number in seen.active and not seen.zeroed[number]:
         if dropped.weights:
             notes.append("it drops weights")
@@ -140,7 +142,9 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         kind=found.kind,
         layer=_layer_of(found),
         p=found.p,
-        mask_shape=found.mask_shape or _shape_of_noise(module, dropped.shape),
+        mask_shape=mask,
+        calls=max(1, len(drawn)),
+        all_draws=sum(drawn) if drawn else None,
         train=found.train,
         eval=found.eval,
         now=bool(seen.now[name]),
@@ -159,6 +163,34 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         note="; ".join(notes),
         source=found.source,
     )
+
+
+def _drawn(number: int, mask: Shape | None, seen: Seen) -> list[int]:
+    """Independent draws for one sample, call by call of a forward; a mask that was drawn before counts no more.
+
+    A network of n recurrent layers draws n - 1 masks in a call: one between each two of them.
+    """
+    site, dropped = seen.sites[number], seen.follower.dropped[number]
+    if mask is None:
+        return []
+    module = seen.model.get_submodule(_layer_of(site))
+    times = max(1, module.num_layers - 1) if site.place is None and isinstance(module, nn.RNNBase) else 1
+    masks = dropped.masks if len(dropped.masks) == len(dropped.shapes) else []
+    found = []
+    for call, shape in enumerate(dropped.shapes or [None]):
+        again = masks and any(masks[call].twin(before, site.p) for before in masks[:call])
+        if not again:
+            found += [draws_for_one(_like(mask, dropped.shape, shape), seen.batch)] * times
+    return found
+
+
+def _like(mask: Shape, first: Shape | None, now: Shape | None) -> Shape:
+    """The shape of the mask of another call, from that of the first and the shapes of what the two dropped."""
+    if now is None or first is None or len(mask) != len(first) or len(now) != len(first):
+        return mask
+    if any(drawn not in (1, size) for drawn, size in zip(mask, first, strict=True)):  # no mask of its input
+        return mask
+    return tuple(1 if drawn == 1 and size != 1 else other for drawn, size, other in zip(mask, first, now, strict=True))
 
 
 def _told_never(module: nn.Module) -> str:

@@ -23,4 +23,5 @@ class Seen:
     zeroed: list[list[str]]  # per site, the layers whose output it zeroes
     checked: dict[str, str]  # by name of the site
     now: dict[str, bool | None]
+    batch: int | None  # samples in the run
     fast: set[str]  # sites that torch's fused encoder layer skips
