@@ -53,6 +53,12 @@ class Site:
         twins: other sites that drew the very same mask.
         gradient_check: "ok", "FAILED: why" or "not checked: why": whether what the forward drops is what the backward
             drops, recomputed forwards included.
+        by_hand: it is a random operation that is no known dropout.
+        effect: of one by hand, what its random numbers do to the data: "drops" (zeroes some, or multiplies by noise
+            around 1), "multiplies" (otherwise), "adds", "fills" (in place of data) or "decides" (what runs).
+        zero_share: of one that multiplies, the share of zeros among its factors.
+        mean_ratio, mean_error: of dropout that is neither the framework's nor ours, the mean of what it gives in
+            training over that in evaluation, and its standard error; None where it was not measured.
         fast_path: it is on, but torch's fused encoder layer skips it without gradient.
         idle: why it can never drop ("one layer: ...", "off by name: ..."); empty otherwise.
         note: what else should be known about it.
@@ -79,6 +85,11 @@ class Site:
     on_prediction: bool = False
     twins: tuple[str, ...] = ()
     gradient_check: str = "not checked"
+    by_hand: bool = False
+    effect: str = ""
+    zero_share: float | None = None
+    mean_ratio: float | None = None
+    mean_error: float | None = None
     fast_path: bool = False
     idle: str = ""
     note: str = ""
@@ -88,6 +99,11 @@ class Site:
     def draws(self) -> int | None:
         """Independent draws of one call for one sample (the first axis is the batch); None where no mask was seen."""
         return None if self.mask_shape is None else prod(self.mask_shape[1:])
+
+    @property
+    def drops(self) -> bool:
+        """Whether it is dropout, by hand or not."""
+        return not self.by_hand or self.effect == "drops"
 
     @property
     def draws_of_a_forward(self) -> int | None:

@@ -13,6 +13,7 @@ from .plain import json_text
 FORMAT = 1  # of the JSON
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
 _BRANCH = re.compile(r"path|depth", re.IGNORECASE)
+_FOLDER = re.compile(r"[/\\]")
 _ALPHA = re.compile(r"alpha", re.IGNORECASE)
 _NOISE = re.compile(r"gauss", re.IGNORECASE)  # multiplies by anything, and so picks no sub-network
 _TARGETS = {
@@ -98,14 +99,35 @@ def sentences(explanation: Explanation) -> tuple[str, ...]:
     ('No dropout was found in this model.',)
     """
     if not explanation.sites:
-        return ("No dropout was found in this model.",)
+        return ("No dropout was found in this model.",) if not _random(explanation) else _unknown(explanation)
     active = [site for site in explanation.sites if drops(site)]
     return (
         *(_one_by_one if len(active) <= SHOWN else _together)(active, explanation),
         *_unaffected(explanation),
         *_at_odds(explanation),
+        *_otherwise_random(explanation),
         *_expected(active, explanation),
     )
+
+
+def _random(explanation: Explanation) -> list[str]:
+    """Layers whose outputs change from run to run without any dropout that is known."""
+    places = Places(explanation)
+    return places.blocks((layer.name for layer in explanation.layers if layer.random), places.leaf)
+
+
+def _unknown(explanation: Explanation) -> tuple[str, ...]:
+    names = listed(_random(explanation))
+    return (
+        "No dropout that is known was found in this model, but it is random in training.",
+        f"With the same inputs, another output in every run: {names}.",
+    )
+
+
+def _otherwise_random(explanation: Explanation) -> Iterator[str]:
+    names = _random(explanation)
+    if names and not any(site.by_hand for site in explanation.sites):
+        yield f"Random in training without any dropout that is known: {listed(names)}."
 
 
 def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
@@ -122,8 +144,8 @@ def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str
 
 def _together(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
     places = Places(explanation)
-    ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.p or 0))
-    for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.p)):
+    ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.effect, site.p or 0))
+    for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.effect, site.p)):
         yield f"{_drop(list(group), places)}."
     start = f"All {len(sites)} dropouts together change"
     yield _outputs(start, {name for site in sites for name in site.changes}, places)
@@ -135,7 +157,12 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
     first, one = sites[0], len(sites) == 1
     kind = first.kind if first.p is None else f"{first.kind}, p {first.p:g}"
     who = f"{first.name if one else f'{len(sites)} dropouts'} ({kind})"
-    if _NOISE.search(first.kind):
+    if first.by_hand:
+        who, does = _by_hand(sites, who)
+        if first.effect != "drops":
+            there = listed(dict.fromkeys(site.layer or "the model" for site in sites))
+            return f"{who} {does}" if first.effect == "decides" else f"{who} {does} data in {there}"
+    elif _NOISE.search(first.kind):
         does = "multiplies by noise" if one else "multiply by noise"
     elif _ALPHA.search(first.kind):
         does = "saturates a part of" if one else "saturate a part of"
@@ -147,6 +174,24 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
         what = f"the output of {listed(names)}" if names else "what is no layer's output"
     return f"{who} {does} {what}"
+
+
+def _by_hand(sites: Sequence[Site], who: str) -> tuple[str, str]:
+    """Who and does what, of random operations that are no known dropout."""
+    first, one = sites[0], len(sites) == 1
+    place = _FOLDER.split(first.source)[-1]
+    who = f"{who}, a random operation by hand at {place}," if one else f"{who}, random operations by hand,"
+    does = {
+        "drops": ("zeroes a part of", "zero a part of"),
+        "adds": ("adds random numbers to", "add random numbers to"),
+        "fills": ("replaces a part of the", "replace a part of the"),
+        "decides": ("decides what runs", "decide what runs"),
+    }.get(first.effect, ("multiplies by random numbers", "multiply by random numbers"))
+    if first.effect == "drops" and not first.zero_share:
+        does = "multiplies by noise", "multiply by noise"
+    words = does[0] if one else does[1]
+    share = f" ({100 * first.zero_share:.0f} %)" if first.zero_share and one else ""
+    return who, words.replace(" a part", f" a part{share}")
 
 
 def _called(site: Site) -> str:

@@ -29,6 +29,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK113", "two sites with the same mask", places.same_mask),
     ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
     ("DK115", "rate of 0.6 or more", places.high_rate),
+    ("DK116", "dropout by hand that changes the mean", places.mean_moves),
 )
 
 

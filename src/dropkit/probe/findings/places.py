@@ -11,6 +11,7 @@ from .modes import Row, is_batchnorm, listed, what
 SHIFT = 0.1
 NOISE = 0.5  # over the length of the batch: three standard deviations of the ratio at 4 samples, two at 16
 HIGH = 0.6
+MEAN = 0.02  # how far a mean may move
 _CHANNELS = re.compile(r"^(?:F\.|torch\.|dropkit\.)*(?:feature_)?dropout([123])d$", re.IGNORECASE)
 _FITTING = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}
 _ALPHA = re.compile("alpha_?dropout", re.IGNORECASE)
@@ -120,6 +121,21 @@ def high_rate(explanation: Explanation) -> Iterator[Row]:
             if _settable(site, explanation):
                 remedy += f': `dropkit.torch.set_rate(model, "{site.name}", {kept:.3g})`'
             yield site.name, f"p = {site.p:.3g}: {100 * kept:.3g} % are kept{scale}", f"{remedy}."
+
+
+def mean_moves(explanation: Explanation) -> Iterator[Row]:
+    """Dropout by hand whose mean in training is not that in evaluation, outside four standard errors."""
+    for site in explanation.sites:
+        ratio, error = site.mean_ratio, site.mean_error
+        if ratio is None or error is None or abs(ratio - 1) - 4 * error <= MEAN:
+            continue
+        at = f" ({site.source})" if site.source else ""
+        measured = f"{what(site)}{at}: mean in training {ratio:.2f} of that in evaluation, ± {4 * error:.1g}"
+        measured += f"; {100 * site.zero_share:.0f} % are zeroed" if site.zero_share else ""
+        kept = 1 - (site.zero_share or 0)
+        share = kept if abs(ratio - kept) <= 4 * error else ratio
+        scale = f"Divide what is left by {share:.2g} in training" if ratio > 0 else "Rescale what is left in training"
+        yield site.name, measured, f"{scale}, or call `dropkit.torch.dropout(x, p, training=self.training)`."
 
 
 def _taken(site: Site, spatial: int, explanation: Explanation) -> str | None:

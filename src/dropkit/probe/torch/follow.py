@@ -11,6 +11,8 @@ from ...torch.finding.inventory import Site
 from ...torch.recomputation import in_backward
 from ..activation import of_class
 from .flow import Place
+from .handmade import Draw, caller
+from .operators import Operator
 from .origin import INPUT, Origin, Origins
 from .sample import Sample, taken
 from .watch import Given, Listener, tensors
@@ -55,14 +57,23 @@ class Follower(Listener):
         sites: its sites.
         active: numbers of the sites that drop in training.
         leaves: paths of modules that run no other module: what the drawing has as layers.
+        by_hand: sites that are random operations, by where these are.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], active: set[int], leaves: set[str]):
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        active: set[int],
+        leaves: set[str],
+        by_hand: Mapping[Draw, int] | None = None,
+    ):
         self.model, self.sites, self.active, self.leaves = model, sites, active, leaves
+        self.by_hand = by_hand or {}
         named = list(model.named_modules())
         self.paths = [path for path, _ in named]
         self.bits = {path: 2 << number for number, path in enumerate(self.paths)}  # the lowest is INPUT
-        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew)
+        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew, self._free)
         self.dropped = [Dropped() for _ in sites]
         self.reach: dict[str, int] = {}  # of outputs
         self.gradients: dict[str, int] = {}  # of parameters
@@ -168,6 +179,14 @@ class Follower(Listener):
         self._drew(site, drawn)
         if not in_backward():
             self.origins.set_origin(drawn, Origin(masks=1 << site))
+
+    def _free(self, op: Operator, drawn: torch.Tensor) -> None:
+        """Random numbers of an operation that is a site of its own."""
+        if self.by_hand and self._running:
+            file, line = caller()
+            draw = Draw(self._running[-1][0], file, line, "random array" if op.name == "lift_fresh" else op.name)
+            if draw in self.by_hand:
+                self.drew(self.by_hand[draw], drawn)
 
     def _drew(self, site: int, drawn: torch.Tensor) -> None:
         """Random numbers of a site; those of a recomputation must have been drawn in the forward."""

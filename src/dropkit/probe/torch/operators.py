@@ -28,7 +28,7 @@ _CONTRACTIONS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot"
                  "cudnn_convolution"}  # fmt: skip
 # A parameter that is added or multiplied is no layer of its own there: position embeddings, class tokens, layer scale.
 _ELEMENTWISE = {"add", "sub", "mul", "div", "cat", "stack", "where", "addcmul", "copy", "maximum", "minimum", "lerp"}
-_MASKING = {"mul", "div", "where", "masked_fill"}
+_MASKING = {"mul", "div", "where", "masked_fill", "index_put"}
 # After these a tensor still is the output of the activation before them.
 _PASSES = {"clone", "_to_copy", "_unsafe_view", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d",
            "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "mean", "amax",

@@ -45,6 +45,7 @@ class Origins(Flow):
         weights: modules by the address of the storage of their parameters, as bits.
         masked: told of a tensor that is multiplied with a mask drawn by hand: the sites, and the tensor.
         drew: as in `Flow`.
+        free: told of random numbers that no site under way has drawn, and of tensors made of arrays and numbers.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Origins(Flow):
         weights: Mapping[Place, int],
         masked: Callable[[int, torch.Tensor], None],
         drew: Callable[[int, torch.Tensor], None],
+        free: Callable[[Operator, torch.Tensor], None],
     ):
         super().__init__(drew)
+        self.free = free
         self.weights, self.masked = weights, masked
         self.time = 0  # operators so far
         self._origins: Any = WeakTensorKeyDictionary()  # origin, and how often its storage had been written into
@@ -105,6 +108,9 @@ class Origins(Flow):
         for x in tensors(result):
             if not any(x is other for other in written):
                 self.set_origin(x, origin)
+        if (op.random or op.name == "lift_fresh") and not self.running:
+            for x in tensors(result):
+                self.free(op, x)
 
     def _wrote(self, x: torch.Tensor, origin: Origin) -> None:
         for place in self._places(x):

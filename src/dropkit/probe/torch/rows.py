@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from math import isfinite
+from typing import Any
 
 from torch import nn
 
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
 from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
+from .draws import by_hand
 from .follow import RECURRENT, Follower
 from .seen import Seen
 
@@ -79,9 +81,10 @@ def is_changed(path: str, seen: Seen) -> bool:
 def _changing(own: Sequence[str], seen: Seen) -> int:
     """The sites that change the gradient of one of these parameters, as bits."""
     on, off = seen.on[0].gradients, seen.off.gradients
+    again = seen.again.gradients or off  # of other random numbers by hand
     sites = 0
     for name in own:
-        if on.get(name) != off.get(name):
+        if on.get(name) != off.get(name) or again.get(name) != off.get(name):
             sites |= seen.follower.gradients.get(name, 0)
     return sites
 
@@ -141,7 +144,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         name=name,
         kind=found.kind,
         layer=_layer_of(found),
-        p=found.p,
+        p=None if by_hand(found) else found.p,
         mask_shape=mask,
         calls=max(1, len(drawn)),
         all_draws=sum(drawn) if drawn else None,
@@ -158,6 +161,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         on_prediction=bool(follower.predicted >> number & 1),
         twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
         gradient_check=_gradient_check(number, seen),
+        **_measured(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
         idle=found.note if idle else _told_never(module) if found.place is None else "",
         note="; ".join(notes),
@@ -191,6 +195,18 @@ def _like(mask: Shape, first: Shape | None, now: Shape | None) -> Shape:
     if any(drawn not in (1, size) for drawn, size in zip(mask, first, strict=True)):  # no mask of its input
         return mask
     return tuple(1 if drawn == 1 and size != 1 else other for drawn, size, other in zip(mask, first, now, strict=True))
+
+
+def _measured(number: int, seen: Seen) -> dict[str, Any]:
+    """What a random operation does, where a site is one."""
+    made = seen.made.get(number)
+    if made is None:
+        return {}
+    measured = {"mean_ratio": made.ratio, "mean_error": made.error}
+    if not by_hand(seen.sites[number]):
+        return measured
+    share = made.zeros if made.effect == "drops" else None
+    return {"by_hand": True, "effect": made.effect, "zero_share": share, **measured}
 
 
 def _told_never(module: nn.Module) -> str:
