@@ -22,7 +22,7 @@ def read() -> dropkit.probe.Explanation:
 
 def test_an_explanation_prints_as_sentences_and_findings(read: dropkit.probe.Explanation) -> None:
     text = str(read)
-    assert text.startswith("2 (Dropout, p 0.8) zeroes a part of the output of 0 (Linear): each of 32 units")
+    assert text.startswith("2 (Dropout, p 0.8) zeroes a part of what is behind 0 (Linear; relu): each of 32 units")
     assert all(sentence in text for sentence in read.sentences)
     assert "DK115 2: rate of 0.6 or more" in text
     assert "Site(" not in text and len(text) < 1500

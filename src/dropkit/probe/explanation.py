@@ -45,6 +45,7 @@ class Site:
             "hidden states" (between the layers of a recurrent network) or "state" (of a recurrence).
         zeroes: layers whose outputs it zeroes: its input is their output, through nothing that has parameters; none
             where what is dropped stays inside a layer (`note` says so).
+        behind: functions that the output of those layers goes through first, in order ("relu", "max_pool2d").
         changes: layers further on whose output it changes, in order of execution; itself not among them.
         gradients: layers whose own parameters get another gradient because of it.
         input_rank: number of axes of its input.
@@ -78,6 +79,7 @@ class Site:
     deliberate: bool = False
     target: str = "output"
     zeroes: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     gradients: tuple[str, ...] = ()
     input_rank: int | None = None
@@ -120,6 +122,7 @@ class Layer:
         parent: name of the block it stands in; None for the model itself.
         kind: class name.
         output_shape: of its first tensor output; None where it did not run.
+        used_by: where it did not run, the layers that use its parameters instead, such as attention its `out_proj`.
         parameters, trainable: how many numbers; of a block, with all that stands in it.
         training: its mode when the model was handed in.
         calls: how often it ran in one forward.
@@ -131,6 +134,7 @@ class Layer:
         variance_ratio: variance of its output with dropout on, over that with dropout off; None where it is not
             changed, or has no variance.
         input_variance_ratio: of a BatchNorm, variance of its input in training (dropout on) over that with dropout off.
+        input_variance_error: standard error of that, over the masks; None where there is but one.
         random: its output changes from run to run with all dropout off.
         activation: name of the activation it is or ends in, in lower case; None where there is none or it is unknown.
     """
@@ -139,6 +143,7 @@ class Layer:
     parent: str | None
     kind: str
     output_shape: Shape | None = None
+    used_by: tuple[str, ...] = ()
     parameters: int = 0
     trainable: int = 0
     training: bool = True
@@ -150,6 +155,7 @@ class Layer:
     gradient_by: tuple[str, ...] = ()
     variance_ratio: float | None = None
     input_variance_ratio: float | None = None
+    input_variance_error: float | None = None
     random: bool = False
     activation: str | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from .explanation import Explanation, Site
+from .explanation import Explanation, Layer, Site
 from .names import SHOWN, Places, label, listed
 from .plain import json_text
 
@@ -172,8 +172,35 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
         what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
     else:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
-        what = f"the output of {listed(names)}" if names else "what is no layer's output"
+        what = _output(names, {site.behind for site in sites})
     return f"{who} {does} {what}"
+
+
+def _output(names: Sequence[str], behind: set[tuple[str, ...]]) -> str:
+    """What is dropped: the output of layers, or what functions make of it."""
+    if not names:
+        return "what comes out of a function that several layers feed"
+    functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
+    if not functions:
+        return f"the output of {listed(names)}"
+    shown = listed(names)
+    return (
+        f"what is behind {shown[:-1]}; {functions})" if shown.endswith(")") else f"what is behind {shown} ({functions})"
+    )
+
+
+def zeroed_words(layer: Layer, sites: Iterable[Site]) -> str:
+    """ "zeroed", or behind which functions; empty where no site zeroes a layer's output.
+
+    >>> layer = Layer(name="b1", parent="", kind="BatchNorm2d", zeroed_by=("drop",))
+    >>> zeroed_words(layer, [Site(name="drop", kind="Dropout", layer="drop", p=0.5, behind=("relu", "max_pool2d"))])
+    'zeroed behind it (relu, max_pool2d)'
+    """
+    behind = {site.behind for site in sites if site.name in layer.zeroed_by}
+    if not layer.zeroed_by:
+        return ""
+    functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
+    return f"zeroed behind it ({functions})" if functions else "zeroed"
 
 
 def _by_hand(sites: Sequence[Site], who: str) -> tuple[str, str]:

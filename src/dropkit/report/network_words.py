@@ -57,6 +57,8 @@ def layer_facts(layer: Layer, block: bool = False) -> list[str]:
     """The second line of a box: shape, parameters and whether they are trained, mode, and what was measured."""
     # A block that only holds others, such as a list, need not run.
     facts = [] if block and layer.output_shape is None else [shape_words(layer.output_shape)]
+    if layer.used_by:
+        facts = [f"runs inside {listed(name or 'the model' for name in layer.used_by)}"]
     if layer.parameters:
         status = "trainable" if layer.trainable == layer.parameters else f"{layer.trainable:,} trainable"
         facts += [count_words(layer.parameters, "parameter"), status if layer.trainable else "frozen"]

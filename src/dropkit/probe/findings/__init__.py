@@ -97,7 +97,12 @@ class Findings(tuple[Finding, ...]):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Those of each finding, and how many there are."""
-        return (*(sentence for finding in self for sentence in finding.sentences), self._count())
+        return (*(sentence for finding in self for sentence in finding.sentences), *self.undecided, self._count())
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """What the run did not decide, a sentence each."""
+        return () if self.explanation is None else tuple(places.undecided_shifts(self.explanation))
 
     @property
     def findings(self) -> "Findings":
@@ -121,7 +126,7 @@ class Findings(tuple[Finding, ...]):
         return _again, (tuple(self), self.explanation)
 
     def __str__(self) -> str:
-        return "\n\n".join((*map(str, self), self._count()))
+        return "\n\n".join((*map(str, self), *self.undecided, self._count()))
 
     def _count(self) -> str:
         count = count_words(len(self), "finding")
@@ -131,7 +136,7 @@ class Findings(tuple[Finding, ...]):
     def _repr_html_(self) -> str:
         from ..telling import as_html
 
-        return as_html((self._count(),), self)
+        return as_html((*self.undecided, self._count()), self)
 
 
 def _again(found: tuple[Finding, ...], explanation: Explanation | None) -> Findings:

@@ -32,6 +32,7 @@ class Dropped:
     input: bool = False
     weights: bool = False
     follows: str | None = None
+    through: tuple[str, ...] = ()  # functions between these layers and the site
     rank: int | None = None
     shape: tuple[int, ...] | None = None
     inside: int = 0  # layers that made with their own weights what is dropped, and were still running
@@ -73,7 +74,13 @@ class Follower(Listener):
         named = list(model.named_modules())
         self.paths = [path for path, _ in named]
         self.bits = {path: 2 << number for number, path in enumerate(self.paths)}  # the lowest is INPUT
-        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew, self._free)
+        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew, self._used, self._free)
+        self.holders: dict[Place, list[str]] = {}
+        for path, module in named:
+            for parameter in module.parameters(recurse=False):
+                for place in self.origins._places(parameter)[:1]:
+                    self.holders.setdefault(place, []).append(path)
+        self.used_by: dict[str, dict[str, None]] = {}  # modules whose parameters others read, and these
         self.dropped = [Dropped() for _ in sites]
         self.reach: dict[str, int] = {}  # of outputs
         self.gradients: dict[str, int] = {}  # of parameters
@@ -158,7 +165,7 @@ class Follower(Listener):
         origin = origin._replace(sources=bit)
         if any(True for _ in module.parameters()):
             kept = origin.activation if origin.activation and origin.activation[1] >= since else None
-            origin = origin._replace(data=True, weights=0, producers=bit, masks=0, activation=kept)
+            origin = origin._replace(data=True, weights=0, producers=bit, masks=0, activation=kept, through=())
         if (name := of_class(type(module).__name__)) is not None:
             origin = origin._replace(activation=(name, self.origins.time))
         self.origins.set_origin(x, origin)
@@ -179,6 +186,16 @@ class Follower(Listener):
         self._drew(site, drawn)
         if not in_backward():
             self.origins.set_origin(drawn, Origin(masks=1 << site))
+
+    def _used(self, place: Place) -> None:
+        """A parameter is read: by the module that has it, or by another."""
+        if not self._running or in_backward():
+            return
+        inside = self._running[-1][0]
+        holders = self.holders[place]
+        if inside not in holders:
+            for holder in holders:
+                self.used_by.setdefault(holder, {}).setdefault(inside)
 
     def _free(self, op: Operator, drawn: torch.Tensor) -> None:
         """Random numbers of an operation that is a site of its own."""
@@ -230,6 +247,7 @@ class Follower(Listener):
         if seen.rank is None:
             seen.rank, seen.shape = x.dim(), tuple(x.shape)
             seen.follows = origin.activation[0] if origin.activation else None
+            seen.through = origin.through
 
     def ended(self, site: int, dropped: Any, result: Any) -> None:
         """A site's call has ended: its output depends on it, in backward as well."""

@@ -15,14 +15,17 @@ from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbe
 from ...torch.finding.trials import Trial, Trying
 from ...torch.layers import Drawn
 from ..explanation import Explanation
+from ..findings.places import undecided
 from .draws import Made, as_sites, by_hand, listening, made_by_hand
 from .follow import Follower
+from .measure import Run
 from .passes import Loss, Passes, seed_all
-from .rows import is_changed, layer_rows, site_rows, zeroed
+from .rows import channel_ratio, is_changed, layer_rows, site_rows, zeroed
 from .seen import Seen
 from .watch import Listener, tensors
 
 _MASKS = 3  # runs with dropout on, each with other masks
+_MORE = 13  # and so many more where these do not decide
 _UNSEEN = "not reached"  # in the inventory's note on what did not run
 _TRIALS = 4  # forwards, at most, until the masks drawn are enough to compare with their gradients
 
@@ -70,10 +73,25 @@ def _runs(passes: Passes) -> Seen:
     follower = Follower(model, found, active, leaves, places)
     on = [passes.run(0, backward=True, listener=follower, mode=follower.origins)]
     on += [passes.run(seed) for seed in range(1, _MASKS if active else 1)]
+    on += _more_masks(passes, off, on)
     now = _now(passes)
     zeroes = [zeroed(number, follower) for number in range(len(found))]
     checked, fast = _checked(passes), _skipped(passes, now)
     return Seen(model, found, active, off, again, on, follower, zeroes, checked, now, _batch(passes), made, fast)
+
+
+def _more_masks(passes: Passes, off: Run, on: Sequence[Run]) -> list[Run]:
+    """Further runs with dropout on, where a few masks do not tell whether a BatchNorm's input is shifted."""
+    found: list[Run] = []
+    for seed in range(_MASKS + 1, _MASKS + _MORE):
+        measured = [(path, channel_ratio(path, off, [*on, *found])) for path in off.channels]
+        close = [
+            ratio for path, ratio in measured if ratio is not None and undecided(*ratio, off.shapes.get(path, (1,)))
+        ]
+        if not close:
+            break
+        found.append(passes.run(seed))
+    return found
 
 
 def _made(passes: Passes, made: Sequence[Made]) -> dict[int, Made]:

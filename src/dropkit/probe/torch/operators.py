@@ -1,9 +1,12 @@
 """What is known of torch's operators when data flows through them."""
 
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+
+from ..activation import of_function
 
 # Make a tensor like another without reading it. `empty_like` is not among them: what a kernel from outside the
 # dispatcher writes into it comes from what it is like; an operator that overwrites it takes that back.
@@ -36,6 +39,11 @@ _PASSES = {"clone", "_to_copy", "_unsafe_view", "max_pool2d_with_indices", "max_
            "constant_pad_nd", "index", "gather", "_reshape_copy", "view"}  # fmt: skip
 
 
+_NAMED = re.compile(
+    r"(adaptive_)?(avg|max|lp)_pool|max_unpool|fractional_max_pool|upsample|pixel_shuffle|(mean|amax|sum)$"
+)
+
+
 class Operator(NamedTuple):
     """How an operator treats what it is given."""
 
@@ -51,6 +59,7 @@ class Operator(NamedTuple):
     elementwise: bool
     masking: bool
     passes: bool
+    function: str  # what people call it, where it makes other values of one tensor: activations, pooling, softmax
 
 
 @cache
@@ -78,4 +87,16 @@ def of(func: Any) -> Operator:
         name in _ELEMENTWISE,
         name in _MASKING,
         views or name in _PASSES,
+        _function(name),
     )
+
+
+def _function(name: str) -> str:
+    """The name in torch.nn.functional, or none.
+
+    >>> _function("max_pool2d_with_indices"), _function("_softmax"), _function("mul")
+    ('max_pool2d', 'softmax', '')
+    """
+    name = name.lstrip("_").removesuffix("_with_indices")
+    known = of_function(name) or (name if _NAMED.match(name) else "")
+    return {"pixel_shuffle": "pixel_shuffle", "native_layer_norm": "layer_norm"}.get(name, known)

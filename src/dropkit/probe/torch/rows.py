@@ -1,7 +1,8 @@
 """The rows of an explanation of a torch model: its layers and its sites."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import isfinite, sqrt
+from statistics import mean, stdev
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from ...torch.layers import Drawn
 from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
 from .draws import by_hand
 from .follow import RECURRENT, Follower
+from .measure import Run
 from .seen import Seen
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
@@ -52,11 +54,13 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
     itself = {n for n, site in enumerate(seen.sites) if site.place is None and site.name == path}
     by = _changing(own, seen)
     ratio = _ratio([run.variances.get(path) for run in seen.on], off.variances.get(path)) if reach else None
+    shift = channel_ratio(path, off, seen.on)
     return Layer(
         name=path,
         parent=_parent(path),
         kind=type(module).__name__,
         output_shape=off.shapes.get(path),
+        used_by=() if off.calls[path] else tuple(follower.used_by.get(path, ())),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         trainable=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
         training=module.training,
@@ -67,7 +71,8 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
         gradient=_gradient(module, own, by, seen),
         gradient_by=tuple(site.name for n, site in enumerate(seen.sites) if by >> n & 1),
         variance_ratio=ratio,
-        input_variance_ratio=_channel_ratio(path, seen),
+        input_variance_ratio=None if shift is None else shift[0],
+        input_variance_error=None if shift is None else shift[1],
         random=seen.again.outputs.get(path) != off.outputs.get(path),
         activation=follower.activations.get(path),
     )
@@ -104,13 +109,17 @@ def _ratio(on: Sequence[float | None], off: float | None) -> float | None:
     return sum(values) / len(values) / off if values and off and isfinite(off) else None
 
 
-def _channel_ratio(path: str, seen: Seen) -> float | None:
-    off = seen.off.channels.get(path)
-    if off is None or not bool((off > 0).any()):
+def channel_ratio(path: str, off: Run, on: Sequence[Run]) -> tuple[float, float | None] | None:
+    """Variance of a BatchNorm's input, mean over channels and masks, over that with dropout off; and its error."""
+    before = off.channels.get(path)
+    if before is None or not bool((before > 0).any()):
         return None
-    varied = off > 0
-    ratios = [(run.channels[path][varied] / off[varied]).mean().item() for run in seen.on if path in run.channels]
-    return _ratio(ratios, 1.0)
+    varied = before > 0
+    found = [(run.channels[path][varied] / before[varied]).mean().item() for run in on if path in run.channels]
+    found = [ratio for ratio in found if isfinite(ratio)]
+    if not found:
+        return None
+    return mean(found), stdev(found) / sqrt(len(found)) if len(found) > 1 else None
 
 
 # Sites
@@ -154,6 +163,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         deliberate=found.place is None and isinstance(module, Drawn) and module.when == "always",
         target=target_of(number, follower),
         zeroes=tuple(layer.name for layer in layers if layer.name in seen.zeroed[number]),
+        behind=dropped.through if seen.zeroed[number] else (),
         changes=tuple(layer.name for layer in layers if name in layer.changed_by),
         gradients=tuple(layer.name for layer in layers if name in layer.gradient_by),
         input_rank=dropped.rank,
