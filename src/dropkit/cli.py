@@ -10,7 +10,6 @@ LAB = {
     "jinja2",
     "lightning_fabric",
     "markupsafe",
-    "plotly",
     "pooch",
     "rich",
     "safetensors",

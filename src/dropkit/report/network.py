@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..probe.names import listed
 from ..probe.words import batch_of
 from . import network_words as words
-from .figures import embed
+from .figures import embed, own_text
 
 if TYPE_CHECKING:
     from ..probe.explanation import Explanation, Layer, Site
@@ -81,14 +81,9 @@ def render_network(
         batch=drawing.batch,
         overview=words.overview_sentence(explanation),
         data=embed(drawing.data()),
-        css=_own_text(environment, "network.css"),
-        script=_own_text(environment, "network.js"),
+        css=own_text(environment, "network.css"),
+        script=own_text(environment, "network.js"),
     )
-
-
-def _own_text(environment: Any, name: str) -> str:
-    source, _, _ = environment.loader.get_source(environment, name)
-    return str(source)
 
 
 def _subtitle(explanation: "Explanation") -> str:
