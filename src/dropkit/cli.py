@@ -10,6 +10,7 @@ LAB = {
     "jinja2",
     "lightning_fabric",
     "markupsafe",
+    "optuna",
     "pooch",
     "rich",
     "safetensors",
@@ -29,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words == ["--version"]:
+            from . import __version__
+
+            print(f"dropkit {__version__}")
+            sys.exit(0)
         if words == ["info"]:  # works with NumPy alone
             from .choice import info_text
 
@@ -42,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing == "optuna":  # an extra of its own, which its error names
+        if missing == "optuna":  # its error says what needs it
             _fail(str(error))
         if missing not in LAB:
             raise

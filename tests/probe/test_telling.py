@@ -58,7 +58,7 @@ def test_no_findings_equal_the_empty_tuple() -> None:
 
 def test_notebooks_show_sentences_with_nothing_left_unescaped(read: dropkit.probe.Explanation) -> None:
     html = read._repr_html_()
-    assert "<p>dropout 2 changes an output further on: 3 (Linear).</p>" in html and "<code>dropkit.torch" in html
+    assert "<p>dropout 2 changes the output of a later layer: 3 (Linear).</p>" in html and "<code>dropkit.torch" in html
     assert "<b>DK115 2: rate of 0.6 or more</b>" in read.findings[0]._repr_html_()
     assert "1 finding on 1 dropout." in read.findings._repr_html_()
     layers = (dropkit.probe.Layer(name="", parent=None, kind="<script>"),)

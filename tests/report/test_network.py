@@ -240,11 +240,11 @@ def test_the_answer_of_the_transfer_tutorial_in_a_sentence() -> None:
     assert words.reach(explanation, explanation.sites[0]) == (
         ("dense_1024",),
         "dropout (Dropout, p 0.2) zeroes a part of the output of dense_1024: each of 1024 units, per sample. "
-        "dropout changes an output further on: head. "
+        "dropout changes the output of a later layer: head. "
         "dropout changes the gradient of every trainable layer: dense_512, dense_1024 and head.",
     )
     assert words.overview_sentence(explanation) == (
-        "1 dropout zeroes a part of the output of 1 layer, and changes that of 1 further on and the gradients of 3. "
+        "1 dropout zeroes a part of the output of 1 layer, and changes that of 1 later layer and the gradients of 3. "
         "230 layers are untouched."
     )
 

@@ -172,14 +172,20 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
         what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
     else:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
-        what = _output(names, {site.behind for site in sites})
+        what = _output(names, {site.behind for site in sites}, _blocks(sites))
     return f"{who} {does} {what}"
 
 
-def _output(names: Sequence[str], behind: set[tuple[str, ...]]) -> str:
-    """What is dropped: the output of layers, or what functions make of it."""
+def _blocks(sites: Sequence[Site]) -> Sequence[str]:
+    """The blocks in which dropouts stand."""
+    inside = (site.layer if ":" in site.name else re.split("[./]", site.layer)[:-1] for site in sites)
+    return list(dict.fromkeys(name if isinstance(name, str) else ".".join(name) for name in inside))
+
+
+def _output(names: Sequence[str], behind: set[tuple[str, ...]], blocks: Sequence[str]) -> str:
+    """What is dropped: the output of layers, what functions make of it, or what is computed between layers."""
     if not names:
-        return "what comes out of a function that several layers feed"
+        return f"a value computed in {listed(block or 'the model' for block in blocks)}"
     functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
     if not functions:
         return f"the output of {listed(names)}"
@@ -229,8 +235,11 @@ def _outputs(start: str, names: Iterable[str], places: Places) -> str:
     names = set(names)
     changed = places.blocks(names, places.leaf)
     if not changed:
-        return f"{start} {'the output of the model alone' if '' in names else 'no output further on'}."
-    return f"{start} {'outputs' if len(changed) > 1 else 'an output'} further on: {listed(changed)}."
+        return f"{start} {'only the output of the model' if '' in names else 'no output of a later layer'}."
+    if changed == ["every layer"]:
+        return f"{start} the output of every layer."
+    later = "the outputs of later layers" if len(changed) > 1 else "the output of a later layer"
+    return f"{start} {later}: {listed(changed)}."
 
 
 def _gradients(start: str, names: Iterable[str], places: Places) -> str:

@@ -153,6 +153,6 @@ def overview_sentence(explanation: Explanation) -> str:
     zero, change = ("zero", "change") if number > 1 else ("zeroes", "changes")
     sentence = (
         f"{count_words(number, 'dropout')} {zero} a part of the output of {count_words(zeroed, 'layer')}, and {change} "
-        f"that of {changed:,} further on and the gradients of {gradients:,}."
+        f"that of {count_words(changed, 'later layer')} and the gradients of {gradients:,}."
     )
     return f"{sentence} {count_words(untouched, 'layer is', 'layers are')} untouched." if untouched else sentence
