@@ -192,8 +192,7 @@ def test_closed_boxes_say_how_much_inside_is_reached(show: Open) -> None:
     assert told.inner_text() == (
         f"288 layers inside: {len(explanation.sites) - 1} drop, "
         f"{sum(bool(one.zeroed_by) for one in inside)} outputs zeroed, "
-        f"{sum(bool(one.changed_by) for one in inside)} outputs changed, "
-        f"{sum(bool(one.gradient_by) for one in inside)} gradients changed"
+        f"{sum(bool(one.changed_by) for one in inside)} outputs changed"
     )
     index = next(index for index, site in enumerate(explanation.sites) if site.name == "layers.20.drop1")
     page.locator(f".choice[data-site='{index}']").click()

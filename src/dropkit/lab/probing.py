@@ -91,10 +91,17 @@ def doctor(
     html: Html = None,
     ignore: Ignore = None,
 ) -> None:
-    """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything."""
+    """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything.
+
+    With a code in place of the target, such as DK109: what it means, how it is measured, and when to ignore it.
+    """
     from ..probe.findings import check_codes, findings
+    from ..probe.findings.about import about
     from ..probe.words import findings_json
 
+    if about(target.upper()):
+        typer.echo(about(target.upper()))
+        return
     ignored = [code.upper() for code in ignore or ()]
     check_codes(ignored)
     explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
