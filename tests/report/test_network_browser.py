@@ -136,6 +136,7 @@ def test_a_click_on_each_dropout_shows_its_reach(show: Open, name: str) -> None:
 def test_lit_lines_are_those_that_carry_what_is_dropped(show: Open) -> None:
     explanation = examples.residual()
     page = show(explanation)
+    page.click("#open")
     page.locator(".site[data-site='1']").click()
     names = page.evaluate("[...document.querySelectorAll('.box')].map((box) => box.dataset.layer)")
     drawn = lines(page)
