@@ -71,9 +71,12 @@ gpu-dry: setup
 	DROPKIT_GPU_DRY=1 $(BIN)/python benchmarks/gpu_run.py --budget 900
 
 # What a user gets: sdist and wheel, the wheel tried in an environment of its own with NumPy alone.
-wheel: setup
+# `build` alone is needed to build it, in an environment of its own, and no framework.
+wheel:
 	rm -rf build/dist build/wheel-venv
-	$(BIN)/python -m build --outdir build/dist .
+	test -x build/builder/bin/python || $(PYTHON) -m venv build/builder
+	build/builder/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build
+	build/builder/bin/python -m build --outdir build/dist .
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check build/dist/*.whl
 	cd build && wheel-venv/bin/python ../tests/wheel.py

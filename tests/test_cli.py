@@ -209,7 +209,7 @@ def test_the_real_command_fails_in_one_line(tmp_path: Path) -> None:
 def test_light_commands_load_no_framework(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom dropkit.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n"
-        "    heavy = {'torch', 'sklearn', 'scipy', 'plotly'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'sklearn', 'scipy'} & set(sys.modules)\n"
         "    sys.exit(end.code or (3 if heavy else 0))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)

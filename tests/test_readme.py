@@ -1,5 +1,6 @@
 """What the README shows runs as it stands, and what it links to is there."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,16 +13,47 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
+RUNNER = """
+import json, sys
+for number, block in enumerate(json.load(sys.stdin), start=1):
+    try:
+        exec(compile(block, f"<block {number}>", "exec"), {"__name__": "__main__"})
+    except BaseException:
+        print(block, file=sys.stderr)
+        raise
+"""
+
+
 @pytest.mark.slow
-def test_python_blocks_run_in_order() -> None:
+def test_each_python_block_runs_alone() -> None:
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) >= 5
-    # A process of its own: Keras takes its backend from the environment, once.
+    assert len(blocks) >= 8
+    # A process of its own: Keras takes its backend from the environment, once. A fresh namespace for each block.
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, env=environment, cwd=ROOT
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(blocks),
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_first_screen_is_for_practitioners() -> None:
+    screen, _, rest = TEXT.partition("## One mask everywhere")
+    for words in ("Does dropout help my model?", "which layers does it touch?", "What does it cost?", "pip install",
+                  "dropkit compare", "dropkit doctor", "dropkit explain"):  # fmt: skip
+        assert words in screen
+    assert "(seed, site, step, p, index)" not in screen and "(seed, site, step, p, index)" in rest
+
+
+def test_inline_code_is_closed() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        prose = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for paragraph in re.split(r"\n\s*\n", prose):
+            assert paragraph.count("`") % 2 == 0, f"{page.name}: {paragraph[:300]}"
 
 
 def test_links_lead_somewhere() -> None:

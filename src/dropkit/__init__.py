@@ -28,8 +28,23 @@ from .mask import words as words  # noqa: E402
 
 __version__ = "0.1.0"
 
-_LAZY = ("jax", "lab", "numpy", "report", "torch")
+_LAZY = ("jax", "keras", "lab", "numpy", "probe", "report", "torch")
 _PROBES = {"doctor": ".probe.findings", "explain": ".probe"}  # functions, by where they are
+
+__all__ = [
+    "Drop",
+    "DropkitError",
+    "Key",
+    "__version__",
+    "axes",
+    "doctor",
+    "explain",
+    "info",
+    "keep",
+    "normal",
+    "uniform",
+    "words",
+]
 
 if TYPE_CHECKING:
     from .probe import explain as explain
@@ -46,4 +61,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_PROBES})
+    # What is for users, and the frontends, which `from dropkit import *` would load and so does not name.
+    return sorted({*__all__, *_LAZY})

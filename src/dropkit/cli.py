@@ -12,7 +12,7 @@ LAB = {
     "jinja2",
     "lightning_fabric",
     "markupsafe",
-    "plotly",
+    "optuna",
     "pooch",
     "rich",
     "safetensors",
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _fail(str(error))
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
-            if missing == "optuna":  # an extra of its own, which its error names
+            if missing == "optuna":  # its error says what needs it
                 _fail(str(error))
             if missing not in LAB:
                 raise
@@ -53,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
+    if words == ["--version"]:
+        from . import __version__
+
+        print(f"dropkit {__version__}")
+        sys.exit(0)
     if words == ["info"]:  # works with NumPy alone
         from .choice import info_text
 

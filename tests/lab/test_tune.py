@@ -217,13 +217,13 @@ def test_without_optuna_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_optuna(monkeypatch)
-    with pytest.raises(ModuleNotFoundError, match=r'tune needs Optuna .*: pip install "dropkit\[tune\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'tune needs Optuna .*: pip install "dropkit\[lab\]"'):
         tiny(tmp_path / "run")
     with pytest.raises(SystemExit) as caught:
         cli.main(["tune", "mlp", "--size", "tiny", "--out", str(tmp_path / "run")])
     printed = capsys.readouterr()
     assert caught.value.code == 2 and printed.out == ""
-    assert printed.err.startswith("dropkit: error: tune needs Optuna") and 'pip install "dropkit[tune]"' in printed.err
+    assert printed.err.startswith("dropkit: error: tune needs Optuna") and 'pip install "dropkit[lab]"' in printed.err
     assert not (tmp_path / "run").exists()
 
 

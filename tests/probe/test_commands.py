@@ -110,7 +110,7 @@ def test_explain_prints_tree_and_sentences(capsys: pytest.CaptureFixture[str]) -
     for line in (
         "├── dropout1  Dropout  p 0.2: each of 256 units, per sample\n",
         "Not affected by any dropout: flatten.\n",
-        "dropout2 changes an output further on: output.\n",
+        "dropout2 changes the output of a later layer: output.\n",
     ):
         assert line in out, out
     assert out.startswith("torch, input 8 x 8 x 8, ")

@@ -137,6 +137,17 @@ def channels(drop: nn.Module, *shape: int) -> Made:
 
 
 # code: site, a model that shows it, the nearest that does not
+class Masking(nn.Module):
+    """Half of the elements, divided by what is given."""
+
+    def __init__(self, divisor: float):
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.bernoulli(torch.full_like(x, 0.5)) / self.divisor if self.training else x
+
+
 PAIRS: dict[str, list[tuple[str, Callable[[], Made], Callable[[], Made]]]] = {
     "DK101": [
         (
@@ -229,6 +240,7 @@ PAIRS: dict[str, list[tuple[str, Callable[[], Made], Callable[[], Made]]]] = {
         ("body.2", lambda: checkpointed(preserve=False, tail=False), lambda: checkpointed(preserve=True, tail=False)),
     ],
     "DK115": [("1", lambda: sequential(nn.Dropout(0.8)), lambda: sequential(nn.Dropout(0.2)))],
+    "DK116": [("1:bernoulli", lambda: sequential(Masking(1.0)), lambda: sequential(Masking(0.5)))],
 }
 CASES = [(code, *case) for code, cases in PAIRS.items() for case in cases]
 

@@ -42,3 +42,21 @@ def test_codes_are_ignored(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_code_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor("--ignore", "DK15", target="nowhere:model") == 2
     assert "unknown code 'DK15'; did you mean 'DK115'" in capsys.readouterr().err
+
+
+def test_dropout_by_hand_is_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "byhand.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two = nn.Linear(12, 64), nn.Linear(64, 3)\n\n"
+        "    def forward(self, h, p=0.5):\n"
+        "        h = self.one(h).relu()\n"
+        "        if self.training:\n"
+        "            h = h * torch.bernoulli(torch.full_like(h, 1 - p))\n"
+        "        return self.two(h)\n"
+    )
+    assert doctor(target="byhand:Net") == 1
+    out = capsys.readouterr().out
+    assert "DK116 :bernoulli" in out and "byhand.py:13" in out and "1 finding on 1 dropout." in out

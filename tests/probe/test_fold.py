@@ -61,11 +61,13 @@ def test_a_block_with_another_size_or_status_stands_alone() -> None:
     assert shown(fold(explanation(layers, dead))) == ["b0", "b1 ... b6 (6 blocks alike)", "b7"]
 
 
-def test_two_blocks_do_not_fold_and_small_models_never_do() -> None:
+def test_two_blocks_alike_fold_and_small_models_never_do() -> None:
     layers = [layer for number in range(2) for layer in block(f"b{number}")]
     rest = [plain(number, trainable=1, gradient_by=("b0.dropout",)) for number in range(7)]
     sites = [site("b0.dropout"), site("b1.dropout")]
-    assert not any(child.folded for child in fold(explanation([*layers, *rest], sites)).children)
+    assert [child.note for child in fold(explanation([*layers, *rest], sites)).children if child.folded] == [
+        "2 blocks alike"
+    ]
     twelve = [layer for number in range(4) for layer in block(f"b{number}")]
     assert shown(fold(explanation(twelve, [site(f"b{number}.dropout") for number in range(4)]))) == [
         "b0",

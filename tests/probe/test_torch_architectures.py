@@ -170,7 +170,7 @@ def test_large_models_take_as_many_passes() -> None:
     for _ in range(60):
         layers += [nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.1)]
     explanation = explain(nn.Sequential(*layers), torch.randn(8, 16))
-    assert (len(explanation.sites), explanation.forwards, explanation.backwards) == (60, 8, 2)
+    assert (len(explanation.sites), explanation.forwards, explanation.backwards) == (60, 9, 2)
 
 
 def test_it_is_plain_values() -> None:

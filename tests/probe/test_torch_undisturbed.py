@@ -152,7 +152,7 @@ def _number_of_forwards() -> int:
     return explain(model, x).forwards
 
 
-@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("number", range(1, 11))
 def test_everything_is_as_before_when_a_forward_fails(number: int) -> None:
     model, x = made()
     model.norm.eval()  # with mixed modes there is one run more
@@ -161,7 +161,7 @@ def test_everything_is_as_before_when_a_forward_fails(number: int) -> None:
     with pytest.raises(DropkitRuntimeError, match=r"\(ValueError: on the way\)"):
         explain(model, x)
     assert state(model) == before
-    assert number <= _number_of_forwards() == 9
+    assert number <= _number_of_forwards() == 10
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -103,7 +103,7 @@ def test_a_unit_of_one_is_no_branch() -> None:
 def test_the_question_of_the_tutorial_is_answered() -> None:
     assert sentences(transfer()) == (
         "dropout (Dropout, p 0.2) zeroes a part of the output of dense2: each of 1024 units, per sample.",
-        "dropout changes an output further on: head.",
+        "dropout changes the output of a later layer: head.",
         "dropout changes the gradient of every trainable layer: dense1, dense2 and head.",
         "Frozen, and so without gradient: trunk.",
         "Not affected by any dropout: trunk and flatten.",
@@ -185,7 +185,7 @@ def test_many_sites_are_told_together() -> None:
         sites.append(site(f"layers.{n}.drop", zeroes=(f"layers.{n}.linear",), gradients=(f"layers.{n}.linear",)))
     told = sentences(explanation(layers, *sites))
     assert told[0] == "24 dropouts (Dropout, p 0.5) zero a part of the output of layers.*.linear (24)."
-    assert "All 24 dropouts together change no output further on." in told
+    assert "All 24 dropouts together change no output of a later layer." in told
     assert "All 24 dropouts together change the gradient of every trainable layer." in told
     assert "Active on average: 8 of 16 units at each of 24 dropouts." in told
 
@@ -256,3 +256,14 @@ def test_json_has_null_for_what_is_not_finite_and_findings_alone() -> None:
     assert [finding["code"] for finding in read["findings"]] == ["DK115"]
     assert set(read["findings"][0]) == {"code", "title", "site", "measured", "remedy", "link"}
     assert asdict(net.sites[0])["p"] == 0.8
+
+
+def test_every_layer_is_said_plainly() -> None:
+    layers = (
+        Layer(name="", parent=None, kind="Net", output_shape=(2, 3), changed_by=("drop",)),
+        *(Layer(name=name, parent="", kind="Linear", output_shape=(2, 3), changed_by=("drop",)) for name in "ab"),
+    )
+    site = Site(name="drop", kind="Dropout", layer="", p=0.5, train=True, changes=("", "a", "b"))
+    told = sentences(Explanation(model="Net", framework="torch", inputs=((2, 3),), layers=layers, sites=(site,)))
+    assert "drop changes the output of every layer." in told
+    assert told[0] == "drop (Dropout, p 0.5) zeroes a part of a value computed in the model."

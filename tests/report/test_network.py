@@ -158,11 +158,11 @@ def test_names_do_not_become_markup() -> None:
     assert "".join(reader.text).count(examples.HOSTILE) >= 8
 
 
-def test_sentences_come_first_then_findings_then_the_drawing() -> None:
+def test_findings_come_first_then_sentences_then_the_drawing() -> None:
     text = " ".join(" ".join(rendered(examples.mlp(), findings=(examples.FINDING,)).text).split())
-    order = ["First.", "Second.", "1 finding", "DK115", "Network", "All dropouts", "Tables"]
+    order = ["1 finding", "DK115", "First.", "Second.", "Network", "All dropouts", "Tables"]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
-    for part in (examples.FINDING.title, examples.FINDING.measured, examples.FINDING.remedy, examples.FINDING.link):
+    for part in (examples.FINDING.title, examples.FINDING.measured, examples.FINDING.remedy, "No study stands behind"):
         assert part in text
 
 
@@ -240,11 +240,11 @@ def test_the_answer_of_the_transfer_tutorial_in_a_sentence() -> None:
     assert words.reach(explanation, explanation.sites[0]) == (
         ("dense_1024",),
         "dropout (Dropout, p 0.2) zeroes a part of the output of dense_1024: each of 1024 units, per sample. "
-        "dropout changes an output further on: head. "
+        "dropout changes the output of a later layer: head. "
         "dropout changes the gradient of every trainable layer: dense_512, dense_1024 and head.",
     )
     assert words.overview_sentence(explanation) == (
-        "1 dropout zeroes a part of the output of 1 layer, and changes that of 1 further on and the gradients of 3. "
+        "1 dropout zeroes a part of the output of 1 layer, and changes that of 1 later layer and the gradients of 3. "
         "230 layers are untouched."
     )
 

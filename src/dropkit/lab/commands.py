@@ -14,6 +14,7 @@ app = typer.Typer(
     help="dropkit: train the same model under several dropout strategies, and tell which is better; or tell what "
     "dropout does in a model.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -219,9 +220,20 @@ app.command(cls=probing.OptionalFile)(probing.doctor)
 
 @app.command(name="recipes")
 def list_recipes() -> None:
-    """List the recipes, a line each."""
+    """List the recipes, a line each: what they train, and what they need beside the lab."""
     for recipe in recipes.RECIPES.values():
-        typer.echo(f"{recipe.name}  {recipe.summary}")
+        typer.echo(f"{recipe.name}  {recipe.summary} ({recipe.needed()})")
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from .. import __version__
+
+        typer.echo(f"dropkit {__version__}")
+        raise typer.Exit
 
 
 def _short(data: str | None, recipe: str) -> str:

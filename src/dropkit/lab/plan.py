@@ -265,7 +265,7 @@ def _grows(old: Any, new: Any) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What a run's numbers also hang on: versions and threads. Recorded, not compared."""
+    """What a run's numbers also depend on: versions and threads. Recorded, not compared."""
     import numpy
     import torch
 

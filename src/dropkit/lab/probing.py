@@ -91,11 +91,17 @@ def doctor(
     html: Html = None,
     ignore: Ignore = None,
 ) -> None:
-    """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything."""
+    """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything.
+
+    With a code in place of the target, such as DK109: what it means, how it is measured, and when to ignore it.
+    """
     from ..probe.findings import check_codes, findings
-    from ..probe.names import count_words
+    from ..probe.findings.about import about
     from ..probe.words import findings_json
 
+    if about(target.upper()):
+        typer.echo(about(target.upper()))
+        return
     ignored = [code.upper() for code in ignore or ()]
     check_codes(ignored)
     explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
@@ -103,9 +109,7 @@ def doctor(
     if as_json is not None:
         _write_json(as_json, findings_json(explanation, ignored))
     if as_json != "-":
-        for finding in found:
-            typer.echo(f"{finding}\n")
-        typer.echo(f"{count_words(len(found), 'finding')} on {count_words(len(explanation.sites), 'dropout')}.")
+        typer.echo(found)
     _write_page(html, explanation, found)
     raise typer.Exit(1 if found else 0)
 

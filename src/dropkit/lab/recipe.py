@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ class Recipe:
         data: the data set of a run that names none.
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
         figures: what its runs measure, and by which of these figures strategies are compared.
+        needs: packages beside those of every recipe, as (what is imported, what is installed).
     """
 
     name: str
@@ -137,6 +139,21 @@ class Recipe:
     data: str = "digits"
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
     figures: Figures = CLASSIFICATION
+    needs: tuple[tuple[str, str], ...] = ()
+
+    def needed(self) -> str:
+        """What it needs beside the lab, and whether that is installed.
+
+        >>> from dropkit.lab.recipes import get
+        >>> get("mlp").needed()
+        'needs nothing else'
+        """
+        if not self.needs:
+            return "needs nothing else"
+        missing = [package for module, package in self.needs if find_spec(module) is None]
+        words = " and ".join({"PIL": "pillow", "keras": "Keras"}.get(module, module) for module, _ in self.needs)
+        how = f"not installed: pip install {' '.join(missing)}" if missing else "installed"
+        return f"needs {words}, {how}"
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -190,7 +190,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'tune needs Optuna ({error}): pip install "dropkit[tune]"', name="optuna") from error
+        raise ModuleNotFoundError(f'tune needs Optuna ({error}): pip install "dropkit[lab]"', name="optuna") from error
     return optuna
 
 

@@ -8,7 +8,7 @@ from .explanation import Explanation, Layer, Site
 from .words import passed_on
 
 SMALL = 12  # layers that always fit on a screen: a model of no more stays as it is, and so does a plainer run
-BLOCKS = 3  # blocks alike that fold
+BLOCKS = 2  # blocks alike that fold
 UNTOUCHED = 5  # siblings that no dropout touches
 PERIODS = (1, 2, 3)  # siblings in a pattern that repeats
 

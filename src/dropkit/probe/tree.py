@@ -8,7 +8,8 @@ from rich.tree import Tree
 
 from .explanation import Explanation, Layer, Shape, Site
 from .fold import Node
-from .words import batch_of, mask_words, passed_on
+from .names import listed
+from .words import batch_of, mask_words, passed_on, zeroed_words
 
 LEGEND = (
     "Each line: name, class, output shape, parameters, and what dropout does there; in brackets the variance of the "
@@ -99,7 +100,7 @@ class _Drawing:
             _add(text, f"in {'train' if layer.training else 'eval'} mode")
         if layer.calls > 1:
             _add(text, f"runs {layer.calls} times")
-        zeroed = bool(layer.zeroed_by) or layer.name in self.passing
+        zeroed = zeroed_words(layer, self.explanation.sites) or ("zeroed" if layer.name in self.passing else "")
         status = [] if own is not None and not layer.changed_by else _status(layer, zeroed)
         for number, (words, style) in enumerate(status):
             text.append("; " if number else "  ").append(words, STYLES[style])
@@ -109,8 +110,14 @@ class _Drawing:
         """The shape of what comes out; nothing where only its layers run, or only its parameters are used."""
         if layer.output_shape is not None:
             return _by(layer.output_shape)
+        if layer.used_by:
+            return f"runs inside {self._inside(layer)}"
         used = layer.gradient in ("changed", "unchanged") or layer.name in self.around
         return "" if used else "did not run"
+
+    def _inside(self, layer: Layer) -> str:
+        """The layers that use its parameters, as their blocks call them."""
+        return listed(dict.fromkeys(name.rpartition(".")[2] or "the model" for name in layer.used_by))
 
     def _fold(self, node: Node) -> Text:
         text = Text(node.label, style="bold")
@@ -169,12 +176,12 @@ def _add(text: Text, words: str, style: str = "") -> None:
         text.append("  ", "not bold").append(words, f"not bold {STYLES.get(style, '')}")
 
 
-def _status(layer: Layer, zeroed: bool) -> list[tuple[str, str]]:
+def _status(layer: Layer, zeroed: str) -> list[tuple[str, str]]:
     """What dropout does to a layer, each with its style; of an untouched one nothing."""
     found = []
     variance = "" if layer.variance_ratio is None else f" (x {layer.variance_ratio:.3g})"
     if zeroed:
-        found.append(("zeroed", "zeroed"))
+        found.append((zeroed, "zeroed"))
     if layer.changed_by:
         found.append((f"changed{variance}", "changed"))
     if layer.gradient == "changed":

@@ -2,18 +2,18 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
 
-from .explanation import Explanation, Site
+from .explanation import Explanation, Layer, Site
 from .names import SHOWN, Places, label, listed
 from .plain import json_text
 
 FORMAT = 1  # of the JSON
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
 _BRANCH = re.compile(r"path|depth", re.IGNORECASE)
+_FOLDER = re.compile(r"[/\\]")
 _ALPHA = re.compile(r"alpha", re.IGNORECASE)
 _NOISE = re.compile(r"gauss", re.IGNORECASE)  # multiplies by anything, and so picks no sub-network
 _TARGETS = {
@@ -99,14 +99,35 @@ def sentences(explanation: Explanation) -> tuple[str, ...]:
     ('No dropout was found in this model.',)
     """
     if not explanation.sites:
-        return ("No dropout was found in this model.",)
+        return ("No dropout was found in this model.",) if not _random(explanation) else _unknown(explanation)
     active = [site for site in explanation.sites if drops(site)]
     return (
         *(_one_by_one if len(active) <= SHOWN else _together)(active, explanation),
         *_unaffected(explanation),
         *_at_odds(explanation),
+        *_otherwise_random(explanation),
         *_expected(active, explanation),
     )
+
+
+def _random(explanation: Explanation) -> list[str]:
+    """Layers whose outputs change from run to run without any dropout that is known."""
+    places = Places(explanation)
+    return places.blocks((layer.name for layer in explanation.layers if layer.random), places.leaf)
+
+
+def _unknown(explanation: Explanation) -> tuple[str, ...]:
+    names = listed(_random(explanation))
+    return (
+        "No dropout that is known was found in this model, but it is random in training.",
+        f"With the same inputs, another output in every run: {names}.",
+    )
+
+
+def _otherwise_random(explanation: Explanation) -> Iterator[str]:
+    names = _random(explanation)
+    if names and not any(site.by_hand for site in explanation.sites):
+        yield f"Random in training without any dropout that is known: {listed(names)}."
 
 
 def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
@@ -123,8 +144,8 @@ def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str
 
 def _together(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
     places = Places(explanation)
-    ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.p or 0))
-    for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.p)):
+    ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.effect, site.p or 0))
+    for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.effect, site.p)):
         yield f"{_drop(list(group), places)}."
     start = f"All {len(sites)} dropouts together change"
     yield _outputs(start, {name for site in sites for name in site.changes}, places)
@@ -136,7 +157,12 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
     first, one = sites[0], len(sites) == 1
     kind = first.kind if first.p is None else f"{first.kind}, p {first.p:g}"
     who = f"{first.name if one else f'{len(sites)} dropouts'} ({kind})"
-    if _NOISE.search(first.kind):
+    if first.by_hand:
+        who, does = _by_hand(sites, who)
+        if first.effect != "drops":
+            there = listed(dict.fromkeys(site.layer or "the model" for site in sites))
+            return f"{who} {does}" if first.effect == "decides" else f"{who} {does} data in {there}"
+    elif _NOISE.search(first.kind):
         does = "multiplies by noise" if one else "multiply by noise"
     elif _ALPHA.search(first.kind):
         does = "saturates a part of" if one else "saturate a part of"
@@ -146,8 +172,59 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
         what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
     else:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
-        what = f"the output of {listed(names)}" if names else "what is no layer's output"
+        what = _output(names, {site.behind for site in sites}, _blocks(sites))
     return f"{who} {does} {what}"
+
+
+def _blocks(sites: Sequence[Site]) -> Sequence[str]:
+    """The blocks in which dropouts stand."""
+    inside = (site.layer if ":" in site.name else re.split("[./]", site.layer)[:-1] for site in sites)
+    return list(dict.fromkeys(name if isinstance(name, str) else ".".join(name) for name in inside))
+
+
+def _output(names: Sequence[str], behind: set[tuple[str, ...]], blocks: Sequence[str]) -> str:
+    """What is dropped: the output of layers, what functions make of it, or what is computed between layers."""
+    if not names:
+        return f"a value computed in {listed(block or 'the model' for block in blocks)}"
+    functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
+    if not functions:
+        return f"the output of {listed(names)}"
+    shown = listed(names)
+    return (
+        f"what is behind {shown[:-1]}; {functions})" if shown.endswith(")") else f"what is behind {shown} ({functions})"
+    )
+
+
+def zeroed_words(layer: Layer, sites: Iterable[Site]) -> str:
+    """ "zeroed", or behind which functions; empty where no site zeroes a layer's output.
+
+    >>> layer = Layer(name="b1", parent="", kind="BatchNorm2d", zeroed_by=("drop",))
+    >>> zeroed_words(layer, [Site(name="drop", kind="Dropout", layer="drop", p=0.5, behind=("relu", "max_pool2d"))])
+    'zeroed behind it (relu, max_pool2d)'
+    """
+    behind = {site.behind for site in sites if site.name in layer.zeroed_by}
+    if not layer.zeroed_by:
+        return ""
+    functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
+    return f"zeroed behind it ({functions})" if functions else "zeroed"
+
+
+def _by_hand(sites: Sequence[Site], who: str) -> tuple[str, str]:
+    """Who and does what, of random operations that are no known dropout."""
+    first, one = sites[0], len(sites) == 1
+    place = _FOLDER.split(first.source)[-1]
+    who = f"{who}, a random operation by hand at {place}," if one else f"{who}, random operations by hand,"
+    does = {
+        "drops": ("zeroes a part of", "zero a part of"),
+        "adds": ("adds random numbers to", "add random numbers to"),
+        "fills": ("replaces a part of the", "replace a part of the"),
+        "decides": ("decides what runs", "decide what runs"),
+    }.get(first.effect, ("multiplies by random numbers", "multiply by random numbers"))
+    if first.effect == "drops" and not first.zero_share:
+        does = "multiplies by noise", "multiply by noise"
+    words = does[0] if one else does[1]
+    share = f" ({100 * first.zero_share:.0f} %)" if first.zero_share and one else ""
+    return who, words.replace(" a part", f" a part{share}")
 
 
 def _called(site: Site) -> str:
@@ -158,8 +235,11 @@ def _outputs(start: str, names: Iterable[str], places: Places) -> str:
     names = set(names)
     changed = places.blocks(names, places.leaf)
     if not changed:
-        return f"{start} {'the output of the model alone' if '' in names else 'no output further on'}."
-    return f"{start} {'outputs' if len(changed) > 1 else 'an output'} further on: {listed(changed)}."
+        return f"{start} {'only the output of the model' if '' in names else 'no output of a later layer'}."
+    if changed == ["every layer"]:
+        return f"{start} the output of every layer."
+    later = "the outputs of later layers" if len(changed) > 1 else "the output of a later layer"
+    return f"{start} {later}: {listed(changed)}."
 
 
 def _gradients(start: str, names: Iterable[str], places: Places) -> str:
@@ -261,7 +341,7 @@ def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
             seen.add(site.name)
     if not drawn:
         return
-    bits = sum(site.draws or 0 for site in drawn)
+    bits = sum(site.draws_of_a_forward or 0 for site in drawn)
     value = f" = {2**bits:,}" if bits <= 20 else ""
     yield f"Every training step draws, for each sample, one of 2^{bits}{value} sub-networks."
     branches = [site for site in drawn if drops_branch(site)]
@@ -275,9 +355,11 @@ def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
 
 
 def _active(sites: Sequence[Site]) -> list[str]:
+    # Of a dropout that runs several times: the first call, which the others mostly are like.
     counts: dict[tuple[str, int, float], list[str]] = {}
     for site in sites:
         what = "attention weights" if site.target == "attention weights" else _unit(site)
+        what += f" in each of {site.calls} calls" if site.calls > 1 else ""
         counts.setdefault((what, site.draws or 0, site.p or 0), []).append(site.name)
     rows = []
     for (what, draws, p), names in counts.items():
@@ -317,20 +399,13 @@ def to_json(explanation: Explanation) -> str:
     >>> json.loads(text)["sentences"]
     ['No dropout was found in this model.']
     """
-    return _written({"sentences": sentences(explanation), **_findings(explanation), **explanation.to_dict()})
+    return json_text(explanation.to_dict())
 
 
 def findings_json(explanation: Explanation, ignore: Collection[str] = ()) -> str:
     """The findings alone: an object with `format`, `model`, `framework`, `sites` (their number) and `findings`."""
-    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
-    return _written({**about, **_findings(explanation, ignore)})
-
-
-def _findings(explanation: Explanation, ignore: Collection[str] = ()) -> dict[str, Any]:
     from .findings import findings
 
-    return {"findings": [asdict(finding) for finding in findings(explanation, ignore)]}
-
-
-def _written(value: Mapping[str, Any]) -> str:
-    return json_text({"format": FORMAT, **value})
+    found = [asdict(finding) for finding in findings(explanation, ignore)]
+    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
+    return json_text({"format": FORMAT, **about, "findings": found})

@@ -11,7 +11,7 @@
     const element = document.getElementById(`box-${number}`);
     const head = element.querySelector(":scope > .head");
     return {
-      element, head, name: element.querySelector(".name"), badges: head.querySelector(".badges"),
+      element, head, cell: document.getElementById(`cell-${number}`), name: element.querySelector(".name"), badges: head.querySelector(".badges"),
       fold: head.querySelector(".fold"), list: element.querySelector(":scope > ol"), inside: head.querySelector(".inside"),
       marks: element.dataset.marks.split(" ").filter(Boolean), text: `${element.dataset.layer ?? ""} ${head.querySelector(".title").textContent}`.toLowerCase(),
     };
@@ -64,6 +64,7 @@
     box.element.dataset.marks = marks.join(" ");
     box.tint = TINTS.find(has) ?? "untouched";
     box.element.dataset.tint = box.tint;
+    if (box.cell) box.cell.dataset.tint = box.tint;
     box.element.toggleAttribute("data-back", has("gradient-changed"));
     box.element.toggleAttribute("data-dim", shown >= 0 && box.tint === "untouched" && !has("gradient-changed"));
     if (box.inside === null) return;

@@ -8,12 +8,16 @@ from ..probe.names import listed
 from ..probe.words import batch_of
 from ..visible import visible
 from . import network_words as words
-from .figures import embed
+from .figures import embed, own_text
+from .prose import about_html
 
 if TYPE_CHECKING:
     from ..probe.explanation import Explanation, Layer, Site
     from ..probe.findings import Finding
     from ..probe.fold import Node
+
+
+FEW = 3  # layers with gradients that each may say what theirs do
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ def render_network(
         subtitle=_subtitle(explanation),
         explanation=explanation,
         sentences=sentences,
-        findings=[(finding, drawing.box_of(finding.site)) for finding in findings],
+        findings=[(finding, drawing.box_of(finding.site), about_html(finding.code)) for finding in findings],
+        cells=list(drawing.leaves()),
         root=drawing.root,
         changed=drawing.changed,
         listed=listed,
@@ -82,15 +87,10 @@ def render_network(
         batch=drawing.batch,
         overview=words.overview_sentence(explanation),
         data=embed(drawing.data()),
-        css=_own_text(environment, "network.css"),
-        script=_own_text(environment, "network.js"),
+        css=own_text(environment, "network.css"),
+        script=own_text(environment, "network.js"),
     )
     return visible(html)  # in a script's strings an escape means the same
-
-
-def _own_text(environment: Any, name: str) -> str:
-    source, _, _ = environment.loader.get_source(environment, name)
-    return str(source)
 
 
 def _subtitle(explanation: "Explanation") -> str:
@@ -138,6 +138,10 @@ class _Drawing:
     def __init__(self, explanation: "Explanation", root: "Node") -> None:
         self.explanation = explanation
         self.batch = batch_of(explanation)
+        self.modes = {layer.name: layer.training for layer in explanation.layers}
+        gradients = [layer.gradient for layer in explanation.layers if layer.gradient != "none"]
+        # What most layers have is said once, in the summary: a mark is for what is not as in the others.
+        self.gradients_change = len(gradients) > FEW and gradients.count("changed") > len(gradients) / 2
         nodes = list(_walk(root))
         self.parents = [parent for _, parent in nodes]
         self.numbers = {node.layer.name: number for number, (node, _) in enumerate(nodes) if node.layer is not None}
@@ -151,6 +155,15 @@ class _Drawing:
         for index, home in enumerate(self.homes):
             self.at.setdefault(home, []).append(index)
         self.root = self._box(root, iter(range(len(nodes))), inside_fold=False)
+
+    def leaves(self) -> Iterator[Box]:
+        """The boxes that hold no other, in the order in which they are drawn."""
+        waiting = [self.root]
+        while waiting:
+            box = waiting.pop()
+            if not box.children:
+                yield box
+            waiting += reversed(box.children)
 
     def box_of(self, name: str) -> int | None:
         """The box of a site or a layer."""
@@ -204,7 +217,7 @@ class _Drawing:
             number=number,
             label=node.label or (layer.name if layer else "") or self.explanation.model,
             layer=layer,
-            facts=words.layer_facts(layer, bool(children)) if layer else (),
+            facts=words.layer_facts(layer, bool(children), self._usual(layer)) if layer else (),
             marks=self._marks(layer, number, bool(children)) if layer else (),
             children=children,
             buttons=buttons,
@@ -214,6 +227,10 @@ class _Drawing:
             note=node.note,
         )
 
+    def _usual(self, layer: "Layer") -> bool | None:
+        """The mode of the block that a layer stands in."""
+        return None if layer.parent is None else self.modes[layer.parent]
+
     def _marks(self, layer: "Layer", number: int, block: bool) -> tuple[str, ...]:
         """What a box shows while no single dropout is chosen: forward, then the gradient of its own parameters."""
         marks = ["here"] if number in self.at else []
@@ -221,7 +238,8 @@ class _Drawing:
         marks += ["changed"] if layer.changed_by else []
         if not marks and not block and layer.output_shape is not None:
             marks.append("untouched")
-        return (*marks, *([] if layer.gradient == "none" else [f"gradient-{layer.gradient}"]))
+        usual = layer.gradient == "none" or (layer.gradient == "changed" and self.gradients_change)
+        return (*marks, *([] if usual else [f"gradient-{layer.gradient}"]))
 
     def _button(self, number: int) -> Button:
         site = self.explanation.sites[number]

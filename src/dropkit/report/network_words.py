@@ -20,6 +20,9 @@ MARKS = {
 }
 
 
+SAME = 0.02  # how far a ratio of variances may be off 1 and say nothing
+
+
 def shape_words(shape: Shape | None) -> str:
     """A shape as it is read aloud.
 
@@ -53,19 +56,27 @@ def when_words(site: Site) -> str:
     return f"{told}, as asked for by name" if site.deliberate else told
 
 
-def layer_facts(layer: Layer, block: bool = False) -> list[str]:
-    """The second line of a box: shape, parameters and whether they are trained, mode, and what was measured."""
+def layer_facts(layer: Layer, block: bool = False, usual: bool | None = None) -> list[str]:
+    """The second line of a box: shape, parameters, and what is not as in most layers.
+
+    Args:
+        layer: what is drawn.
+        block: it holds others.
+        usual: the mode of the block around it, of which nothing is said; None for the model itself.
+    """
     # A block that only holds others, such as a list, need not run.
     facts = [] if block and layer.output_shape is None else [shape_words(layer.output_shape)]
+    if layer.used_by:
+        facts = [f"runs inside {listed(name or 'the model' for name in layer.used_by)}"]
     if layer.parameters:
-        status = "trainable" if layer.trainable == layer.parameters else f"{layer.trainable:,} trainable"
-        facts += [count_words(layer.parameters, "parameter"), status if layer.trainable else "frozen"]
-    else:
-        facts.append("no parameters")
-    facts.append(f"in {'train' if layer.training else 'eval'} mode")
+        facts.append(count_words(layer.parameters, "parameter"))
+        if layer.trainable < layer.parameters:
+            facts.append(f"{layer.trainable:,} trainable" if layer.trainable else "frozen")
+    if layer.training != usual:
+        facts.append(f"in {'train' if layer.training else 'eval'} mode")
     if layer.calls > 1:
         facts.append(f"runs {layer.calls} times")
-    if layer.variance_ratio is not None:
+    if layer.variance_ratio is not None and abs(layer.variance_ratio - 1) >= SAME:
         facts.append(f"variance × {layer.variance_ratio:.3g}")
     if layer.input_variance_ratio is not None and (layer.changed_by or layer.zeroed_by):
         facts.append(f"variance of its input in training × {layer.input_variance_ratio:.3g}")
@@ -151,6 +162,6 @@ def overview_sentence(explanation: Explanation) -> str:
     zero, change = ("zero", "change") if number > 1 else ("zeroes", "changes")
     sentence = (
         f"{count_words(number, 'dropout')} {zero} a part of the output of {count_words(zeroed, 'layer')}, and {change} "
-        f"that of {changed:,} further on and the gradients of {gradients:,}."
+        f"that of {count_words(changed, 'later layer')} and the gradients of {gradients:,}."
     )
     return f"{sentence} {count_words(untouched, 'layer is', 'layers are')} untouched." if untouched else sentence

@@ -1,7 +1,7 @@
 """A page's HTML. The words come first, then the table, the curves, the settings."""
 
 from ..visible import visible
-from .figures import colours, differences_figure, embed, line_figure
+from .figures import colours, differences_figure, embed, line_figure, own_text, points
 from .values import Page
 
 
@@ -13,7 +13,6 @@ def render(page: Page) -> str:
     (True, True)
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("dropkit.report", "."),
@@ -23,7 +22,9 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     groups = [row[0] for row in page.rows]
-    drawn = [(figure.title, figure.caption, line_figure(figure, groups)) for figure in page.figures]
+    drawn = [
+        (figure.title, figure.caption, line_figure(figure, groups, points(page.figures))) for figure in page.figures
+    ]
     if page.differences is not None:
         caption = "dot and bar: mean and 95 % interval; small dots: seeds"
         drawn.insert(0, (page.differences.title, caption, differences_figure(page.differences, groups)))
@@ -31,6 +32,6 @@ def render(page: Page) -> str:
         page=page,
         colours=colours(groups),
         figures=[(title, caption, embed(figure)) for title, caption, figure in drawn],
-        plotlyjs=get_plotlyjs(),
+        script=own_text(environment, "plots.js"),
     )
     return visible(html)  # in a script's strings an escape means the same

@@ -62,7 +62,7 @@ def test_the_transfer_recipe_answers_the_question(capsys: pytest.CaptureFixture[
     assert (site["p"], site["zeroes"], site["changes"][-1:]) == (0.2, ["hidden2"], ["output"])
     assert site["gradients"] == ["hidden1", "hidden2", "output"]
     assert found["sentences"][1:5] == [
-        "dropout changes an output further on: output.",
+        "dropout changes the output of a later layer: output.",
         "dropout changes the gradient of every trainable layer: hidden1, hidden2 and output.",
         "Frozen, and so without gradient: inception_v3.",
         "Not affected by any dropout: inception_v3 and flatten.",

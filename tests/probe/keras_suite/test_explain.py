@@ -374,3 +374,22 @@ def test_a_layer_by_itself() -> None:
     found = explain(layer)
     assert [layer.name for layer in found.layers] == [""] and found.sites == ()
     assert isinstance(found.layers[0], Layer) and found.layers[0].output_shape == (4, 3)
+
+
+def test_a_layer_called_twice_draws_twice() -> None:
+    x = keras.Input((8,))
+    drop = L.Dropout(0.5, name="drop")
+    found = explain(keras.Model(x, L.Dense(2)(drop(L.Dense(16)(drop(L.Dense(6)(x)))))))
+    (site,) = found.sites
+    assert (site.calls, site.all_draws) == (2, 22)
+    assert any("one of 2^22 sub-networks" in sentence for sentence in found.sentences)
+
+
+def test_a_mask_of_one_s_own_is_said_where_no_site_is_known() -> None:
+    class Masking(L.Layer):
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return x * keras.ops.cast(keras.random.uniform(keras.ops.shape(x)) < 0.5, x.dtype) if training else x
+
+    found = explain(keras.Sequential([keras.Input((8,)), L.Dense(6), Masking(name="mask"), L.Dense(2)]))
+    assert found.sentences[0] == "No dropout that is known was found in this model, but it is random in training."
+    assert "mask" in found.sentences[1] and "No dropout was found in this model." not in found.sentences

@@ -57,4 +57,5 @@ DENSE = Recipe(
     feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
     engine="keras",
+    needs=(("keras", '"dropkit[keras]"'),),
 )

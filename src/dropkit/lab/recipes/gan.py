@@ -184,5 +184,6 @@ GAN = Recipe(
     build=build,  # type: ignore[arg-type]  # its settings are those that it makes
     compared=("none", "fixed", "fixed:0.3"),
     engine="adversarial",
+    needs=(("PIL", "pillow"),),
     figures=FIGURES,
 )

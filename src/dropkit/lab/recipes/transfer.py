@@ -106,6 +106,7 @@ TRANSFER = Recipe(
     feeds={"dropout": "output"},
     build=build,
     engine="keras",
+    needs=(("keras", '"dropkit[keras]"'), ("PIL", "pillow")),
     data="flowers2",
     prepare=features.prepare,
 )

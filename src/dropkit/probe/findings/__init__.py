@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ...errors import UnknownNameError
+from ...errors import DropkitRuntimeError, UnknownNameError
 from ..explanation import Explanation
+from ..names import count_words
 from . import modes, places
 
 Rule = Callable[[Explanation], Iterator[tuple[str, str, str]]]
@@ -27,6 +29,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK113", "two sites with the same mask", places.same_mask),
     ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
     ("DK115", "rate of 0.6 or more", places.high_rate),
+    ("DK116", "dropout by hand that changes the mean", places.mean_moves),
 )
 
 
@@ -61,8 +64,86 @@ class Finding:
         lines = (f"measured: {self.measured}", f"remedy: {self.remedy}", self.link)
         return "\n  ".join((f"{self.code} {self.site or '(the model)'}: {self.title}", *lines))
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What it is, what was measured, and what to do."""
+        return (f"{self.code} {self.site or '(the model)'}: {self.title}.", f"Measured: {self.measured}.", self.remedy)
 
-def findings(explanation: Explanation, ignore: Collection[str] = ()) -> tuple[Finding, ...]:
+    def _repr_html_(self) -> str:
+        from ..telling import as_html
+
+        return as_html((), (self,))
+
+
+class Findings(tuple[Finding, ...]):
+    """Findings in the order of their codes: a tuple that prints as text, and in a notebook too.
+
+    >>> found = Findings()
+    >>> print(found)
+    0 findings.
+    >>> found == (), found.sentences
+    (True, ('0 findings.',))
+    """
+
+    explanation: Explanation | None = None  # of the run in which they were made
+
+    @classmethod
+    def of(cls, found: Collection[Finding], explanation: Explanation) -> "Findings":
+        """Findings that know what they are about."""
+        made = cls(found)
+        made.explanation = explanation
+        return made
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Those of each finding, and how many there are."""
+        return (*(sentence for finding in self for sentence in finding.sentences), *self.undecided, self._count())
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """What the run did not decide, a sentence each."""
+        return () if self.explanation is None else tuple(places.undecided_shifts(self.explanation))
+
+    @property
+    def findings(self) -> "Findings":
+        """Themselves, as an `Explanation` has them."""
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write a self-contained HTML page with the network drawn and these findings first.
+
+        Raises:
+            DropkitRuntimeError: Jinja, which comes with `dropkit[lab]`, is not installed; or they were made by hand.
+            OutputError: the file cannot be written.
+        """
+        from ..telling import save_page
+
+        if self.explanation is None:
+            raise DropkitRuntimeError("these findings know no model; save those of `dropkit.doctor(model, x)`")
+        save_page(path, self.explanation, self)
+
+    def __reduce__(self) -> Any:
+        return _again, (tuple(self), self.explanation)
+
+    def __str__(self) -> str:
+        return "\n\n".join((*map(str, self), *self.undecided, self._count()))
+
+    def _count(self) -> str:
+        count = count_words(len(self), "finding")
+        on = "" if self.explanation is None else f" on {count_words(len(self.explanation.sites), 'dropout')}"
+        return f"{count}{on}."
+
+    def _repr_html_(self) -> str:
+        from ..telling import as_html
+
+        return as_html((*self.undecided, self._count()), self)
+
+
+def _again(found: tuple[Finding, ...], explanation: Explanation | None) -> Findings:
+    return Findings(found) if explanation is None else Findings.of(found, explanation)
+
+
+def findings(explanation: Explanation, ignore: Collection[str] = ()) -> Findings:
     """What is likely not meant, of what the probe measured; in the order of the codes, then of execution.
 
     Args:
@@ -80,12 +161,13 @@ def findings(explanation: Explanation, ignore: Collection[str] = ()) -> tuple[Fi
     [('DK115', 'drop', 'p = 0.8: 20 % are kept, and scaled by 5')]
     """
     check_codes(ignore)
-    return tuple(
+    found = [
         Finding(code, title, *row, link=f"docs/doctor.md#{code.lower()}")
         for code, title, rule in RULES
         if code not in ignore
         for row in rule(explanation)
-    )
+    ]
+    return Findings.of(found, explanation)
 
 
 def check_codes(codes: Collection[str]) -> None:
@@ -99,7 +181,7 @@ def check_codes(codes: Collection[str]) -> None:
             raise UnknownNameError("code", code, known)
 
 
-def doctor(model: Any, *inputs: Any, ignore: Collection[str] = (), **kwargs: Any) -> tuple[Finding, ...]:
+def doctor(model: Any, *inputs: Any, ignore: Collection[str] = (), **kwargs: Any) -> Findings:
     """Run a model as `dropkit.explain` does, and tell what about its dropout is likely not meant.
 
     Args:
@@ -108,7 +190,8 @@ def doctor(model: Any, *inputs: Any, ignore: Collection[str] = (), **kwargs: Any
         ignore: codes that are not looked for.
 
     Returns:
-        Findings, in the order of their codes; empty for a healthy model. The model is as before.
+        Findings, in the order of their codes: a tuple that prints as text, `()` for a healthy model. The model is as
+        before.
 
     Raises:
         UnknownNameError: a code that there is not.

@@ -15,7 +15,7 @@ def active_in_eval(explanation: Explanation) -> Iterator[Row]:
     """Sites that drop in evaluation without having been told so by name; attention has a code of its own."""
     evaluating = not explanation.layers[0].training
     for site in explanation.sites:
-        if site.deliberate or site.target == ATTENTION:
+        if site.deliberate or site.target == ATTENTION or not site.drops:
             continue
         if site.eval:
             yield site.name, f"{what(site)} drops in evaluation{_at(site)}", _gate(site, explanation)
@@ -27,7 +27,7 @@ def active_in_eval(explanation: Explanation) -> Iterator[Row]:
 def attention_in_eval(explanation: Explanation) -> Iterator[Row]:
     """Attention weights that are dropped in evaluation: the functions for attention know no mode."""
     for site in explanation.sites:
-        if site.eval and not site.deliberate and site.target == ATTENTION:
+        if site.eval and not site.deliberate and site.target == ATTENTION and site.drops:
             gate = "Pass `dropout_p=self.p if self.training else 0.0`, since the function itself knows no mode."
             remedy = gate if explanation.framework == "torch" else _gate(site, explanation)
             yield site.name, f"{what(site)} drops attention weights in evaluation{_at(site)}", remedy
@@ -132,7 +132,7 @@ def _singled_out(site: Site, explanation: Explanation) -> bool:
 
 def _on(site: Site) -> bool:
     """Whether it drops as handed in; a Keras model has no mode of its own, and is asked about in training."""
-    return bool(site.train if site.now is None else site.now)
+    return site.drops and bool(site.train if site.now is None else site.now)
 
 
 def _waits(site: Site) -> bool:

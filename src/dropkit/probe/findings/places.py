@@ -3,14 +3,16 @@
 import re
 from collections.abc import Iterator
 
-from ..explanation import Explanation, Layer, Site
+from ..explanation import Explanation, Layer, Shape, Site
 from .modes import Row, is_batchnorm, listed, what
 
 # How far the variance of a BatchNorm's input in training may be from that in evaluation. At 1.1 it hands on values 5 %
 # too small in evaluation; inverted dropout of p = 0.1 on inputs of mean zero, right before it, gives 1.11.
 SHIFT = 0.1
 NOISE = 0.5  # over the length of the batch: three standard deviations of the ratio at 4 samples, two at 16
+ERRORS = 3  # standard errors, over the masks, that an interval has on each side
 HIGH = 0.6
+MEAN = 0.02  # how far a mean may move
 _CHANNELS = re.compile(r"^(?:F\.|torch\.|dropkit\.)*(?:feature_)?dropout([123])d$", re.IGNORECASE)
 _FITTING = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}
 _ALPHA = re.compile("alpha_?dropout", re.IGNORECASE)
@@ -34,7 +36,7 @@ def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
     for layer in explanation.layers:
         ratio = layer.input_variance_ratio
         upstream = layer.changed_by or layer.zeroed_by
-        if is_batchnorm(layer) and upstream and ratio is not None and abs(ratio - 1) > _allowed(layer):
+        if is_batchnorm(layer) and upstream and ratio is not None and _beyond(layer) > 0:
             shifted.setdefault(max(upstream, key=lambda name: order[name]), []).append(layer)
     for name in sorted(shifted, key=lambda name: order[name]):
         first, *others = shifted[name]
@@ -47,8 +49,38 @@ def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
         yield name, measured, "Move the dropout behind the last BatchNorm, or lower its rate."
 
 
-def _allowed(norm: Layer) -> float:
-    return SHIFT + NOISE / max(1, (norm.output_shape or (1,))[0])
+def undecided_shifts(explanation: Explanation) -> Iterator[str]:
+    """BatchNorms of which the masks do not tell whether their input is shifted, in a sentence each."""
+    for layer in explanation.layers:
+        ratio, error = layer.input_variance_ratio, layer.input_variance_error
+        upstream = layer.changed_by or layer.zeroed_by
+        if not (is_batchnorm(layer) and upstream) or ratio is None or not error:
+            continue
+        if undecided(ratio, error, layer.output_shape or (1,)):
+            yield (
+                f"Not decided: dropout before BatchNorm at {layer.name}, whose input has {ratio:.2f} ± "
+                f"{ERRORS * error:.2f} times the variance of evaluation; a larger batch tells more."
+            )
+
+
+def undecided(ratio: float, error: float | None, shape: Shape) -> bool:
+    """Whether the interval of a ratio of variances holds the limit.
+
+    >>> undecided(1.12, 0.01, (64, 8)), undecided(1.3, 0.01, (64, 8)), undecided(1.0, 0.01, (64, 8))
+    (True, False, False)
+    """
+    distance = abs(abs(ratio - 1) - _allowed(shape))
+    return error is not None and distance <= ERRORS * error
+
+
+def _beyond(norm: Layer) -> float:
+    """How far the shift of a BatchNorm's input is certainly beyond what is allowed."""
+    certain = abs((norm.input_variance_ratio or 1) - 1) - ERRORS * (norm.input_variance_error or 0)
+    return certain - _allowed(norm.output_shape or (1,))
+
+
+def _allowed(shape: Shape) -> float:
+    return SHIFT + NOISE / max(1, shape[0] if shape else 1)
 
 
 def alpha_without_selu(explanation: Explanation) -> Iterator[Row]:
@@ -120,6 +152,21 @@ def high_rate(explanation: Explanation) -> Iterator[Row]:
             if _settable(site, explanation):
                 remedy += f': `dropkit.torch.set_rate(model, "{site.name}", {kept:.3g})`'
             yield site.name, f"p = {site.p:.3g}: {100 * kept:.3g} % are kept{scale}", f"{remedy}."
+
+
+def mean_moves(explanation: Explanation) -> Iterator[Row]:
+    """Dropout by hand whose mean in training is not that in evaluation, outside four standard errors."""
+    for site in explanation.sites:
+        ratio, error = site.mean_ratio, site.mean_error
+        if ratio is None or error is None or abs(ratio - 1) - 4 * error <= MEAN:
+            continue
+        at = f" ({site.source})" if site.source else ""
+        measured = f"{what(site)}{at}: mean in training {ratio:.2f} of that in evaluation, ± {4 * error:.1g}"
+        measured += f"; {100 * site.zero_share:.0f} % are zeroed" if site.zero_share else ""
+        kept = 1 - (site.zero_share or 0)
+        share = kept if abs(ratio - kept) <= 4 * error else ratio
+        scale = f"Divide what is left by {share:.2g} in training" if ratio > 0 else "Rescale what is left in training"
+        yield site.name, measured, f"{scale}, or call `dropkit.torch.dropout(x, p, training=self.training)`."
 
 
 def _taken(site: Site, spatial: int, explanation: Explanation) -> str | None:

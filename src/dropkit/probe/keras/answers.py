@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..explanation import Explanation, Gradient, Layer, Shape, Site
+from ..explanation import Explanation, Gradient, Layer, Shape, Site, draws_for_one
 from .graph import Graph
 from .noise import ATTENTION, Found
 from .tree import Tree, activation
@@ -56,7 +56,7 @@ class Evidence:
 
 def explanation(watch: Watch, evidence: Evidence, model: str, inputs: tuple[Shape, ...]) -> Explanation:
     """All of it, in order of execution."""
-    answers = _Answers(watch, evidence)
+    answers = _Answers(watch, evidence, inputs[0][0] if inputs and inputs[0] else None)
     sites = tuple(answers.site(site) for site in watch.noise.sites)
     return Explanation(
         model=model,
@@ -71,8 +71,9 @@ def explanation(watch: Watch, evidence: Evidence, model: str, inputs: tuple[Shap
 
 
 class _Answers:
-    def __init__(self, watch: Watch, evidence: Evidence) -> None:
+    def __init__(self, watch: Watch, evidence: Evidence, batch: int | None) -> None:
         assert evidence.watched.graph is not None
+        self.batch = batch
         self.watch, self.evidence, self.tree = watch, evidence, watch.tree
         self.graph: Graph = evidence.watched.graph
         self.records = evidence.watched.records
@@ -102,6 +103,8 @@ class _Answers:
             layer=layer,
             p=found.p,
             mask_shape=found.mask_shape,
+            calls=1 if self._recurrent(found) else max(1, len(found.shapes)),
+            all_draws=sum(draws_for_one(shape, self.batch) for shape in found.shapes) or None,
             train=found.train if ran else None,
             eval=found.eval if ran else None,
             deliberate=found.deliberate,
@@ -164,8 +167,12 @@ class _Answers:
 
     def _masks(self, found: Found) -> Iterable[str]:
         if len(found.masks) > 1:
-            recurrent = isinstance(self.tree.layers[self.tree.shown(found.path)], keras.layers.RNN)
-            yield f"{len(found.masks)} masks, " + ("one for each gate" if recurrent else "one for each call")
+            yield f"{len(found.masks)} masks, " + (
+                "one for each gate" if self._recurrent(found) else "one for each call"
+            )
+
+    def _recurrent(self, found: Found) -> bool:
+        return isinstance(self.tree.layers[self.tree.shown(found.path)], keras.layers.RNN)
 
     def _ordered(self, names: set[str]) -> tuple[str, ...]:
         return tuple(name for name in self.order if name in names)

@@ -42,6 +42,7 @@ class Found:
         label: what it is of a layer that does more: "dropout", "recurrent_dropout"; "function" of a call.
         train, eval: whether it dropped there.
         first: when it dropped first, None if it has not.
+        shapes: of the masks of the first run.
         masks: what the first run drew, applied to ones.
         nodes: its numbers in the graph of that run.
         noted: what else should be known.
@@ -59,6 +60,7 @@ class Found:
     train: bool = False
     eval: bool = False
     first: int | None = None
+    shapes: list[Shape] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
     nodes: list[int] = field(default_factory=list)
     noted: list[str] = field(default_factory=list)
@@ -206,8 +208,10 @@ class Noise:
             return apply(ones)
         batch, *rest = ones.shape
         mask = (batch, 1, *rest) if label == "dropout" else (batch, *rest)
+        before = len(site.shapes)
         y = self._drop(site, apply, ones, None)
         site.mask_shape, site.input_rank = tuple(mask), len(mask)
+        site.shapes[before:] = [tuple(mask)] * (len(site.shapes) - before)
         return y
 
     def _cell_mask(self, old: Any, label: str) -> Any:
@@ -293,6 +297,7 @@ class Noise:
             site.mask_shape, site.input_rank = _concrete(noise_shape, tuple(x.shape)), len(x.shape)
             if draw:
                 site.masks.append(mask)
+                site.shapes.append(site.mask_shape)
             self._happened(site, x, y)
         if self._switches is not None:
             return keras.ops.where(self._switches.get(site.name, False), y, x)

@@ -11,6 +11,8 @@ from ...torch.finding.inventory import Site
 from ...torch.recomputation import in_backward
 from ..activation import of_class
 from .flow import Place
+from .handmade import Draw, caller
+from .operators import Operator
 from .origin import INPUT, Origin, Origins
 from .sample import Sample, taken
 from .watch import Given, Listener, tensors
@@ -30,9 +32,11 @@ class Dropped:
     input: bool = False
     weights: bool = False
     follows: str | None = None
+    through: tuple[str, ...] = ()  # functions between these layers and the site
     rank: int | None = None
     shape: tuple[int, ...] | None = None
     inside: int = 0  # layers that made with their own weights what is dropped, and were still running
+    shapes: list[tuple[int, ...] | None] = field(default_factory=list)  # of what was dropped, call by call
     masks: list[Sample] = field(default_factory=list)  # call by call
     draws: list[Sample] = field(default_factory=list)  # random numbers
     unlike: str = ""  # a recomputation that drew otherwise
@@ -54,14 +58,29 @@ class Follower(Listener):
         sites: its sites.
         active: numbers of the sites that drop in training.
         leaves: paths of modules that run no other module: what the drawing has as layers.
+        by_hand: sites that are random operations, by where these are.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], active: set[int], leaves: set[str]):
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        active: set[int],
+        leaves: set[str],
+        by_hand: Mapping[Draw, int] | None = None,
+    ):
         self.model, self.sites, self.active, self.leaves = model, sites, active, leaves
+        self.by_hand = by_hand or {}
         named = list(model.named_modules())
         self.paths = [path for path, _ in named]
         self.bits = {path: 2 << number for number, path in enumerate(self.paths)}  # the lowest is INPUT
-        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew)
+        self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew, self._used, self._free)
+        self.holders: dict[Place, list[str]] = {}
+        for path, module in named:
+            for parameter in module.parameters(recurse=False):
+                for place in self.origins._places(parameter)[:1]:
+                    self.holders.setdefault(place, []).append(path)
+        self.used_by: dict[str, dict[str, None]] = {}  # modules whose parameters others read, and these
         self.dropped = [Dropped() for _ in sites]
         self.reach: dict[str, int] = {}  # of outputs
         self.gradients: dict[str, int] = {}  # of parameters
@@ -146,7 +165,7 @@ class Follower(Listener):
         origin = origin._replace(sources=bit)
         if any(True for _ in module.parameters()):
             kept = origin.activation if origin.activation and origin.activation[1] >= since else None
-            origin = origin._replace(data=True, weights=0, producers=bit, masks=0, activation=kept)
+            origin = origin._replace(data=True, weights=0, producers=bit, masks=0, activation=kept, through=())
         if (name := of_class(type(module).__name__)) is not None:
             origin = origin._replace(activation=(name, self.origins.time))
         self.origins.set_origin(x, origin)
@@ -168,6 +187,24 @@ class Follower(Listener):
         if not in_backward():
             self.origins.set_origin(drawn, Origin(masks=1 << site))
 
+    def _used(self, place: Place) -> None:
+        """A parameter is read: by the module that has it, or by another."""
+        if not self._running or in_backward():
+            return
+        inside = self._running[-1][0]
+        holders = self.holders[place]
+        if inside not in holders:
+            for holder in holders:
+                self.used_by.setdefault(holder, {}).setdefault(inside)
+
+    def _free(self, op: Operator, drawn: torch.Tensor) -> None:
+        """Random numbers of an operation that is a site of its own."""
+        if self.by_hand and self._running:
+            file, line = caller()
+            draw = Draw(self._running[-1][0], file, line, "random array" if op.name == "lift_fresh" else op.name)
+            if draw in self.by_hand:
+                self.drew(self.by_hand[draw], drawn)
+
     def _drew(self, site: int, drawn: torch.Tensor) -> None:
         """Random numbers of a site; those of a recomputation must have been drawn in the forward."""
         seen, sample = self.dropped[site], Sample.of_values(drawn)
@@ -187,6 +224,8 @@ class Follower(Listener):
         if site not in self.active:
             return
         self.origins.running.append(site)
+        if not in_backward():
+            self.dropped[site].shapes.append(tuple(dropped.shape) if isinstance(dropped, torch.Tensor) else None)
         if not isinstance(dropped, torch.Tensor):
             self._before.append(None)
             return
@@ -208,6 +247,7 @@ class Follower(Listener):
         if seen.rank is None:
             seen.rank, seen.shape = x.dim(), tuple(x.shape)
             seen.follows = origin.activation[0] if origin.activation else None
+            seen.through = origin.through
 
     def ended(self, site: int, dropped: Any, result: Any) -> None:
         """A site's call has ended: its output depends on it, in backward as well."""

@@ -13,13 +13,17 @@ from ...torch.finding.inventory import sites
 from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbed
 from ...torch.finding.trials import Trial, Trying
 from ..explanation import Explanation
+from ..findings.places import undecided
+from .draws import Made, as_sites, by_hand, listening, made_by_hand
 from .follow import Follower
+from .measure import Run
 from .passes import Loss, Passes, seed_all
-from .rows import is_changed, layer_rows, site_rows, zeroed
+from .rows import channel_ratio, is_changed, layer_rows, site_rows, zeroed
 from .seen import Seen
 from .watch import Listener, tensors
 
 _MASKS = 3  # runs with dropout on, each with other masks
+_MORE = 13  # and so many more where these do not decide
 _UNSEEN = "not reached"  # in the inventory's note on what did not run
 _TRIALS = 4  # forwards, at most, until the masks drawn are enough to compare with their gradients
 
@@ -53,17 +57,54 @@ def explain_torch(model: nn.Module, *inputs: Any, loss: Loss | None = None, **kw
 
 
 def _runs(passes: Passes) -> Seen:
-    model, found = passes.model, list(passes.sites)
-    active = {number for number, site in enumerate(found) if site.train}
+    model = passes.model
     off = passes.run(0, off=True, backward=True)
+    heard = listening(passes)
+    again = passes.run(_MASKS, off=True, listener=heard, mode=heard)
+    made = _made(passes, made_by_hand(passes, off, again, heard))
+    found = list(passes.sites)
+    active = {number for number, site in enumerate(found) if site.train}
+    if any(map(by_hand, found)):
+        again = passes.run(_MASKS, off=True, backward=True)  # its gradients show what other random numbers change
     leaves = {path for path in off.order if path not in off.inside and "parametrizations" not in path.split(".")}
-    follower = Follower(model, found, active, leaves)
+    places = {each.draw: number for number, each in made.items() if by_hand(found[number])}
+    follower = Follower(model, found, active, leaves, places)
     on = [passes.run(0, backward=True, listener=follower, mode=follower.origins)]
     on += [passes.run(seed) for seed in range(1, _MASKS if active else 1)]
-    again = passes.run(_MASKS, off=True)
+    on += _more_masks(passes, off, on)
     now = _now(passes)
     zeroes = [zeroed(number, follower) for number in range(len(found))]
-    return Seen(model, found, active, off, again, on, follower, zeroes, _checked(passes), now, _skipped(passes, now))
+    checked, fast = _checked(passes), _skipped(passes, now)
+    return Seen(model, found, active, off, again, on, follower, zeroes, checked, now, _batch(passes), made, fast)
+
+
+def _more_masks(passes: Passes, off: Run, on: Sequence[Run]) -> list[Run]:
+    """Further runs with dropout on, where a few masks do not tell whether a BatchNorm's input is shifted."""
+    found: list[Run] = []
+    for seed in range(_MASKS + 1, _MASKS + _MORE):
+        measured = [(path, channel_ratio(path, off, [*on, *found])) for path in off.channels]
+        close = [
+            ratio for path, ratio in measured if ratio is not None and undecided(*ratio, off.shapes.get(path, (1,)))
+        ]
+        if not close:
+            break
+        found.append(passes.run(seed))
+    return found
+
+
+def _made(passes: Passes, made: Sequence[Made]) -> dict[int, Made]:
+    """Random operations by number of their site; those that are at no site that is known become sites."""
+    known = len(passes.sites)
+    passes.sites = [*passes.sites, *as_sites(made, passes.sites)]
+    new = [each for each in made if each.site is None and each.effect]
+    placed = {each.site: each for each in made if each.site is not None}
+    return placed | {known + number: each for number, each in enumerate(new)}
+
+
+def _batch(passes: Passes) -> int | None:
+    """The length of the first axis of the first input."""
+    shape = next((x.shape for x in tensors([passes.inputs, passes.kwargs])), ())
+    return shape[0] if shape else None
 
 
 def _read_by_a_function(site: Found, found: Sequence[Found]) -> bool:
@@ -82,7 +123,8 @@ def _read_by_a_function(site: Found, found: Sequence[Found]) -> bool:
 
 def _checked(passes: Passes) -> dict[str, str]:
     """For each site, whether the backward drops what the forward drops."""
-    trials = [Trial(site) for site in passes.sites if site.train and "learned" not in site.note]
+    checkable = [site for site in passes.sites if site.train and "learned" not in site.note and not by_hand(site)]
+    trials = [Trial(site) for site in checkable]
     for seed in range(_TRIALS):
         waiting = [trial for trial in trials if not trial.gradient.enough and (seed == 0 or trial.gradient.calls)]
         if not waiting:
@@ -118,8 +160,9 @@ def _now(passes: Passes) -> dict[str, bool | None]:
     passes.run(0, training=False, listener=noticing)
     now: dict[str, bool | None] = {}
     for number, site in enumerate(passes.sites):
-        if site.place is None:
-            now[site.name] = site.train if passes.model.get_submodule(site.name).training else site.eval
+        if site.place is None or by_hand(site):
+            owner = site.name.partition(":")[0]
+            now[site.name] = site.train if passes.model.get_submodule(owner).training else site.eval
         else:
             now[site.name] = number in noticing.dropped
     return now

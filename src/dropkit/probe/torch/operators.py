@@ -1,9 +1,12 @@
 """What is known of torch's operators when data flows through them."""
 
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+
+from ..activation import of_function
 
 # Make a tensor like another without reading it. `empty_like` is not among them: what a kernel from outside the
 # dispatcher writes into it comes from what it is like; an operator that overwrites it takes that back.
@@ -28,12 +31,17 @@ _CONTRACTIONS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot"
                  "cudnn_convolution"}  # fmt: skip
 # A parameter that is added or multiplied is no layer of its own there: position embeddings, class tokens, layer scale.
 _ELEMENTWISE = {"add", "sub", "mul", "div", "cat", "stack", "where", "addcmul", "copy", "maximum", "minimum", "lerp"}
-_MASKING = {"mul", "div", "where", "masked_fill"}
+_MASKING = {"mul", "div", "where", "masked_fill", "index_put"}
 # After these a tensor still is the output of the activation before them.
 _PASSES = {"clone", "_to_copy", "_unsafe_view", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d",
            "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "mean", "amax",
            "adaptive_max_pool2d", "adaptive_max_pool3d", "native_dropout", "dropout", "permute", "expand", "cat",
            "constant_pad_nd", "index", "gather", "_reshape_copy", "view"}  # fmt: skip
+
+
+_NAMED = re.compile(
+    r"(adaptive_)?(avg|max|lp)_pool|max_unpool|fractional_max_pool|upsample|pixel_shuffle|(mean|amax|sum)$"
+)
 
 
 class Operator(NamedTuple):
@@ -51,6 +59,7 @@ class Operator(NamedTuple):
     elementwise: bool
     masking: bool
     passes: bool
+    function: str  # what people call it, where it makes other values of one tensor: activations, pooling, softmax
 
 
 @cache
@@ -78,4 +87,16 @@ def of(func: Any) -> Operator:
         name in _ELEMENTWISE,
         name in _MASKING,
         views or name in _PASSES,
+        _function(name),
     )
+
+
+def _function(name: str) -> str:
+    """The name in torch.nn.functional, or none.
+
+    >>> _function("max_pool2d_with_indices"), _function("_softmax"), _function("mul")
+    ('max_pool2d', 'softmax', '')
+    """
+    name = name.lstrip("_").removesuffix("_with_indices")
+    known = of_function(name) or (name if _NAMED.match(name) else "")
+    return {"pixel_shuffle": "pixel_shuffle", "native_layer_norm": "layer_norm"}.get(name, known)

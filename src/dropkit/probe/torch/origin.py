@@ -24,6 +24,7 @@ class Origin(NamedTuple):
     dropped: the sites that dropped elements of it, through nothing that has parameters or brings in what is undropped.
     masks: the sites by hand (DropPath written out) whose random numbers it consists of.
     activation: the activation whose output it is, and when that ran.
+    through: functions that it went through since the producers.
     """
 
     data: bool = False
@@ -33,6 +34,7 @@ class Origin(NamedTuple):
     dropped: int = 0
     masks: int = 0
     activation: tuple[str, int] | None = None
+    through: tuple[str, ...] = ()
 
 
 _CONSTANT = Origin()
@@ -45,6 +47,8 @@ class Origins(Flow):
         weights: modules by the address of the storage of their parameters, as bits.
         masked: told of a tensor that is multiplied with a mask drawn by hand: the sites, and the tensor.
         drew: as in `Flow`.
+        used: told of a tensor's storage that an operator reads.
+        free: told of random numbers that no site under way has drawn, and of tensors made of arrays and numbers.
     """
 
     def __init__(
@@ -52,8 +56,11 @@ class Origins(Flow):
         weights: Mapping[Place, int],
         masked: Callable[[int, torch.Tensor], None],
         drew: Callable[[int, torch.Tensor], None],
+        used: Callable[[Place], None],
+        free: Callable[[Operator, torch.Tensor], None],
     ):
         super().__init__(drew)
+        self.used, self.free = used, free
         self.weights, self.masked = weights, masked
         self.time = 0  # operators so far
         self._origins: Any = WeakTensorKeyDictionary()  # origin, and how often its storage had been written into
@@ -95,6 +102,9 @@ class Origins(Flow):
             return
         self.time += 1
         given = tensors([args, kwargs])
+        for x in given:
+            if (place := self._place(x)) in self.weights:
+                self.used(place)
         read = [] if op.new else given
         if op.overwrites:
             read = given[1:]
@@ -105,6 +115,9 @@ class Origins(Flow):
         for x in tensors(result):
             if not any(x is other for other in written):
                 self.set_origin(x, origin)
+        if (op.random or op.name == "lift_fresh") and not self.running:
+            for x in tensors(result):
+                self.free(op, x)
 
     def _wrote(self, x: torch.Tensor, origin: Origin) -> None:
         for place in self._places(x):
@@ -127,7 +140,10 @@ class Origins(Flow):
             return Origin(weights=weights, masks=masks)
         floating = [origin for x, origin in data if x.is_floating_point()]
         carriers = floating or [origin for _, origin in data]
-        merged = _merged(carriers)._replace(sources=_bits([origin for _, origin in data], "sources"))
+        merged = _merged(carriers)
+        if op.function and op.function not in merged.through[-1:]:
+            merged = merged._replace(through=(*merged.through, op.function))
+        merged = merged._replace(sources=_bits([origin for _, origin in data], "sources"))
         if masks and op.masking:
             for x, _ in data:
                 if x.is_floating_point():
@@ -136,11 +152,11 @@ class Origins(Flow):
         if not op.passes:
             merged = merged._replace(activation=None)
         if op.contraction and len(carriers) > 1:
-            return merged._replace(producers=0, dropped=0)
+            return merged._replace(producers=0, dropped=0, through=())
         if not weights:
             return merged
         kept = merged.producers if op.elementwise and not op.contraction else 0
-        return merged._replace(producers=kept or weights, dropped=0)
+        return merged._replace(producers=kept or weights, dropped=0, through=merged.through if kept else ())
 
 
 def _merged(origins: Sequence[Origin]) -> Origin:
@@ -155,6 +171,7 @@ def _merged(origins: Sequence[Origin]) -> Origin:
         reduce(lambda sites, origin: sites & origin.dropped, origins, first.dropped),
         0,
         first.activation if same else None,
+        first.through if all(origin.through == first.through for origin in origins) else (),
     )
 
 

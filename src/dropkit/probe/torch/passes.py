@@ -40,6 +40,7 @@ class Passes:
         off: bool = False,
         backward: bool = False,
         training: bool = True,
+        evaluating: bool = False,
         listener: Listener | None = None,
         mode: TorchDispatchMode | None = None,
     ) -> Run:
@@ -49,6 +50,7 @@ class Passes:
             seed: of all generators; passes with one seed differ in dropout alone.
             off: all dropout off.
             training: `model.train()` before; else the modes stay as they are.
+            evaluating: `model.eval()` before.
             listener: hears everything besides what is measured.
             mode: sees all operators.
         """
@@ -57,9 +59,10 @@ class Passes:
         with ExitStack() as stack:
             stack.enter_context(undisturbed(self.model, self.inputs, self.kwargs))
             stack.enter_context(without_parameter_hooks(self.model))
-            stack.enter_context(failures_named("training" if training else "present"))
-            if training:
-                self.model.train()
+            mode_name = "evaluation" if evaluating else "training" if training else "present"
+            stack.enter_context(failures_named(mode_name))
+            if training or evaluating:
+                self.model.train(not evaluating)
             seed_all(seed, self.model)
             if off:
                 stack.enter_context(disabled(self.model))

@@ -1,14 +1,18 @@
 """The rows of an explanation of a torch model: its layers and its sites."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import isfinite, sqrt
+from statistics import mean, stdev
+from typing import Any
 
 from torch import nn
 
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
-from ..explanation import Gradient, Layer, Shape, Site
+from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
+from .draws import by_hand
 from .follow import RECURRENT, Follower
+from .measure import Run
 from .seen import Seen
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
@@ -50,11 +54,13 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
     itself = {n for n, site in enumerate(seen.sites) if site.place is None and site.name == path}
     by = _changing(own, seen)
     ratio = _ratio([run.variances.get(path) for run in seen.on], off.variances.get(path)) if reach else None
+    shift = channel_ratio(path, off, seen.on)
     return Layer(
         name=path,
         parent=_parent(path),
         kind=type(module).__name__,
         output_shape=off.shapes.get(path),
+        used_by=() if off.calls[path] else tuple(follower.used_by.get(path, ())),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         trainable=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
         training=module.training,
@@ -65,7 +71,8 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
         gradient=_gradient(module, own, by, seen),
         gradient_by=tuple(site.name for n, site in enumerate(seen.sites) if by >> n & 1),
         variance_ratio=ratio,
-        input_variance_ratio=_channel_ratio(path, seen),
+        input_variance_ratio=None if shift is None else shift[0],
+        input_variance_error=None if shift is None else shift[1],
         random=seen.again.outputs.get(path) != off.outputs.get(path),
         activation=follower.activations.get(path),
     )
@@ -79,9 +86,10 @@ def is_changed(path: str, seen: Seen) -> bool:
 def _changing(own: Sequence[str], seen: Seen) -> int:
     """The sites that change the gradient of one of these parameters, as bits."""
     on, off = seen.on[0].gradients, seen.off.gradients
+    again = seen.again.gradients or off  # of other random numbers by hand
     sites = 0
     for name in own:
-        if on.get(name) != off.get(name):
+        if on.get(name) != off.get(name) or again.get(name) != off.get(name):
             sites |= seen.follower.gradients.get(name, 0)
     return sites
 
@@ -101,13 +109,17 @@ def _ratio(on: Sequence[float | None], off: float | None) -> float | None:
     return sum(values) / len(values) / off if values and off and isfinite(off) else None
 
 
-def _channel_ratio(path: str, seen: Seen) -> float | None:
-    off = seen.off.channels.get(path)
-    if off is None or not bool((off > 0).any()):
+def channel_ratio(path: str, off: Run, on: Sequence[Run]) -> tuple[float, float | None] | None:
+    """Variance of a BatchNorm's input, mean over channels and masks, over that with dropout off; and its error."""
+    before = off.channels.get(path)
+    if before is None or not bool((before > 0).any()):
         return None
-    varied = off > 0
-    ratios = [(run.channels[path][varied] / off[varied]).mean().item() for run in seen.on if path in run.channels]
-    return _ratio(ratios, 1.0)
+    varied = before > 0
+    found = [(run.channels[path][varied] / before[varied]).mean().item() for run in on if path in run.channels]
+    found = [ratio for ratio in found if isfinite(ratio)]
+    if not found:
+        return None
+    return mean(found), stdev(found) / sqrt(len(found)) if len(found) > 1 else None
 
 
 # Sites
@@ -130,6 +142,8 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     module = seen.model.get_submodule(_layer_of(found))
     idle = _ONE_LAYER in found.note
     notes = [] if idle or not found.note else [found.note]
+    mask = found.mask_shape or _shape_of_noise(module, dropped.shape)
+    drawn = _drawn(number, mask, seen)
     if target_of(number, follower) == "output" and number in seen.active and not seen.zeroed[number]:
         if dropped.weights:
             notes.append("it drops weights")
@@ -139,14 +153,17 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         name=name,
         kind=found.kind,
         layer=_layer_of(found),
-        p=found.p,
-        mask_shape=found.mask_shape or _shape_of_noise(module, dropped.shape),
+        p=None if by_hand(found) else found.p,
+        mask_shape=mask,
+        calls=max(1, len(drawn)),
+        all_draws=sum(drawn) if drawn else None,
         train=found.train,
         eval=found.eval,
         now=bool(seen.now[name]),
         deliberate=found.place is None and isinstance(module, Drawn) and module.when == "always",
         target=target_of(number, follower),
         zeroes=tuple(layer.name for layer in layers if layer.name in seen.zeroed[number]),
+        behind=dropped.through if seen.zeroed[number] else (),
         changes=tuple(layer.name for layer in layers if name in layer.changed_by),
         gradients=tuple(layer.name for layer in layers if name in layer.gradient_by),
         input_rank=dropped.rank,
@@ -154,11 +171,52 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         on_prediction=bool(follower.predicted >> number & 1),
         twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
         gradient_check=_gradient_check(number, seen),
+        **_measured(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
         idle=found.note if idle else _told_never(module) if found.place is None else "",
         note="; ".join(notes),
         source=found.source,
     )
+
+
+def _drawn(number: int, mask: Shape | None, seen: Seen) -> list[int]:
+    """Independent draws for one sample, call by call of a forward; a mask that was drawn before counts no more.
+
+    A network of n recurrent layers draws n - 1 masks in a call: one between each two of them.
+    """
+    site, dropped = seen.sites[number], seen.follower.dropped[number]
+    if mask is None:
+        return []
+    module = seen.model.get_submodule(_layer_of(site))
+    times = max(1, module.num_layers - 1) if site.place is None and isinstance(module, nn.RNNBase) else 1
+    masks = dropped.masks if len(dropped.masks) == len(dropped.shapes) else []
+    found = []
+    for call, shape in enumerate(dropped.shapes or [None]):
+        again = masks and any(masks[call].twin(before, site.p) for before in masks[:call])
+        if not again:
+            found += [draws_for_one(_like(mask, dropped.shape, shape), seen.batch)] * times
+    return found
+
+
+def _like(mask: Shape, first: Shape | None, now: Shape | None) -> Shape:
+    """The shape of the mask of another call, from that of the first and the shapes of what the two dropped."""
+    if now is None or first is None or len(mask) != len(first) or len(now) != len(first):
+        return mask
+    if any(drawn not in (1, size) for drawn, size in zip(mask, first, strict=True)):  # no mask of its input
+        return mask
+    return tuple(1 if drawn == 1 and size != 1 else other for drawn, size, other in zip(mask, first, now, strict=True))
+
+
+def _measured(number: int, seen: Seen) -> dict[str, Any]:
+    """What a random operation does, where a site is one."""
+    made = seen.made.get(number)
+    if made is None:
+        return {}
+    measured = {"mean_ratio": made.ratio, "mean_error": made.error}
+    if not by_hand(seen.sites[number]):
+        return measured
+    share = made.zeros if made.effect == "drops" else None
+    return {"by_hand": True, "effect": made.effect, "zero_share": share, **measured}
 
 
 def _told_never(module: nn.Module) -> str:

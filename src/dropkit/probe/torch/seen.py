@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...torch.finding.inventory import Site as Found
+from .draws import Made
 from .follow import Follower
 from .measure import Run
 
@@ -23,4 +24,6 @@ class Seen:
     zeroed: list[list[str]]  # per site, the layers whose output it zeroes
     checked: dict[str, str]  # by name of the site
     now: dict[str, bool | None]
+    batch: int | None  # samples in the run
+    made: dict[int, Made]  # of random operations, by number of the site
     fast: set[str]  # sites that torch's fused encoder layer skips
