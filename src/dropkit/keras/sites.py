@@ -17,11 +17,12 @@ Model = TypeVar("Model", bound=keras.Layer)
 def bind(model: Model, seed: int = 0, *, step: int = 0) -> Model:
     """Make a model's noise a function of (seed, path, step): the same on any backend, device and number of devices.
 
-    Every dropkit layer in the model is named by its path, such as "encoder/dropout_1". A name that Keras gave by
-    itself counts the layers of its class within the model, as it would in a fresh process, so that a model made twice
-    has the same sites twice; `layer.site` tells. A call of the model in which at least one of its layers draws is a
-    step, counted from 0; a layer called again within it has the sites `path#1`, `path#2`, ... there. Seed, step and
-    rate are saved with the model and with its weights: what loads them goes on with the next mask.
+    Every dropkit layer in the model is named by its path, such as "encoder/dropout_1"; but a `site` that was given to
+    its constructor stays, so that layers of one site share their masks. The seed is the model's for all. In a path, a
+    name that Keras made up counts the layers of its class within the model, as it would in a fresh process, so that a
+    model made twice has the same sites twice; `layer.site` tells. A call of the model in which at least one of its
+    layers draws is a step, counted from 0; a layer called again within it has the sites `path#1`, `path#2`, ... there.
+    Seed, step and rate are saved with the model and with its weights: what loads them goes on with the next mask.
 
     Args:
         model: a built model (or layer) with dropkit layers in it.
@@ -51,7 +52,7 @@ def bind(model: Model, seed: int = 0, *, step: int = 0) -> Model:
             "the model has its layers"
         )
     for site, layer in named.items():
-        layer.rekey(start.seed, site, start.step)
+        layer.rekey(start.seed, layer.site if layer.named else site, start.step)
     clock = Clock(layer.seed_generator for layer in named.values())
     for layer in named.values():
         layer.seed_generator.clock = clock

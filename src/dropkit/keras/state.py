@@ -9,12 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.saving.keras_saveable import KerasSaveable
 
 from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
 from . import engine, words
 
+SAVED = "draws"  # the name of a keyed layer's state in weights files
 _fold = choice.fold()
 
 
@@ -39,12 +41,13 @@ class Clock:
                 member.advance()
 
 
-class Draws(keras.random.SeedGenerator):
+class Draws(keras.random.SeedGenerator, KerasSaveable):
     """Which noise comes next: a SeedGenerator, so that Keras carries its variable through fit, jit and stateless calls.
 
     The variable holds five words: the seed's low one, the count of steps begun (low), their high ones, and the level
     (drop probability or standard deviation in units of 2**-31). Keras counts it among a layer's variables and not
-    among its weights.
+    among its weights. In weights files that of a keyed layer stands beside the weights, under a path of its own, where
+    Keras' own layers do not look: files are exchanged with them both ways.
 
     Args:
         seed: an int in [0, 2**64), or None for one from the generator that `keras.utils.set_random_seed` governs.
@@ -60,6 +63,7 @@ class Draws(keras.random.SeedGenerator):
         self.backend = keras.src.backend
         self._initial_seed = given
         self.site = site
+        self.keyed = False  # by a site that was given, or bound: what is saved, so that a resumed run goes on
         self.count = 0  # draws in the running forward
         self.clock = Clock([self])
         start = np.array([drawn & MASK32, 0, drawn >> 32, 0, level], words.DTYPE)
@@ -140,6 +144,19 @@ class Draws(keras.random.SeedGenerator):
         assert now is not None
         self._assign([seed & MASK32, key.step & MASK32, seed >> 32, key.step >> 32, now[4]])
         self._initial_seed, self.site, self.count = key.seed, key.site, 0
+
+    def save_own_variables(self, store: Any) -> None:
+        """The words of a keyed layer, so that a resumed run goes on with the next mask."""
+        if self.keyed:
+            store[SAVED] = ops.convert_to_numpy(self.state.value).astype(np.int64)
+
+    def load_own_variables(self, store: Any) -> None:
+        """The words, where this layer is keyed and the file has them."""
+        if self.keyed and SAVED in store.keys():  # noqa: SIM118 - a store is no mapping
+            self.state.assign(np.asarray(store[SAVED]).astype(words.DTYPE))
+
+    def _obj_type(self) -> str:
+        return "Operation"  # to Keras' saving: something that has no parts of its own to look into
 
     def _assign(self, numbers: list[int]) -> None:
         self.state.assign(np.array(numbers, words.DTYPE))

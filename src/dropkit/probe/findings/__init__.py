@@ -27,6 +27,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK113", "two sites with the same mask", places.same_mask),
     ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
     ("DK115", "rate of 0.6 or more", places.high_rate),
+    ("DK116", "told to drop in evaluation, and does not", modes.told_in_vain),
 )
 
 
