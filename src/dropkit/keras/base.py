@@ -8,7 +8,7 @@ from keras import ops
 from ..axes.when import When, when
 from ..counter import Key
 from ..errors import DropkitRuntimeError
-from . import engine
+from . import blocks, engine
 from .state import SAVED, Draws
 
 
@@ -70,7 +70,12 @@ class Keyed:
 
     def active(self, training: Any) -> Any:
         """Whether it draws in a pass with this `training`."""
-        return self.__dict__["_when"].active(training)
+        chosen: When = self.__dict__["_when"]
+        if blocks.said() is not blocks.NOTHING and chosen is not When.NEVER:
+            switched = blocks.switched(self)
+            if switched is not None:
+                return switched
+        return chosen.active(training)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """The input with noise where it is on; else the input itself."""

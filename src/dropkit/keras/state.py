@@ -14,7 +14,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
-from . import engine, words
+from . import blocks, engine, words
 
 SAVED = "draws"  # the name of a keyed layer's state in weights files
 _fold = choice.fold()
@@ -31,14 +31,17 @@ class Clock:
         self.members = tuple(members)
         self._counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
 
-    def enter(self) -> None:
-        """Count the running forward, unless it has been."""
+    def enter(self, step: int | None = None) -> None:
+        """Count the running forward, unless it has been; under a given step only the draws in it are counted anew."""
         forward = engine.current_forward()
         if forward is None or forward is not self._counted():
             if forward is not None:
                 self._counted = weakref.ref(forward)
             for member in self.members:
-                member.advance()
+                if step is None:
+                    member.advance()
+                else:
+                    member.count = 0
 
 
 class Draws(keras.random.SeedGenerator, KerasSaveable):
@@ -83,17 +86,21 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
 
     def draw(self) -> engine.Draw:
         """The next draw; it begins a step if this is the first one in the running forward."""
-        self.clock.enter()
+        here = blocks.said()
+        self.clock.enter(here.step)
         site = self.site if self.count == 0 else f"{self.site}#{self.count}"
         self.count += 1
+        if here.site is not None:
+            site = here.site
         now = engine.integers(self.state.value)
         if now is None:
             value = self.state.value
-            seed, step = (value[0], value[2]), _before(value[1], value[3])
-            return engine.Draw(words.fold(seed, site_id(site), step), value[4])
-        step_number = ((now[1] | now[3] << 32) - 1) & MASK64
-        key = Key(now[0] | now[2] << 32, site, step_number)
-        return engine.Draw(_fold(key.seed, site_id(site), step_number), now[4], key)
+            seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
+            step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
+            return engine.Draw(words.fold(seed, site_id(site), step), value[4], None, here.rows)
+        number = ((now[1] | now[3] << 32) - 1) & MASK64 if here.step is None else here.step
+        key = Key(now[0] | now[2] << 32 if here.seed is None else here.seed, site, number)
+        return engine.Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
 
     def advance(self) -> None:
         """Begin a step."""
@@ -164,6 +171,10 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
     def get_config(self) -> dict[str, Any]:
         """seed and site."""
         return {"seed": self._initial_seed, "site": self.site, "name": self.name}
+
+
+def _halves(number: int) -> tuple[int, int]:
+    return number & MASK32, number >> 32
 
 
 def _before(low: Any, high: Any) -> tuple[Any, Any]:
