@@ -158,6 +158,13 @@ def test_the_probe_loads_the_framework_of_its_model_only() -> None:
     assert not modules & {"dropkit.lab", "dropkit.report"}
 
 
+def test_every_part_loads_on_first_use() -> None:
+    pytest.importorskip("keras")
+    first = "import os; os.environ['KERAS_BACKEND'] = 'numpy'; import dropkit"
+    modules = loaded(f"{first}; assert dropkit.keras.Dropout and dropkit.probe.explain and dropkit.lab")
+    assert {"dropkit.keras", "dropkit.probe", "dropkit.lab"} <= modules
+
+
 def test_the_load_check_can_fail() -> None:
     assert "torch" in loaded("import dropkit.torch")
 

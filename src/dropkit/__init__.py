@@ -5,8 +5,8 @@
     array([[0, 0, 0, 0],
            [1, 1, 1, 0]])
 
-Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy`, `dropkit.torch` and
-`dropkit.jax`, the experiments `dropkit.lab`.
+Importing dropkit loads NumPy and no framework; the frontends are `dropkit.numpy`, `dropkit.torch`,
+`dropkit.jax` and `dropkit.keras`, the experiments `dropkit.lab`.
 """
 
 from importlib import import_module

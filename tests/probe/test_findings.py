@@ -260,7 +260,8 @@ def test_keras_is_told_what_keras_can_do() -> None:
         return only(explanation(site, framework="keras", **rest)).remedy
 
     follow = "out of the call, so that the layer follows the mode"
-    assert remedy(replace(DROP, eval=True)) == f"Leave `training=True` {follow}."
+    meant = ', or, if it is meant, say so by `dropkit.keras.Dropout(p, when="always")`'
+    assert remedy(replace(DROP, eval=True)) == f"Leave `training=True` {follow}{meant}."
     assert remedy(replace(SDPA, eval=True)) == f"Leave `training=True` {follow}."
     assert (
         remedy(replace(DROP, train=False, now=False))

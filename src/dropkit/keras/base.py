@@ -3,14 +3,13 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from ..axes.when import When, when
 from ..counter import Key
-from . import engine, words
-from .state import Draws
-
-_SAVED = "draws"  # the name of a keyed layer's state in weights files
+from ..errors import DropkitRuntimeError
+from . import blocks, engine
+from .state import SAVED, Draws
 
 
 class Keyed:
@@ -22,14 +21,16 @@ class Keyed:
 
     seed_generator: Draws
 
-    def _begin(self, seed: int | None, site: int | str | None, level: int = 0) -> None:
+    def _begin(self, seed: int | None, site: int | str | None, level: int = 0, active: str = "train") -> None:
         """Make the state; comes after Keras' `Layer.__init__`."""
         layer: Any = self
         if site is not None:
             Key(site=site)  # checks it
-        self._keyed = site is not None
+        layer.__dict__["_when"] = when(active)
+        layer.__dict__["_named"] = site is not None  # by who made it, and not by `bind`
         default = 0 if seed is None else layer.name
         self.seed_generator = Draws(seed, default if site is None else site, level)
+        self.seed_generator.keyed = site is not None
         layer.supports_masking = True
 
     @property
@@ -42,14 +43,43 @@ class Keyed:
         """The seed as it was given, None if it was drawn."""
         return self.seed_generator.seed
 
-    def rekey(self, seed: int, site: str, step: int) -> None:
+    @property
+    def when(self) -> str:
+        """In which passes it is on: "train", "always" or "never"; fixed when the layer is made, since programs that
+        were compiled would not follow."""
+        chosen: When = self.__dict__["_when"]
+        return chosen.value
+
+    @when.setter
+    def when(self, value: str) -> None:
+        raise DropkitRuntimeError(
+            f"when is fixed when a layer is made, got {value!r} for {self.name!r}: make it with when={value!r}, or use "  # type: ignore[attr-defined]
+            "dropkit.keras.enabled or disabled for a while"
+        )
+
+    @property
+    def named(self) -> bool:
+        """Whether the site was given to the constructor: `bind` leaves it then."""
+        given: bool = self.__dict__["_named"]
+        return given
+
+    def rekey(self, seed: int, site: int | str, step: int) -> None:
         """Another seed and site, and the number of the next step: what `bind` does to each layer."""
         self.seed_generator.rekey(seed, site, step)
-        self._keyed = True
+        self.seed_generator.keyed = True
+
+    def active(self, training: Any) -> Any:
+        """Whether it draws in a pass with this `training`."""
+        chosen: When = self.__dict__["_when"]
+        if blocks.said() is not blocks.NOTHING and chosen is not When.NEVER:
+            switched = blocks.switched(self)
+            if switched is not None:
+                return switched
+        return chosen.active(training)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """The input with noise in training; else the input itself."""
-        return engine.run(self._noised, inputs) if training else inputs
+        """The input with noise where it is on; else the input itself."""
+        return engine.run(self._noised, inputs) if self.active(training) else inputs
 
     def _noised(self, inputs: Any) -> Any:
         raise NotImplementedError
@@ -69,21 +99,29 @@ class Keyed:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Keras' own, the seed, and the site where it was given or bound."""
+        """Keras' own, the seed, the site where it was given or bound, and `when` where it is not "train"."""
         config = {**keras.layers.Layer.get_config(self), "seed": self.seed}
-        if self._keyed:
+        if self.seed_generator.keyed:
             config["site"] = self.site
+            if not self.named:
+                config["bound"] = True
+        if self.when != "train":
+            config["when"] = self.when
         return config
 
-    def save_own_variables(self, store: Any) -> None:
-        """A keyed layer's state is saved with the weights, so that a resumed run goes on with the next mask."""
-        super().save_own_variables(store)  # type: ignore[misc]
-        if self._keyed:
-            store[_SAVED] = ops.convert_to_numpy(self.seed_generator.state.value).astype(np.int64)
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """A layer from what `get_config` gave; a site that `bind` gave is one that the next `bind` may change."""
+        config = dict(config)
+        bound = config.pop("bound", False)
+        layer = super().from_config(config)  # type: ignore[misc]
+        if bound:
+            layer.__dict__["_named"] = False
+        return layer
 
     def load_own_variables(self, store: Any) -> None:
-        """The state, where this layer is keyed and the file has one."""
+        """The weights; and the state where an older dropkit saved it among them."""
         names = list(store.keys())
-        super().load_own_variables({name: store[name] for name in names if name != _SAVED})  # type: ignore[misc]
-        if self._keyed and _SAVED in names:
-            self.seed_generator.state.assign(np.asarray(store[_SAVED]).astype(words.DTYPE))
+        super().load_own_variables({name: store[name] for name in names if name != SAVED})  # type: ignore[misc]
+        if SAVED in names:
+            self.seed_generator.load_own_variables(store)

@@ -26,9 +26,11 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         weight_regularizer: l**2 / (tau N) for a prior length scale l, precision tau and N training samples.
         dropout_regularizer: 2 / (tau N).
         init_min, init_max: the first p is drawn uniformly between these.
-        is_mc_dropout: whether noise is on in evaluation too, as in Monte Carlo dropout.
+        is_mc_dropout: whether noise is on in evaluation too, as in Monte Carlo dropout: another way to say
+            `when="always"` or `when="train"`.
         temperature: of the relaxation; 0.1, or 2/3 in the spatial form, if left out.
         seed, site, **kwargs: as those of `Dropout`.
+        when: "train", "always" or "never"; wins over is_mc_dropout.
 
     Raises:
         DropkitValueError: init_min and init_max not in order inside (0, 1); a temperature that is not above 0; at
@@ -54,6 +56,7 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         seed: int | None = None,
         *,
         site: int | str | None = None,
+        when: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(layer, **kwargs)
@@ -66,10 +69,9 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         self.weight_regularizer = weight_regularizer
         self.dropout_regularizer = dropout_regularizer
         self.init_min, self.init_max = init_min, init_max
-        self.is_mc_dropout = is_mc_dropout
         self.spatial = hasattr(layer, "kernel_size")
         self.temperature = temperature
-        self._begin(seed, site)
+        self._begin(seed, site, active=when or ("always" if is_mc_dropout else "train"))
 
     def build(self, input_shape: Any) -> None:
         """The wrapped layer's weights and p_logit."""
@@ -102,10 +104,19 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         """
         return ops.sigmoid(ops.cast(self.p_logit, "float32"))
 
+    @property
+    def is_mc_dropout(self) -> bool:
+        """Whether noise is on in evaluation too."""
+        return self.when == "always"
+
+    @is_mc_dropout.setter
+    def is_mc_dropout(self, value: bool) -> None:
+        self.when = "always" if value else "train"  # refused: programs that were compiled would not follow
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         """The wrapped layer on the dropped input; adds the loss."""
         self.add_loss(self.regularization())
-        if not (training or self.is_mc_dropout):
+        if not self.active(training):
             return self.layer(inputs)
         return self.layer(engine.run(self._noised, inputs))
 

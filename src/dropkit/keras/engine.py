@@ -5,7 +5,7 @@ this is the one frontend that stands on others. What of Keras has no public name
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
@@ -20,7 +20,8 @@ from .. import mask
 from ..axes.noise import Alpha, Noise
 from ..counter import Key
 from ..errors import DropkitRuntimeError
-from ..layout import layout
+from ..layout import Layout, layout
+from ..mask import place_of
 from . import words
 
 BACKENDS = ("torch", "jax", "tensorflow", "numpy")
@@ -53,11 +54,23 @@ class Draw:
         words: the two words of the key, ints or traced.
         level: drop probability or standard deviation in units of 2**-31, an int or traced.
         key: the key, where its numbers are known.
+        rows: row number in the whole of each entry of axis 0, where `at` says them.
     """
 
     words: tuple[Any, Any]
     level: Any
     key: Key | None = None
+    rows: tuple[int, ...] | None = None
+
+    def place(self, noise: Sequence[Any]) -> Layout | Sequence[Any]:
+        """A noise shape, or where it lies if rows say it; a draw that is shared along axis 0 has no rows."""
+        return noise if self.rows is None or not noise else place_of(tuple(noise), rows=self.rows)
+
+    def of(self, noise: Sequence[Any], shape: Sequence[Any]) -> "Draw":
+        """The same for a noise shape in a tensor of this one."""
+        if self.rows is None or not noise or not isinstance(noise[0], int):
+            return self
+        return replace(self, rows=None) if noise[0] == 1 != shape[0] else self
 
     @property
     def t(self) -> Any:
@@ -183,10 +196,13 @@ def dropout(x: Any, draw: Draw, noise: Sequence[Any], law: Noise) -> Any:
     if isinstance(draw.level, int) and draw.level == 0:
         return x
     own = frontend()
+    draw = draw.of(noise, x.shape)
     if own is None:
         return _affine(x, draw, noise, _alpha if isinstance(law, Alpha) else _scale)
     share = tuple(axis for axis, (n, size) in enumerate(zip(noise, x.shape, strict=True)) if n == 1 != size)
     more: dict[str, Any] = {"training": True, "key": draw.key, "share": share}
+    if draw.rows is not None:
+        more["rows"] = np.array(draw.rows, np.int64)
     if backend() == "numpy":
         function = own.alpha_dropout if isinstance(law, Alpha) else own.dropout
         return by_frontend(function, x, draw.level / LEVEL_ONE, **more)
@@ -237,8 +253,8 @@ def wide_dtype(x: Any) -> str:
 def keep(noise: Sequence[Any], draw: Draw) -> Any:
     """The bool mask of a noise shape."""
     if draw.key is None:
-        return words.keep(noise, draw.t, draw.words)
-    return ops.convert_to_tensor(np.array(mask.keep(noise, 1 - draw.t / mask.ONE, draw.key)))
+        return words.keep(draw.place(noise), draw.t, draw.words)
+    return ops.convert_to_tensor(np.array(mask.keep(noise, 1 - draw.t / mask.ONE, draw.key, rows=draw.rows)))
 
 
 def normal(noise: Sequence[Any], draw: Draw, x: Any) -> Any:
@@ -252,11 +268,17 @@ def uniform(noise: Sequence[Any], draw: Draw, x: Any) -> Any:
 
 
 def _continuous(law: str, noise: Sequence[Any], draw: Draw, x: Any) -> Any:
+    draw = draw.of(noise, x.shape)
     if draw.key is None:
-        return getattr(words, law)(noise, draw.words)
+        return getattr(words, law)(draw.place(noise), draw.words)
     if backend() == "torch":
         from ..torch import noise as torch_noise
 
-        return getattr(torch_noise, law)(draw.words, layout(tuple(noise)), x.device)
+        place = draw.place(tuple(noise))
+        if isinstance(place, Layout):
+            place = replace(place, rows=ops.convert_to_tensor(np.array(draw.rows, np.int64), "int64"))
+        else:
+            place = layout(place)
+        return getattr(torch_noise, law)(draw.words, place, x.device)
     # Eagerly, the hundreds of small operations that this takes cost more than NumPy and a copy.
-    return ops.convert_to_tensor(np.array(getattr(mask, law)(noise, draw.key)))
+    return ops.convert_to_tensor(np.array(getattr(mask, law)(noise, draw.key, rows=draw.rows)))

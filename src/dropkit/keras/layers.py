@@ -27,14 +27,18 @@ class Dropout(Keyed, keras.layers.Dropout):
         noise_shape: shape of the mask, aligned with the input's last axes: None for the input's size, 1 for a shared
             draw.
         seed: an int in [0, 2**64); None draws one that `keras.utils.set_random_seed` governs.
-        site: name or number of this dropout among those of its seed; the layer's name if left out.
+        site: name or number of this dropout among those of its seed; the layer's name if left out. `bind` leaves a site
+            that is given here: layers of one site and shape share their masks.
+        when: "train" (on where `training` is true), "always" (Monte Carlo dropout: `predict` draws too) or "never". It
+            is saved with the layer.
         **kwargs: Keras' own (`name`, `dtype`, `trainable`).
 
     Shapes: any, output as input. Dtypes: floating ones are kept (half types are scaled in float32 and rounded once);
     integers become the layer's compute type.
 
     Raises:
-        ValueError, TypeError: a rate outside [0, 1], NaN or no number; a bad noise_shape or seed (with Keras' words).
+        ValueError, TypeError: a rate outside [0, 1], NaN or no number; a bad noise_shape or seed (with Keras' words);
+            an unknown `when`.
 
     Call n in training is step n: its mask is `dropkit.keep(noise, rate, Key(layer.seed, layer.site, n))`. A layer
     called again within one call of its model has the sites `site#1`, `site#2`, ... there. `dropkit.keras.bind` gives
@@ -57,11 +61,12 @@ class Dropout(Keyed, keras.layers.Dropout):
         seed: int | None = None,
         *,
         site: int | str | None = None,
+        when: str = "train",
         **kwargs: Any,
     ):
         # Not Keras' own __init__, which makes a generator that knows neither site nor rate.
         keras.layers.Layer.__init__(self, **kwargs)
-        _set_up(self, rate, seed, site)
+        _set_up(self, rate, seed, site, when)
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
@@ -98,10 +103,11 @@ class AlphaDropout(Keyed, keras.layers.AlphaDropout):
         seed: int | None = None,
         *,
         site: int | str | None = None,
+        when: str = "train",
         **kwargs: Any,
     ):
         keras.layers.Layer.__init__(self, **kwargs)
-        _set_up(self, rate, seed, site)
+        _set_up(self, rate, seed, site, when)
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
@@ -121,10 +127,12 @@ class _Spatial(Keyed):
     data_format: str
     _axes: int  # spatial axes
 
-    def _start(self, rate: float, data_format: str | None, seed: int | None, site: Any, kwargs: dict[str, Any]) -> None:
+    def _start(
+        self, rate: float, data_format: str | None, seed: int | None, site: Any, when: str, kwargs: dict[str, Any]
+    ) -> None:
         layer: Any = self
         keras.layers.Layer.__init__(layer, **kwargs)
-        _set_up(layer, rate, seed, site)
+        _set_up(layer, rate, seed, site, when)
         layer.noise_shape = None
         layer.data_format = _checked_data_format(data_format)
         layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
@@ -161,8 +169,16 @@ class SpatialDropout1D(_Spatial, keras.layers.SpatialDropout1D):
 
     _axes = 1
 
-    def __init__(self, rate: float, seed: int | None = None, *, site: int | str | None = None, **kwargs: Any):
-        self._start(rate, "channels_last", seed, site, kwargs)
+    def __init__(
+        self,
+        rate: float,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        when: str = "train",
+        **kwargs: Any,
+    ):
+        self._start(rate, "channels_last", seed, site, when, kwargs)
 
 
 @_register
@@ -189,9 +205,10 @@ class SpatialDropout2D(_Spatial, keras.layers.SpatialDropout2D):
         seed: int | None = None,
         *,
         site: int | str | None = None,
+        when: str = "train",
         **kwargs: Any,
     ):
-        self._start(rate, data_format, seed, site, kwargs)
+        self._start(rate, data_format, seed, site, when, kwargs)
 
 
 @_register
@@ -217,15 +234,16 @@ class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
         seed: int | None = None,
         *,
         site: int | str | None = None,
+        when: str = "train",
         **kwargs: Any,
     ):
-        self._start(rate, data_format, seed, site, kwargs)
+        self._start(rate, data_format, seed, site, when, kwargs)
 
 
-def _set_up(layer: Any, rate: Any, seed: int | None, site: int | str | None) -> None:
+def _set_up(layer: Any, rate: Any, seed: int | None, site: int | str | None, when: str) -> None:
     """State and rate of a layer whose Keras `Layer.__init__` has run."""
     level = encode_rate("rate", rate)
-    layer._begin(seed, site, level)
+    layer._begin(seed, site, level, when)
     layer.__dict__["_given"] = float(rate), level
 
 

@@ -21,7 +21,7 @@ class GaussianDropout(Keyed, keras.layers.GaussianDropout):
 
     Args:
         rate: p in [0, 1], rounded to 1/65536; it can be moved as that of `Dropout`.
-        seed, site, **kwargs: as those of `Dropout`.
+        seed, site, when, **kwargs: as those of `Dropout`.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929), section 10.
 
@@ -32,10 +32,18 @@ class GaussianDropout(Keyed, keras.layers.GaussianDropout):
 
     rate = Movable("rate", encode_rate, 1 << 15)
 
-    def __init__(self, rate: float, seed: int | None = None, *, site: int | str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        rate: float,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        when: str = "train",
+        **kwargs: Any,
+    ):
         keras.layers.Layer.__init__(self, **kwargs)
         level = encode_rate("rate", rate)
-        self._begin(seed, site, level)
+        self._begin(seed, site, level, when)
         self.__dict__["_given"] = float(rate), level
         self._build_at_init()
 
@@ -68,7 +76,7 @@ class GaussianNoise(Keyed, keras.layers.GaussianNoise):
 
     Args:
         stddev: s in [0, 1], rounded to 2**-31; it can be moved as the rate of `Dropout`.
-        seed, site, **kwargs: as those of `Dropout`.
+        seed, site, when, **kwargs: as those of `Dropout`.
 
     >>> layer = GaussianNoise(0.1, seed=1, name="noise")
     >>> layer.stddev.assign(0.0)
@@ -78,10 +86,18 @@ class GaussianNoise(Keyed, keras.layers.GaussianNoise):
 
     stddev = Movable("stddev", encode_stddev, 1 << 7)
 
-    def __init__(self, stddev: float, seed: int | None = None, *, site: int | str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        stddev: float,
+        seed: int | None = None,
+        *,
+        site: int | str | None = None,
+        when: str = "train",
+        **kwargs: Any,
+    ):
         keras.layers.Layer.__init__(self, **kwargs)
         level = encode_stddev("stddev", stddev)
-        self._begin(seed, site, level)
+        self._begin(seed, site, level, when)
         self.__dict__["_given"] = float(stddev), level
         self._build_at_init()
 

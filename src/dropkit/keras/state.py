@@ -9,12 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.saving.keras_saveable import KerasSaveable
 
 from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
-from . import engine, words
+from . import blocks, engine, words
 
+SAVED = "draws"  # the name of a keyed layer's state in weights files
 _fold = choice.fold()
 
 
@@ -29,22 +31,26 @@ class Clock:
         self.members = tuple(members)
         self._counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
 
-    def enter(self) -> None:
-        """Count the running forward, unless it has been."""
+    def enter(self, step: int | None = None) -> None:
+        """Count the running forward, unless it has been; under a given step only the draws in it are counted anew."""
         forward = engine.current_forward()
         if forward is None or forward is not self._counted():
             if forward is not None:
                 self._counted = weakref.ref(forward)
             for member in self.members:
-                member.advance()
+                if step is None:
+                    member.advance()
+                else:
+                    member.count = 0
 
 
-class Draws(keras.random.SeedGenerator):
+class Draws(keras.random.SeedGenerator, KerasSaveable):
     """Which noise comes next: a SeedGenerator, so that Keras carries its variable through fit, jit and stateless calls.
 
     The variable holds five words: the seed's low one, the count of steps begun (low), their high ones, and the level
     (drop probability or standard deviation in units of 2**-31). Keras counts it among a layer's variables and not
-    among its weights.
+    among its weights. In weights files that of a keyed layer stands beside the weights, under a path of its own, where
+    Keras' own layers do not look: files are exchanged with them both ways.
 
     Args:
         seed: an int in [0, 2**64), or None for one from the generator that `keras.utils.set_random_seed` governs.
@@ -60,6 +66,7 @@ class Draws(keras.random.SeedGenerator):
         self.backend = keras.src.backend
         self._initial_seed = given
         self.site = site
+        self.keyed = False  # by a site that was given, or bound: what is saved, so that a resumed run goes on
         self.count = 0  # draws in the running forward
         self.clock = Clock([self])
         start = np.array([drawn & MASK32, 0, drawn >> 32, 0, level], words.DTYPE)
@@ -79,17 +86,21 @@ class Draws(keras.random.SeedGenerator):
 
     def draw(self) -> engine.Draw:
         """The next draw; it begins a step if this is the first one in the running forward."""
-        self.clock.enter()
+        here = blocks.said()
+        self.clock.enter(here.step)
         site = self.site if self.count == 0 else f"{self.site}#{self.count}"
         self.count += 1
+        if here.site is not None:
+            site = here.site
         now = engine.integers(self.state.value)
         if now is None:
             value = self.state.value
-            seed, step = (value[0], value[2]), _before(value[1], value[3])
-            return engine.Draw(words.fold(seed, site_id(site), step), value[4])
-        step_number = ((now[1] | now[3] << 32) - 1) & MASK64
-        key = Key(now[0] | now[2] << 32, site, step_number)
-        return engine.Draw(_fold(key.seed, site_id(site), step_number), now[4], key)
+            seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
+            step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
+            return engine.Draw(words.fold(seed, site_id(site), step), value[4], None, here.rows)
+        number = ((now[1] | now[3] << 32) - 1) & MASK64 if here.step is None else here.step
+        key = Key(now[0] | now[2] << 32 if here.seed is None else here.seed, site, number)
+        return engine.Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
 
     def advance(self) -> None:
         """Begin a step."""
@@ -141,12 +152,29 @@ class Draws(keras.random.SeedGenerator):
         self._assign([seed & MASK32, key.step & MASK32, seed >> 32, key.step >> 32, now[4]])
         self._initial_seed, self.site, self.count = key.seed, key.site, 0
 
+    def save_own_variables(self, store: Any) -> None:
+        """The words of a keyed layer, so that a resumed run goes on with the next mask."""
+        if self.keyed:
+            store[SAVED] = ops.convert_to_numpy(self.state.value).astype(np.int64)
+
+    def load_own_variables(self, store: Any) -> None:
+        """The words, where this layer is keyed and the file has them."""
+        if self.keyed and SAVED in store.keys():  # noqa: SIM118 - a store is no mapping
+            self.state.assign(np.asarray(store[SAVED]).astype(words.DTYPE))
+
+    def _obj_type(self) -> str:
+        return "Operation"  # to Keras' saving: something that has no parts of its own to look into
+
     def _assign(self, numbers: list[int]) -> None:
         self.state.assign(np.array(numbers, words.DTYPE))
 
     def get_config(self) -> dict[str, Any]:
         """seed and site."""
         return {"seed": self._initial_seed, "site": self.site, "name": self.name}
+
+
+def _halves(number: int) -> tuple[int, int]:
+    return number & MASK32, number >> 32
 
 
 def _before(low: Any, high: Any) -> tuple[Any, Any]:

@@ -125,13 +125,13 @@ def random16(place: Layout | Sequence[Any], key: Words) -> Any:
     return elements(place, WORD, blocks)
 
 
-def uniform(shape: Sequence[Any], key: Words) -> Any:
-    """`dropkit.uniform` of a whole shape, float32."""
-    return elements(shape, 4, lambda low, high: _uniforms(low, high, key, UNIFORM))
+def uniform(place: Layout | Sequence[Any], key: Words) -> Any:
+    """`dropkit.uniform` of a whole shape, or of a place in one, float32."""
+    return elements(place, 4, lambda low, high: _uniforms(low, high, key, UNIFORM))
 
 
-def normal(shape: Sequence[Any], key: Words) -> Any:
-    """`dropkit.normal` of a whole shape, float32."""
+def normal(place: Layout | Sequence[Any], key: Words) -> Any:
+    """`dropkit.normal` of a whole shape, or of a place in one, float32."""
 
     def pairs(low: Any, high: Any) -> Any:
         radius = ops.sqrt(-2.0 * ops.log(_uniforms(low, high, key, NORMAL_RADIUS)))
@@ -139,7 +139,7 @@ def normal(shape: Sequence[Any], key: Words) -> Any:
         both = ops.stack([radius * ops.cos(angle), radius * ops.sin(angle)], axis=-1)
         return ops.reshape(both, (-1, 8))
 
-    return elements(shape, 8, pairs)
+    return elements(place, 8, pairs)
 
 
 def _uniforms(low: Any, high: Any, key: Words, domain: int) -> Any:

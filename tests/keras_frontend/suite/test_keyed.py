@@ -96,6 +96,86 @@ def test_weights_are_exchanged_with_keras_own_layers(tmp_path: Path) -> None:
     theirs.set_weights(ours.get_weights())
 
 
+def small(layer: Any) -> keras.Model:
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="h"), layer(0.5, name="drop")])
+
+
+def test_weights_of_a_bound_model_load_into_keras_own_layers_and_back(tmp_path: Path) -> None:
+    """F11: deployment without dropkit, and training that goes on from a plain file."""
+    bound, plain = dk.bind(small(dk.Dropout), seed=1), small(keras.layers.Dropout)
+    bound(np.ones((2, 8), "float32"), training=True)
+    bound.save_weights(tmp_path / "bound.weights.h5")
+    plain.load_weights(tmp_path / "bound.weights.h5")
+    np.testing.assert_array_equal(array(plain.layers[0].kernel), array(bound.layers[0].kernel))
+    plain = small(keras.layers.Dropout)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    bound.load_weights(tmp_path / "plain.weights.h5")
+    np.testing.assert_array_equal(array(plain.layers[0].kernel), array(bound.layers[0].kernel))
+    y = array(bound(np.ones((2, 8), "float32"), training=True))  # and its own clock went on
+    np.testing.assert_array_equal(y != 0, keep((2, 4), 0.5, Key(1, "drop", 1)))
+    fresh = dk.bind(small(dk.Dropout), seed=5)
+    fresh.load_weights(tmp_path / "bound.weights.h5")
+    y = array(fresh(np.ones((2, 8), "float32"), training=True))
+    np.testing.assert_array_equal(y != 0, keep((2, 4), 0.5, Key(1, "drop", 1)))
+
+
+def test_weights_in_a_model_file_of_a_bound_model_load_into_keras_own_layers(tmp_path: Path) -> None:
+    """F11, for `.keras` files: the weights in them, and sharded ones."""
+    import zipfile
+
+    bound = dk.bind(small(dk.Dropout), seed=1)
+    bound.save(tmp_path / "bound.keras")
+    with zipfile.ZipFile(tmp_path / "bound.keras") as file:
+        file.extract("model.weights.h5", tmp_path)
+    plain = small(keras.layers.Dropout)
+    plain.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(array(plain.layers[0].kernel), array(bound.layers[0].kernel))
+    bound.save_weights(tmp_path / "shards.weights.json", max_shard_size=1)
+    plain = small(keras.layers.Dropout)
+    plain.load_weights(tmp_path / "shards.weights.json")
+    np.testing.assert_array_equal(array(plain.layers[0].kernel), array(bound.layers[0].kernel))
+
+
+def test_weights_that_an_older_dropkit_saved_load(tmp_path: Path) -> None:
+    import h5py
+
+    bound = dk.bind(small(dk.Dropout), seed=1)
+    bound.save_weights(tmp_path / "new.weights.h5")
+    with h5py.File(tmp_path / "new.weights.h5", "a") as file:
+        state = np.array([9, 4, 0, 0, 1 << 30])
+        file["layers/dropout/vars/draws"] = state
+        del file["layers/dropout/seed_generator"]
+    bound.load_weights(tmp_path / "new.weights.h5")
+    np.testing.assert_array_equal(array(bound.layers[1].seed_generator.state), state)
+
+
+def test_a_site_that_was_given_stays_when_the_model_is_bound() -> None:
+    """F14: one mask in several branches; the seed and the step are the model's."""
+    inputs = [keras.Input((8,)), keras.Input((8,))]
+    outputs = [dk.Dropout(0.5, seed=1, site="s")(x) for x in inputs]
+    outputs.append(dk.Dropout(0.5, seed=1, name="own")(inputs[0]))
+    model = dk.bind(keras.Model(inputs, outputs), seed=0)
+    x = np.ones((4, 8), "float32")
+    for step in range(2):
+        a, b, c = (array(y) != 0 for y in model([x, x], training=True))
+        np.testing.assert_array_equal(a, keep((4, 8), 0.5, Key(0, "s", step)))
+        np.testing.assert_array_equal(b, a)
+        np.testing.assert_array_equal(c, keep((4, 8), 0.5, Key(0, "own", step)))
+
+
+def test_a_site_that_bind_gave_changes_with_the_next_one(tmp_path: Path) -> None:
+    part = dk.bind(small(dk.Dropout), seed=1)
+    part.save(tmp_path / "part.keras")
+    loaded = [keras.saving.load_model(tmp_path / "part.keras") for _ in range(2)]
+    assert loaded[0].layers[1].get_config() == part.layers[1].get_config()
+    assert loaded[0].layers[1].site == "drop"
+    inputs = keras.Input((8,))
+    for number, each in enumerate(loaded):
+        each.name = f"part{number}"
+    whole = dk.bind(keras.Model(inputs, [each(inputs) for each in loaded]), seed=2)
+    assert [layer.site for layer in sites(whole).values()] == ["part0/drop", "part1/drop"]
+
+
 def test_sites_do_not_depend_on_what_was_made_before() -> None:
     def network() -> keras.Model:
         block = keras.Sequential([dk.Dropout(0.5), dk.Dropout(0.5, name="named"), dk.GaussianNoise(0.1)])

@@ -33,6 +33,14 @@ def dropped(rate: float = 0.25, **rest: object) -> keras.Layer:
     return layers.Dropout(rate, name="drop", **rest)
 
 
+def ours(**rest: str) -> keras.Layer:
+    return dropkit.keras.Dropout(0.25, name="drop", **rest)
+
+
+def noise() -> keras.Layer:
+    return layers.GaussianNoise(0.25, name="drop")
+
+
 FOLLOW = "follow"  # the mode of the model: the call says nothing
 
 
@@ -75,6 +83,16 @@ def normalised(together: bool) -> Made:
     for frozen in [body] if together else [body.layers[0], body.layers[2]]:
         frozen.trainable = False
     return keras.Sequential([keras.Input((12,)), body, layers.Dense(3)]), batch(64, 12)
+
+
+def always(layer: keras.Layer, **call: bool) -> Made:
+    """A layer called in a functional model by itself, which says what the call is told."""
+    return functional(lambda x: layer(x, **call))
+
+
+def nested(**call: bool) -> Made:
+    inside = keras.Sequential([keras.Input((24,)), dropped(), layers.Dense(8)], name="inside")
+    return functional(lambda x: inside(x, **call))
 
 
 def twice(*seeds: int | None) -> Made:
@@ -124,6 +142,11 @@ PAIRS: list[tuple[str, str, Callable[[], Made], Callable[[], Made]]] = [
     ),
     ("DK113", "drop", lambda: twice(7, 7), lambda: twice(7, 8)),
     ("DK115", "drop", lambda: sequential(dropped(0.8)), lambda: sequential(dropped(0.2))),
+    # F5: Monte Carlo dropout the well-known way, which Keras 3 overrides in predict
+    ("DK117", "drop", lambda: always(dropped(), training=True), lambda: always(dropped(), training=False)),
+    ("DK117", "drop", lambda: always(ours(), training=True), lambda: always(ours(when="always"), training=True)),
+    ("DK117", "drop", lambda: always(noise(), training=True), lambda: always(noise(), training=False)),
+    ("DK117", "inside/drop", lambda: nested(training=True), nested),
 ]
 
 

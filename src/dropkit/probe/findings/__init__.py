@@ -30,6 +30,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
     ("DK115", "rate of 0.6 or more", places.high_rate),
     ("DK116", "dropout by hand that changes the mean", places.mean_moves),
+    ("DK117", "told to drop in evaluation, and does not", modes.told_in_vain),
 )
 
 

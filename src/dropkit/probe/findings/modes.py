@@ -7,6 +7,7 @@ from ..explanation import Explanation, Layer, Site
 Row = tuple[str, str, str]
 
 ATTENTION = "attention weights"
+TOLD = "its call in the model says `training=True`"  # the note of a site whose recorded call asks for it
 _CONTAINERS = {"Sequential", "ModuleList", "ModuleDict"}  # classes that say nothing of what they hold
 _LISTED = 3  # names that a sentence lists
 
@@ -97,6 +98,24 @@ def fast_path(explanation: Explanation) -> Iterator[Row]:
         if site.fast_path:
             measured = f"{what(site)} is on, and without gradient torch's fused encoder layer skipped it"
             yield site.name, measured, "Run such passes inside `with dropkit.torch.enabled(model):`, which avoids it."
+
+
+def told_in_vain(explanation: Explanation) -> Iterator[Row]:
+    """Sites that a functional model's recorded call tells to drop always, which the mode of the model overrides."""
+    for site in explanation.sites:
+        if TOLD in site.note and site.train and site.eval is False:
+            measured = (
+                f"{what(site)}: {TOLD}, and with the model in evaluation, as `predict` runs it, it dropped nothing"
+            )
+            if ":" in site.name or site.target == ATTENTION:
+                yield (
+                    site.name,
+                    measured,
+                    "Predict inside `with dropkit.keras.enabled(model):`, which turns dropout on.",
+                )
+            else:
+                always = 'Make it as `dropkit.keras.Dropout(p, when="always")`'
+                yield site.name, measured, f"{always}, or predict inside `with dropkit.keras.enabled(model):`."
 
 
 def what(site: Site) -> str:
@@ -198,7 +217,9 @@ def _behind_training(explanation: Explanation, inside: set[str]) -> bool:
 def _gate(site: Site, explanation: Explanation) -> str:
     """How a site is made to follow the mode."""
     if explanation.framework == "keras":
-        return "Leave `training=True` out of the call, so that the layer follows the mode."
+        follow = "Leave `training=True` out of the call, so that the layer follows the mode"
+        meant = ', or, if it is meant, say so by `dropkit.keras.Dropout(p, when="always")`'
+        return f"{follow}{'' if site.target == ATTENTION else meant}."
     if "made inside" in site.note:
         return f"Make it in `__init__`, as `self.drop = dropkit.torch.Dropout({site.p:g})`, where `eval()` reaches it."
     if ":" in site.name:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from ..explanation import Explanation, Gradient, Layer, Shape, Site, draws_for_one
+from ..findings.modes import TOLD
 from .graph import Graph
 from .noise import ATTENTION, Found
 from .tree import Tree, activation
@@ -118,7 +119,7 @@ class _Answers:
             twins=tuple(self._twins(found)),
             gradient_check=UNCHECKED,
             idle=_idle(found, self.tree.layers[found.path]) if ran else "",
-            note="; ".join([*found.noted, *self._masks(found)]),
+            note="; ".join([*found.noted, *self._masks(found), *([TOLD] if self.tree.told(found.path) else [])]),
             source=found.source,
         )
 
@@ -252,6 +253,8 @@ def _idle(found: Found, layer: Any) -> str:
     """Why a site can never drop."""
     if found.p == 0:
         return "its rate is 0"
+    if getattr(layer, "when", "") == "never":
+        return "off by name: when='never'"
     if hasattr(layer, "stddev") and not float(layer.stddev):
         return "its standard deviation is 0"
     return ""

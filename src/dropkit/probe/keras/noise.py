@@ -131,7 +131,7 @@ class Noise:
         if key in self.found:
             return self.found[key]
         site = self._site(key, path or str(layer.name), type(layer).__name__, path, "", _rate(layer))
-        site.deliberate = bool(getattr(layer, "is_mc_dropout", False))
+        site.deliberate = getattr(layer, "when", "") == "always"
         if hasattr(layer, "stddev"):
             site.noted = [f"adds noise of standard deviation {float(layer.stddev):g}"]
         return site

@@ -1,9 +1,11 @@
 """The layers of a Keras model by their paths, as `dropkit.keras` names sites, and the variables that each owns."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.models.functional import Functional
 
 from ...keras.sites import plain_names
 from ..activation import of_class, of_function
@@ -29,6 +31,7 @@ class Tree:
         self.hidden: dict[str, str] = {}  # path: that of the loop it is hidden in
         self._used: Counter[str] = Counter({"": 1})
         self._walk(model, "", None)
+        self._told = {id(layer) for each in self.layers.values() for layer in _told(each)}
 
     def _walk(self, parent: Any, name: str, hidden: str | None) -> None:
         """Depth first, so that a layer that two blocks share has its path in the first."""
@@ -64,6 +67,15 @@ class Tree:
         """The layer that a path belongs to: itself, or the loop it is hidden in."""
         return self.hidden.get(name, name)
 
+    def told(self, name: str) -> bool:
+        """Whether a graph's recorded call of a layer, or of what it stands in, says `training=True`."""
+        path: str | None = name
+        while path is not None:
+            if id(self.layers[path]) in self._told:
+                return True
+            path = self.parents[path]
+        return False
+
     @property
     def visible(self) -> list[str]:
         """The paths of all layers that are shown, a block before what stands in it."""
@@ -87,6 +99,14 @@ class Tree:
                     seen.add(id(variable))
                     found[self.shown(name)].append(variable)
         return found
+
+
+def _told(model: Any) -> Iterator[Any]:
+    """The layers that a functional model's own graph calls with `training=True`."""
+    if isinstance(model, Functional):
+        for node in (each for nodes in model._nodes_by_depth.values() for each in nodes):
+            if isinstance(node.operation, keras.Layer) and node.arguments.kwargs.get("training") is True:
+                yield node.operation
 
 
 def activation(layer: Any) -> str | None:
