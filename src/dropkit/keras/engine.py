@@ -164,7 +164,8 @@ def recorded(fresh: Callable[[], T]) -> T:
     if backend() == "torch":
         from ..torch import recomputation
 
-        return recomputation.draw(lambda _: fresh(), None)  # type: ignore[arg-type, return-value]
+        if not recomputation.never_repeated():
+            return recomputation.draw(fresh, stated=False)  # type: ignore[arg-type, return-value]
     return fresh()
 
 

@@ -92,8 +92,12 @@ def draw(fresh: Callable[[], Draw], stated: bool) -> Draw:
         recorded = _next_of_frame(*recomputation)
     else:
         recorded = _next_of_node() if in_backward() else None
-    new = fresh() if stated or recorded is None else recorded
-    if recorded is not None and recorded.key == new.key:
+    if recorded is None:
+        new = fresh()
+    elif stated:
+        stated_draw = fresh()
+        new = recorded if recorded.key == stated_draw.key else stated_draw
+    else:
         new = recorded
     forwards = _running_forwards()
     if recording or forwards:
