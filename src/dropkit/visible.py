@@ -49,7 +49,7 @@ class Visible(io.TextIOBase):
 
     >>> shown = Visible(io.StringIO())
     >>> shown.write("a title \x1b]0;owned\x07")
-    17
+    18
     >>> shown.stream.getvalue()
     'a title \\x1b]0;owned\\x07'
     """

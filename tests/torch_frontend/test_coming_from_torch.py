@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 import dropkit.torch
-from dropkit.torch import Dropout, at, functional
+from dropkit.torch import Dropout, at, bind, functional
 
 from . import test_family
 
@@ -372,11 +372,12 @@ def test_export_in_evaluation() -> None:
     GRAPHS,
     "`torch.export` in training",
     torch="`aten.dropout`",
-    dropkit="`dropkit.dropout`, and `dropkit.fresh_key` if not bound: whoever runs the graph imports dropkit.torch",
+    dropkit="the same; if bound `dropkit.dropout`: whoever runs the graph imports dropkit.torch",
 )
 def test_export_in_training() -> None:
-    for make, node in ((nn.Dropout, "aten.dropout.default"), (Dropout, "dropkit.dropout.default")):
-        program = torch.export.export(nn.Sequential(make(0.5)), (torch.ones(3),))
+    models = [nn.Sequential(nn.Dropout(0.5)), nn.Sequential(Dropout(0.5)), bind(nn.Sequential(Dropout(0.5)), seed=0)]
+    for model, node in zip(models, ["aten.dropout.default"] * 2 + ["dropkit.dropout.default"], strict=True):
+        program = torch.export.export(model, (torch.ones(3),))
         assert test_family.called(program.graph).count(node) == 1
 
 

@@ -229,7 +229,8 @@ class Clock:
                 self._known.clear()  # the wrapper around us has written into them, and left no trace of it
             step = self.step
             buffer.add_(1)
-            self._known[STEP].written(buffer, step + 1)
+            if self.captured is None:
+                self._known[STEP].written(buffer, step + 1)
             self._now = self.seed, step
 
     def _count_traced(self) -> None:

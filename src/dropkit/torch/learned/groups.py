@@ -22,6 +22,7 @@ def groups(model: nn.Module, rate_lr: float | None = None) -> list[dict[str, Any
         DropkitValueError, DropkitTypeError: a model without learned sites; no module; a learning rate that is not
             positive.
 
+    >>> import torch
     >>> from dropkit.torch.learned import ConcreteDropout
     >>> model = nn.Sequential(nn.Linear(4, 8), ConcreteDropout(0.2), nn.Linear(8, 1))
     >>> optimizer = torch.optim.AdamW(groups(model, rate_lr=0.01), lr=0.001, weight_decay=0.1)
