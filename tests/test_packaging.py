@@ -56,6 +56,11 @@ def test_help_has_a_short_option(arguments: tuple[str, ...], capsys: pytest.Capt
     assert printed(capsys, *arguments) == printed(capsys, *arguments[:-1], "--help")
 
 
+def test_the_list_of_commands_breaks_no_sentence_off(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = printed(capsys, "-h").partition("Commands:")[2].strip().splitlines()
+    assert len(listed) >= 7 and all(line.endswith(".") and not line.endswith("...") for line in listed), listed
+
+
 def test_the_lab_brings_what_is_small() -> None:
     lab = " ".join([*EXTRAS["lab"], *EXTRAS["images"]])
     assert "images" in EXTRAS["lab"][0] and "pillow" in lab and "optuna" in lab

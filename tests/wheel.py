@@ -24,7 +24,13 @@ if __name__ == "__main__":
         else:
             y = dropkit.numpy.dropout(np.ones(vector["shape"], np.float32), vector["p"], training=True, key=key)
             assert np.packbits((y != 0).reshape(-1), bitorder="little").tobytes().hex() == vector["bits"], vector
-    assert (Path(dropkit.__file__).parent / "py.typed").exists(), "the wheel is typed, and does not say so"
+    package = Path(dropkit.__file__).parent
+    assert (package / "py.typed").exists(), "the wheel is typed, and does not say so"
+    pages = ("page.html.j2", "plots.js", "network.html.j2", "network.js", "network.css")
+    missing = [
+        name for name in ("probe/findings/doctor.md", *(f"report/{n}" for n in pages)) if not (package / name).exists()
+    ]
+    assert not missing, f"the wheel lacks {missing}"
     assert not {"torch", "jax", "keras"} & set(sys.modules)
     assert dropkit.info()["cpu"]["path"], f"the wheel has no kernels: {dropkit.info()['cpu']['why']}"
     print(dropkit.choice.info_text())

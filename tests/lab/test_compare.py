@@ -134,6 +134,8 @@ def test_the_folder_of_a_comparison(finished: Comparison) -> None:
     result = json.loads((finished.folder / "result.json").read_text())
     assert result["verdict"] == list(finished.verdict)
     assert [line["strategy"] for line in result["table"]] == ["none", "fixed", "step"]
+    report = (finished.folder / "report.html").read_text()
+    assert "<dd>mlp</dd>" in report and "<dd></dd>" not in report
     for line, found in zip(result["table"], finished.lines, strict=True):
         assert line["figures"]["test_accuracy"]["mean"] == found.interval("test_accuracy").mean
 

@@ -107,7 +107,7 @@ def test_findings_say_what_was_measured() -> None:
         "360 parameters, all frozen, with 1 BatchNorm (0.1) in train mode and 1 active dropout (0.3)"
     )
     shifted = only(*sequential(nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(24))).measured
-    ratio = float(re.fullmatch(r"variance of the input of 3 in training: (.*) of evaluation's", shifted)[1])  # type: ignore[index]
+    ratio = float(re.fullmatch(r"variance of the input of 3 in training: (.*) times that in evaluation", shifted)[1])  # type: ignore[index]
     assert 1.5 < ratio < 3.5
     found = only(*checkpointed(preserve=False, tail=True))
     assert re.fullmatch(r"Dropout with p = 0.25: recomputed in .*, unlike in \d+ of \d+ elements", found.measured)

@@ -127,12 +127,12 @@ def test_batchnorm_behind_dropout_is_judged_by_its_variances(ratio: float) -> No
     assert findings(read(ratio, kind="LayerNorm")) == ()
     finding = only(read(ratio))
     assert (finding.code, finding.site) == ("DK109", "body.drop")
-    assert finding.measured == f"variance of the input of late in training: {ratio} of evaluation's"
+    assert finding.measured == f"variance of the input of late in training: {ratio} times that in evaluation"
     assert finding.remedy == "Move the dropout behind the last BatchNorm, or lower its rate."
     assert only(read(ratio, changed_by=(), zeroed_by=("body.drop",))).site == "body.drop"
     # of few samples the ratio is itself noisy
     assert findings(read(ratio, output_shape=(4, 6))) == ()
-    assert only(read(1.11, output_shape=(64, 6))).measured.endswith("1.11 of evaluation's")
+    assert only(read(1.11, output_shape=(64, 6))).measured.endswith("1.11 times that in evaluation")
     assert findings(read(1.10, output_shape=(64, 6))) == ()
 
 
@@ -147,6 +147,6 @@ def test_batchnorms_are_told_with_the_dropout_nearest_to_them() -> None:
     )
     read = explanation(DROP, CALL, layers=(ROOT, BODY, HOME, first, second, HEAD, third))
     assert [(found.site, found.measured.partition(": ")[2]) for found in findings(read)] == [
-        ("body.drop", "1.20 of evaluation's; 1 more behind it, 1.50 at second"),
-        ("head:dropout", "1.25 of evaluation's"),
+        ("body.drop", "1.20 times that in evaluation; 1 more behind it, 1.50 at second"),
+        ("head:dropout", "1.25 times that in evaluation"),
     ]

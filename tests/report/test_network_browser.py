@@ -349,6 +349,21 @@ def test_a_phone_needs_no_sideways_scrolling(show: Open, name: str) -> None:
     assert wide <= 375
 
 
+def test_a_class_name_in_the_title_is_not_broken_on_a_phone(show: Open) -> None:
+    page = show(replace(examples.mlp(), model="TransformerEncoder"), viewport={"width": 375, "height": 720})
+    lines = page.evaluate(
+        """() => {
+            const text = document.querySelector("h1").firstChild;
+            const range = document.createRange();
+            const start = text.data.indexOf("TransformerEncoder");
+            range.setStart(text, start);
+            range.setEnd(text, start + "TransformerEncoder".length);
+            return range.getClientRects().length;
+        }"""
+    )
+    assert lines == 1
+
+
 def test_nothing_overlaps(show: Open) -> None:
     """Names, badges and buttons of a box stand apart, at every width."""
     page = show(examples.residual())

@@ -16,14 +16,34 @@ from .test_network_browser import settled
 SHOTS = Path(__file__).parents[2] / "docs" / "img"
 
 
-@pytest.mark.skipif("DROPKIT_SCREENSHOTS" not in os.environ, reason="DROPKIT_SCREENSHOTS is not set")
-def test_screenshots_for_the_docs(browser: Any, tmp_path: Path) -> None:
+pytestmark = pytest.mark.skipif("DROPKIT_SCREENSHOTS" not in os.environ, reason="DROPKIT_SCREENSHOTS is not set")
+
+
+def dropkit(folder: Path, *words: str) -> None:
+    command = [str(Path(sys.executable).with_name("dropkit")), *words]
+    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+def test_screenshot_of_the_report(browser: Any, tmp_path: Path) -> None:
+    """Of what `make demo` runs, with the values of one epoch shown."""
+    dropkit(tmp_path, "compare", "mlp", "--out", "demo")
+    page = browser.new_page(color_scheme="light", reduced_motion="reduce", viewport={"width": 1160, "height": 1560})
+    page.goto((tmp_path / "demo" / "report.html").as_uri())
+    settled(page)
+    plot = page.locator("figure .plot").nth(1)
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
+    assert page.locator("figure .tip").nth(1).is_visible()
+    page.screenshot(path=SHOTS / "report.png")
+    page.close()
+
+
+def test_screenshots_of_networks(browser: Any, tmp_path: Path) -> None:
     """Of models that were really run: the transfer recipe by its command, and a deep encoder."""
-    command = [str(Path(sys.executable).with_name("dropkit")), "explain", "transfer", "--html", "transfer.html"]
-    subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    dropkit(tmp_path, "explain", "transfer", "--html", "transfer.html")
     (tmp_path / "encoder.html").write_text(deep_encoder(), encoding="utf-8")
     for scheme in ("light", "dark"):
-        for name, height, button in (("transfer", 1290, 0), ("encoder", 1180, 34)):
+        for name, height, button in (("transfer", 1500, 0), ("encoder", 1180, 34)):
             page = browser.new_page(
                 color_scheme=scheme, reduced_motion="reduce", viewport={"width": 1160, "height": height}
             )

@@ -55,7 +55,7 @@ def info() -> None:
     typer.echo(info_text())
 
 
-@app.command()
+@app.command(short_help="Train under several strategies; tell which is better.")
 def compare(
     recipe: RecipeName,
     data: DataName = None,
@@ -106,7 +106,7 @@ def compare(
     say_where(console, folder / "report.html")
 
 
-@app.command()
+@app.command(short_help="Train once, under one strategy.")
 def train(
     recipe: RecipeName,
     data: DataName = None,
@@ -159,7 +159,7 @@ def train(
     say_where(console, folder / "report.html")
 
 
-@app.command()
+@app.command(short_help="Search the best constant rates.")
 def tune(
     recipe: RecipeName,
     data: DataName = "digits",
@@ -214,11 +214,11 @@ def tune(
     typer.echo(f"--strategies {names},... --validation {validation} --resume --out {folder / 'yardstick'}")
 
 
-app.command(cls=probing.OptionalFile)(probing.explain)
-app.command(cls=probing.OptionalFile)(probing.doctor)
+app.command(cls=probing.OptionalFile, short_help="Tell which layers each dropout affects.")(probing.explain)
+app.command(cls=probing.OptionalFile, short_help="Tell what is wrong with a model's dropout.")(probing.doctor)
 
 
-@app.command(name="recipes")
+@app.command(name="recipes", short_help="List what can be trained, and what it needs.")
 def list_recipes() -> None:
     """List the recipes, a line each: what they train, and what they need beside the lab."""
     for recipe in recipes.RECIPES.values():

@@ -124,7 +124,8 @@ def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     rows["best checkpoint"] = f"{chosen}; nothing is ever chosen on the test set"
     for strategy, rates in config["rates"].items():
         rows[f"rates of {strategy}"] = ", ".join(f"{site}: {rate}" for site, rate in rates.items())
-    return tuple((name.replace("_", " "), _shown(value)) for name, value in rows.items())
+    # A list without items is a setting that this recipe does not have.
+    return tuple((name.replace("_", " "), _shown(value)) for name, value in rows.items() if value not in ([], ()))
 
 
 def _shown(value: Any) -> str:

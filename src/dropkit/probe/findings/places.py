@@ -40,9 +40,8 @@ def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
             shifted.setdefault(max(upstream, key=lambda name: order[name]), []).append(layer)
     for name in sorted(shifted, key=lambda name: order[name]):
         first, *others = shifted[name]
-        measured = (
-            f"variance of the input of {first.name} in training: {first.input_variance_ratio:.2f} of evaluation's"
-        )
+        times = f"{first.input_variance_ratio:.2f} times that in evaluation"
+        measured = f"variance of the input of {first.name} in training: {times}"
         if others:
             farthest = max(others, key=lambda layer: abs((layer.input_variance_ratio or 1) - 1))
             measured += f"; {len(others)} more behind it, {farthest.input_variance_ratio:.2f} at {farthest.name}"
