@@ -35,9 +35,10 @@ def look(site: Any, x: torch.Tensor) -> None:
 def is_part(x: torch.Tensor, known: Iterable[frozenset[int]]) -> bool:
     """Whether x was computed from shards of DTensors, on ranks of which no set of `known` ones holds all."""
     told = list(known)
-    pending, seen = deque([x.grad_fn]), set()
+    pending: deque[Any] = deque([x.grad_fn])
+    seen: set[Any] = set()
     while pending and len(seen) < _MOST:
-        node: Any = pending.popleft()
+        node = pending.popleft()
         if node is None or node in seen:
             continue
         seen.add(node)
