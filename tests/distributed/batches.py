@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -160,4 +161,49 @@ def refused(rank: int, ranks: int, folder: Path) -> Any:
     return texts
 
 
-CHECKS = [wrappers, later_wrapper, said_by_hand, accumulation, on_a_square, refused]
+def sizes(rank: int, ranks: int, folder: Path) -> Any:
+    """What is said, on all ranks together, of batches of these sizes, several forwards for each step of the optimizer.
+
+    Ranks meet after each forward, so that the last one of a difference is not the end of the run.
+    """
+    found = {}
+
+    def told(name: str, batches: list[int], say: Any = lambda size: nullcontext(), wrap: Any = None) -> None:
+        net = Net()
+        model = DistributedDataParallel(bind(net, seed=6)) if wrap is None else wrap(net)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for size in batches:
+                with say(size):
+                    model(torch.ones(size, 5)).sum().backward()
+                torch.distributed.barrier()
+        texts: list[Any] = [None] * ranks
+        torch.distributed.all_gather_object(texts, [str(each.message) for each in caught])
+        found[name] = texts
+
+    def mine(*sizes: int) -> list[int]:
+        """The last rank's batches are one sample smaller where it is negative."""
+        return [abs(size) - (size < 0 and rank == ranks - 1) for size in sizes]
+
+    def group(net: Net) -> nn.Module:
+        return bind(net, seed=6, data_parallel=torch.distributed.group.WORLD)
+
+    def by_rows(size: int) -> Any:
+        return at(rows=torch.arange(size) + 4 * rank)
+
+    told("equal", [4] * 20)
+    told("all smaller at the end of an epoch", [4, 4, 2, 4, 4, 2])
+    told("the last batch", mine(4, 4, -4, 4, 4, 4))
+    told("from the first", mine(-4, -4, -4))
+    told("once", mine(4, -4, 4, -4, -4, -4, 4))
+    told("late", mine(*[4] * 20, -4, *[4] * 20))
+    told("sharded", mine(4, -4, 4), wrap=lambda net: fully_shard(bind(net, seed=6)))
+    told("group", mine(4, -4, 4), wrap=group)
+    told("rows", mine(4, -4, 4), by_rows)
+    told("split", mine(4, -4, 4), lambda size: at(split={0: (rank, ranks)}))
+    told("whole", mine(4, -4, 4), wrap=lambda net: bind(net, seed=6, data_parallel=False))
+    told("replayed", mine(4, -4, 4), lambda size: at(step=3))
+    return found
+
+
+CHECKS = [wrappers, later_wrapper, said_by_hand, accumulation, on_a_square, refused, sizes]

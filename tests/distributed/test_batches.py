@@ -33,6 +33,26 @@ WARNING = (
 )
 
 
+DIFFERENT = {  # and the step at which it is
+    "the last batch": 2, "from the first": 0, "once": 1, "late": 20, "sharded": 1, "group": 1,
+}  # fmt: skip
+ALIKE = {"equal", "all smaller at the end of an epoch", "rows", "split", "whole", "replayed"}
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_batches_that_differ_in_size_are_told_of_once(reports: dict[int, Report], ranks: int) -> None:
+    """At least one rank says it; nobody does where sizes change on all ranks alike, or where rows are given."""
+    for found in result(reports[ranks], "sizes"):
+        assert set(found) == set(DIFFERENT) | ALIKE
+        for name, texts in found.items():
+            said = [text for each in texts for text in each]
+            assert bool(said) is (ranks > 1 and name in DIFFERENT), name
+            assert all(len(each) <= 1 for each in texts), name
+            for text in said:
+                assert text.startswith(f"batches of a bound Net differ in size: at step {DIFFERENT[name]} rank "), name
+                assert "at(rows=...), or give all ranks equal batches, with a DistributedSampler or drop_last" in text
+
+
 def test_what_is_no_group_is_refused(reports: dict[int, Report]) -> None:
     first, second = result(reports[2], "refused")
     assert first[0] == "DropkitTypeError: need a ProcessGroup or a DeviceMesh, got 4"

@@ -129,6 +129,93 @@ def test_a_stack_that_nobody_can_tell_is_refused() -> None:
             eqx.filter_vmap(lambda own: own(ONES)[1])(net.blocks)
 
 
+class Scaled(eqx.Module):
+    """A layer of which nobody can tell whether it is a stack."""
+
+    weight: jax.Array
+    drop: Dropout
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.weight[0] * 0 + self.drop(x)
+
+
+def untold() -> tuple[Any, Any]:
+    """A stack of such layers: arrays, and what is none."""
+    layers = [Scaled(jnp.ones(64) * i, Dropout(0.5)) for i in range(3)]
+    stack = jax.tree.map(lambda *all: jnp.stack(all) if eqx.is_array(all[0]) else all[0], *layers)
+    return eqx.partition(bind(stack, seed=0, axis_name=None), eqx.is_array)
+
+
+@pytest.mark.parametrize("step", [3, jnp.uint32(3)])
+def test_one_step_for_all_layers_of_an_unknown_stack_is_refused(step: Any) -> None:
+    """`with_step` inside the body sees one site, and would give all of them one mask."""
+    arrays, rest = untold()
+
+    def body(carry: Any, own: Any) -> Any:
+        return carry, with_step(eqx.combine(own, rest), step)(ONES)
+
+    loops: list[Any] = [
+        lambda body: jax.lax.scan(body, 0, arrays)[1],
+        lambda body: jax.jit(lambda: jax.lax.scan(body, 0, arrays)[1])(),
+        lambda body: jax.lax.scan(jax.checkpoint(body), 0, arrays)[1],
+        lambda body: jax.lax.map(lambda own: body(0, own)[1], arrays),
+        lambda body: jax.vmap(lambda own: body(0, own)[1])(arrays),
+        lambda body: jax.grad(lambda arrays: jax.lax.scan(body, 0, arrays)[1].sum())(arrays),
+        lambda body: jax.lax.scan(lambda _, own: (0, jax.grad(lambda own: body(0, own)[1].sum())(own)), 0, arrays)[1],
+        lambda body: jax.lax.fori_loop(
+            0, 3, lambda i, y: body(0, jax.tree.map(lambda each: each[i], arrays))[1], jnp.zeros(64)
+        ),
+    ]
+    for loop in loops:
+        with (
+            warnings.catch_warnings(),
+            pytest.raises(RuntimeError, match="but dropout 'drop' does not, so all would"),
+        ):
+            warnings.simplefilter("ignore")  # of the Python int
+            loop(body)
+    with pytest.raises(RuntimeError, match="for all iterations of a loop"):  # a constant of the body
+        jax.lax.scan(lambda _, own: (0, with_step(eqx.combine(own, rest), jnp.asarray(3) + 1)(ONES)), 0, arrays)
+    with pytest.raises(RuntimeError, match="for all iterations of a loop"):
+        jax.jit(lambda step: jax.lax.scan(
+            lambda _, own: (0, with_step(eqx.combine(own, rest), step)(ONES)), 0, arrays))(jnp.uint32(3))  # fmt: skip
+
+
+def test_steps_that_differ_inside_a_loop_are_taken() -> None:
+    """Of layers, by the step; of training, whose model and step are in the carry; of one layer that is closed over."""
+    arrays, rest = untold()
+    steps = jnp.arange(3, dtype=jnp.uint32)
+    each = jax.lax.scan(lambda _, at: (0, with_step(eqx.combine(at[0], rest), at[1])(ONES)), 0, (arrays, steps))[1]
+    mapped = jax.vmap(lambda own, step: with_step(eqx.combine(own, rest), step)(ONES))(arrays, steps)
+    layer = bind(Scaled(jnp.ones(64), Dropout(0.5)), seed=0, axis_name=None)
+    own, static = eqx.partition(layer, eqx.is_array)
+
+    def train(carry: Any, _: Any) -> Any:
+        model, step = carry
+        return (model, step + 1), with_step(eqx.combine(model, static), step)(ONES)
+
+    trained = jax.lax.scan(train, (own, jnp.uint32(0)), None, 3)[1]
+    for masks in (each, mapped, trained):
+        for step in range(3):
+            np.testing.assert_array_equal(masks[step] != 0, dropkit.keep((64,), 0.5, Key(0, "drop", step)))
+    same = jax.lax.scan(lambda _, x: (0, with_step(layer, jnp.uint32(1))(x)), 0, jnp.ones((2, 64)))[1]
+    np.testing.assert_array_equal(same[0], same[1])  # one layer that is called twice
+    batched = bind(Scaled(jnp.ones(64), Dropout(0.5)), seed=0)
+    y = jax.vmap(lambda x: with_step(batched, 1)(x), axis_name="batch")(jnp.ones((2, 64)))
+    np.testing.assert_array_equal(y != 0, dropkit.keep((2, 64), 0.5, Key(0, "drop", 1)))
+    members = bind(eqx.combine(arrays, rest), seed=0, axis_name="member")
+    y = eqx.filter_vmap(lambda own: with_step(own, 1)(ONES), axis_name="member")(members)
+    np.testing.assert_array_equal(y != 0, dropkit.keep((3, 64), 0.5, Key(0, "drop", 1)))
+
+
+@pytest.mark.parametrize("make", [made, stacked])
+def test_a_step_inside_the_scan_of_a_known_stack(make: Any) -> None:
+    arrays, rest = eqx.partition(bind(make(), seed=0, axis_name=None).blocks, eqx.is_array)
+    step = jnp.uint32(2)
+    body = lambda carry, own: with_step(eqx.combine(own, rest), step)(carry)  # noqa: E731
+    for wrapped in (body, jax.checkpoint(body)):
+        check(jax.lax.scan(wrapped, ONES, arrays)[1], "blocks.drop", 2)
+
+
 def test_a_vmap_that_the_model_was_not_bound_for_is_refused() -> None:
     x = jnp.ones((4, 64))
     layer = bind(Dropout(0.5), seed=0, axis_name=None)

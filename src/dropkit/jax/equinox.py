@@ -22,7 +22,7 @@ from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import threshold, thresholds
 from .keys import AnyKey, KeyWords, folded, halves, pair
 from .ops import applied, dropout
-from .traces import Lanes, draws_by_hand, lanes, tracing
+from .traces import Lanes, draws_by_hand, lanes, repetitions, tracing
 
 Model = TypeVar("Model")
 
@@ -260,6 +260,8 @@ def with_step(model: Model, step: Any) -> Model:
     Raises:
         DropkitValueError: nothing in the model is bound; a step out of range.
         DropkitTypeError: a step that is no integer.
+        DropkitRuntimeError: called in a scan or vmap over layers, or models, of which `bind` saw only one: all of them
+            would draw one mask.
 
     Warns:
         UserWarning: a Python int while a function is traced.
@@ -270,6 +272,8 @@ def with_step(model: Model, step: Any) -> Model:
     (8,)
     """
     words = None if step is None else halves("step", step)
+    if step is not None:
+        _check_alone(model, step)
     if not any(drop.site for drop in sites(model).values()):
         raise DropkitValueError(f"this {type(model).__name__} is not bound; dropkit.jax.bind(model, seed=...) first")
     if isinstance(step, int) and tracing():
@@ -286,6 +290,26 @@ def with_step(model: Model, step: Any) -> Model:
         return low, high
 
     return _each(model, lambda _, drop: _with(drop, step=of(drop)) if drop.site else drop)
+
+
+def _check_alone(model: Any, step: Any) -> None:
+    """Refuse one site and step for many layers, in a scan or vmap over a stack that `bind` did not know for one."""
+    for repetition in repetitions():
+        if repetition.varies(step):
+            continue
+        alone = [
+            name
+            for name, drop in sites(model).items()
+            if (site := drop.site) is not None
+            and not (site.numbers is not None and repetition.varies(site.numbers[0]))
+            and repetition.axis not in site.axes
+        ]
+        if alone and any(map(repetition.varies, jax.tree_util.tree_leaves(model))):
+            raise DropkitRuntimeError(
+                f"with_step got one step for all {repetition.what}, in which the model differs but dropout "
+                f"{alone[0]!r} does not, so all would have one mask: bind a stack of layers as eqx.filter_vmap of "
+                "their constructor makes it; in a loop over training steps take the step from the carry or the inputs"
+            )
 
 
 def sites(model: Any) -> dict[str, Dropout]:

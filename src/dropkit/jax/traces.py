@@ -1,6 +1,7 @@
 """What is being traced around a call: lanes of `vmap`, and whether a program is being built."""
 
 import weakref
+from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -41,17 +42,81 @@ def lanes() -> tuple[int, ...]:
     >>> seen, lanes()
     ([(3,)], ())
     """
+    return tuple(trace.axis_data.size for trace in _traces() if hasattr(trace, "axis_data"))[::-1]
+
+
+_LOOPS = ("scan", "fori_loop", "while_body")  # as JAX calls what it traces there
+
+
+class Repetition:
+    """A `vmap` or the body of a loop that is being traced here: what is done once for all its lanes or iterations.
+
+    JAX has no public name for these either; without the private ones there are none.
+    """
+
+    def __init__(self, traces: list[Any]):
+        self.traces = traces
+        axis = getattr(traces[0], "axis_data", None)
+        self.mapped = axis is not None
+        self.axis = axis.name if axis is not None else None
+        self.what = "iterations of a loop such as jax.lax.scan" if axis is None else "lanes of a jax.vmap"
+
+    def varies(self, value: Any) -> bool:
+        """Whether a value may be another one in each lane or iteration."""
+        while isinstance(value, jax.core.Tracer):
+            if any(value._trace is trace for trace in self.traces):
+                return _from_inputs(value) if not self.mapped else getattr(value, "batch_dim", 0) is not None
+            value = getattr(value, "val", getattr(value, "primal", None))
+        return False
+
+
+def _from_inputs(value: Any) -> bool:
+    """Whether a value of a program that is being traced depends on its arguments, or is made of constants alone."""
+    pending, seen = [value], set()
+    while pending:
+        each = pending.pop()
+        frame, made_by = getattr(each._trace, "frame", None), getattr(each, "parent", None)
+        if made_by is None:
+            inputs = getattr(frame, "invars", None)
+            if inputs is None or any(each.val is variable for variable in inputs):
+                return True
+        elif id(made_by) not in seen:
+            seen.add(id(made_by))
+            pending += made_by.in_tracers
+    return False
+
+
+def repetitions() -> list[Repetition]:
+    """The repetitions around this call, the innermost first.
+
+    >>> seen = []
+    >>> _ = jax.lax.scan(lambda carry, x: (carry, seen.append(repetitions()[0].varies(x))), 0, jnp.ones(3))
+    >>> seen, repetitions()
+    ([True], [])
+    """
+    found: list[Repetition] = []
+    checkpoint = None  # directly inside a loop's body, it may be the body itself
+    for trace in _traces():
+        told = getattr(getattr(trace, "frame", None), "debug_info", None)
+        if hasattr(trace, "axis_data") and hasattr(trace.axis_data, "name"):
+            found.append(Repetition([trace]))
+        elif told is not None and told.traced_for in _LOOPS:
+            same = checkpoint is not None and checkpoint.frame.debug_info.func_src_info == told.func_src_info
+            found.append(Repetition([trace, checkpoint] if same else [trace]))
+        checkpoint = trace if told is not None and told.traced_for == "checkpoint / remat" else None
+    return found
+
+
+def _traces() -> Iterator[Any]:
+    """What traces here, the innermost first; nothing where JAX does not say."""
     try:
         from jax._src.core import trace_ctx
     except ImportError:
-        return ()
-    sizes: list[int] = []
+        return
     trace = getattr(trace_ctx, "trace", None)
     while trace is not None:
-        if hasattr(trace, "axis_data"):
-            sizes.insert(0, trace.axis_data.size)
+        yield trace
         trace = getattr(trace, "parent_trace", None)
-    return tuple(sizes)
 
 
 def tracing() -> bool:
@@ -105,13 +170,8 @@ class Counted:
 
 def _program() -> Any:
     """The outermost trace of a program, such as `jit`'s; None outside of any, or where JAX does not say."""
-    try:
-        from jax._src.core import trace_ctx
-    except ImportError:
-        return None
-    found, trace = None, getattr(trace_ctx, "trace", None)
-    while trace is not None:
+    found = None
+    for trace in _traces():
         if hasattr(trace, "frame"):
             found = trace
-        trace = getattr(trace, "parent_trace", None)
     return found

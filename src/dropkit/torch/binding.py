@@ -10,7 +10,7 @@ import torch
 
 from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import calls, coordinates, cuda, elsewhere, ranks, transforms
+from . import calls, coordinates, cuda, elsewhere, ranks, sizes, transforms, unplaced
 from .bond import MARK, SEED, STEP, Bond, bond_of, clock_of
 from .coordinates import Coordinates, Sharded, Split, words_of
 from .layers import Drawn
@@ -63,6 +63,8 @@ class Clock:
     def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch, own: Own):
         self.batch = batch
         self.own = own
+        self.sizes = sizes.Sizes()
+        self.unplaced: list[str] = []  # sites whose inputs turned out to be parts in the running forward
         self.kind = type(model).__name__
         self.belong(model, model._buffers, drops)
         self.depth = 0  # forwards of the model that are running
@@ -104,7 +106,7 @@ class Clock:
         self.remember()
         own = {name: self.buffers.get(name) for name in (SEED, STEP)}
         forgotten: dict[str, Any] = {"_model": None, "_entries": None, "_first": None, "_now": None, "_drops": []}
-        forgotten |= {"_known": {}, "depth": 0, "calls": {}}
+        forgotten |= {"_known": {}, "depth": 0, "calls": {}, "sizes": sizes.Sizes(), "unplaced": []}
         return self.__dict__ | forgotten | {"buffers": own}
 
     def forget(self, released: Iterable[Drawn]) -> None:
@@ -248,6 +250,8 @@ class Clock:
         if not self.depth:
             self.calls.clear()
             self._now = None
+            if self.unplaced:
+                unplaced.tell(self)
 
     def _drops_in(self, model: torch.nn.Module) -> Iterable[Drawn]:
         if torch.compiler.is_compiling() or model is self.model:
@@ -312,6 +316,11 @@ class Clock:
         seed, step = self._running()
         return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
 
+    @property
+    def counted(self) -> int | None:
+        """The number of the running forward; None outside of one, and where it is not to be had in Python."""
+        return None if self._now is None else self._now[1]
+
     def _running(self) -> tuple[Any, Any]:
         """Seed and step of the running forward; tensors where their values are not to be had."""
         if torch.compiler.is_compiling():
@@ -334,6 +343,7 @@ class BoundSite:
     name: str
 
     pieces: tuple[ranks.Piece, ...] = ()  # of its own; what is split over ranks besides the batch
+    origin_known: bool = field(default=False, init=False, repr=False, compare=False)  # of what comes here
 
     def split(self, at: Coordinates) -> Split:
         """How the tensors of this call are split over processes."""
@@ -343,6 +353,12 @@ class BoundSite:
     def words(self, at: Coordinates) -> Words:
         """Key words of this site's next call."""
         return self.clock.words(self.name, at)
+
+    def seen(self, x: torch.Tensor) -> None:
+        """Compare, on several processes, what is said of x with what can be seen of it."""
+        sizes.look(self.clock, self.name, x)
+        if not self.origin_known:
+            unplaced.look(self, x)
 
 
 def pieces_of(drop: Drawn) -> tuple[ranks.Piece, ...]:
@@ -381,7 +397,9 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
     Warns:
         UserWarning: dropouts stay on torch's generator, functional calls, attention, recurrent networks and layers of
             others among them; all are named, with what can be done. In the first training forward: several
-            processes run the model, and nothing says which samples each of them has.
+            processes run the model, and nothing says which samples each of them has. In any: their batches of one
+            step differ in size; a tensor-parallel plan leaves them different parts of what a dropout drops, and nothing
+            says so.
 
     >>> from torch import nn
     >>> from dropkit.torch import Dropout, at

@@ -45,6 +45,9 @@ class Site(Protocol):
     def words(self, at: "Coordinates") -> Words:
         """The key words of this call."""
 
+    def seen(self, x: torch.Tensor) -> None:
+        """x is about to be dropped, on one of several processes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
@@ -252,6 +255,9 @@ class Sharded:
         if at.together is None:
             at = replace(at, together=frozenset().union(*(piece.ranks for piece in self.pieces)))
         return _key_words(None, None, at)
+
+    def seen(self, x: torch.Tensor) -> None:
+        """Nothing more is known of such a dropout."""
 
 
 def pieces(split: Mapping[int, tuple[int, int]]) -> Split:

@@ -10,10 +10,12 @@ from ..axes.noise import Alpha
 from ..drop import Drop
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import ONE, threshold
-from . import channels, ops, scripted, state
+from . import channels, ops, ranks, scripted, state
 from .coordinates import Site, draw_for
 from .formula import ALPHA, BERNOULLI, Rate
 from .recomputation import Draw
+
+_world = ranks.world
 
 
 class Drawn(nn.Module):
@@ -63,6 +65,8 @@ class Drawn(nn.Module):
             return input
         else:
             rate = self._t
+            if _world._default_pg is not None and self.site is not None:
+                self.site.seen(input)
         if not ops.droppable(input, rate):
             return input
         return ops.apply(input, rate, self._draw, share, self.inplace, law)

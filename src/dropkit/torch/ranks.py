@@ -77,6 +77,11 @@ def groups_of(piece: Piece) -> list[Any]:
     return [group.get_group(axis) for axis in range(group.ndim)] if hasattr(group, "get_coordinate") else [group]
 
 
+def store(name: str) -> Any:
+    """A part, of this name, of the store through which the process group has met; reading it is no collective."""
+    return _c10d.PrefixStore(f"dropkit/{name}", _c10d._get_default_store())
+
+
 class Batch:
     """The piece of the batch that a bound model gets on this rank, as told or as whatever wraps the model says.
 
@@ -257,11 +262,11 @@ class Watch:
         me = torch.distributed.get_rank()
         # A store that has gone with its process, or one that cannot be asked, leaves nothing to compare with.
         with contextlib.suppress(RuntimeError):
-            store = _c10d.PrefixStore(f"dropkit/{self.name}/{name}", _c10d._get_default_store())
-            store.set(str(me), digest)
+            held = store(f"{self.name}/{name}")
+            held.set(str(me), digest)
             for rank in ranks:
                 near = rank != me and abs(rank - me) <= _NEAR
-                if near and store.check([str(rank)]) and (store.get(str(rank)).decode() == digest) is equal:
+                if near and held.check([str(rank)]) and (held.get(str(rank)).decode() == digest) is equal:
                     return min(me, rank), max(me, rank)
         return None
 

@@ -13,7 +13,7 @@ from torch import nn
 from ...axes.when import when as parse_when
 from ...errors import DropkitTypeError, DropkitValueError
 from ...layout import Layout
-from .. import ops, recomputation
+from .. import ops, ranks, recomputation
 from ..coordinates import draw_for
 from ..layers import Drawn
 from ..recomputation import Words
@@ -125,6 +125,8 @@ class Learned(Drawn):
     def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
         self._notice(x)
+        if ranks.several() and self.site is not None:
+            self.site.seen(x)
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
         return draw.key, place
 
