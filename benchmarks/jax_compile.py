@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NNX = ("nnx none", "nnx flax", "nnx ours", "nnx ours bound", "nnx ours XLA", "nnx ours bound XLA")
-KERAS = ("keras none", "keras keras", "keras ours", "keras ours bound", "keras ours XLA")
+KERAS = ("keras none", "keras keras", "keras ours", "keras ours bound", "keras ours XLA", "keras ours bound XLA")
 DEPTH = {"nnx": 32, "keras": 6}
 
 

@@ -93,9 +93,21 @@ def applied(
             f"noise must be a value of dropkit.axes.noise, got {noise!r}; such as Bernoulli() or Alpha()"
         )
     t = _lowered(x, rate, training)
-    if t is None:
-        return x
-    words = words_of(key)
+    return x if t is None else of_kept(x, t, words_of(key), share, offset, global_shape, rows, noise, alone)
+
+
+def of_kept(
+    x: jax.Array,
+    t: Any,
+    words: Any,
+    share: Sequence[int] = (),
+    offset: Sequence[Any] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: Any = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+    alone: str | None = None,
+) -> jax.Array:
+    """`applied` where the rate is known as t, kept of 65536 (uint32, a scalar or of x's rank), and the key as words."""
     place, base, aligned = _placed(x.shape, share, offset, global_shape, rows)
     strides = tuple(
         0 if size == 1 and not (axis == 0 and place.rows is not None) else stride

@@ -51,13 +51,13 @@ class Draw:
     """All that decides a noise besides its shape.
 
     Args:
-        words: the two words of the key, ints or traced.
+        words: the two words of the key, ints or traced (two tensors, or on JAX an array of two).
         level: drop probability or standard deviation in units of 2**-31, an int or traced.
         key: the key, where its numbers are known.
         rows: row number in the whole of each entry of axis 0, where `at` says them.
     """
 
-    words: tuple[Any, Any]
+    words: Any
     level: Any
     key: Key | None = None
     rows: tuple[int, ...] | None = None
@@ -77,6 +77,8 @@ class Draw:
         """Kept of 65536."""
         if isinstance(self.level, int):
             return mask.ONE - (self.level >> 15)
+        if backend() == "jax":
+            return words.word(mask.ONE) - (self.level >> words.word(15))
         return words.word(mask.ONE) - ops.right_shift(self.level, 15)
 
 
@@ -209,9 +211,8 @@ def dropout(x: Any, draw: Draw, noise: Sequence[Any], law: Noise) -> Any:
         return by_frontend(function, x, draw.level / LEVEL_ONE, **more)
     if draw.key is not None:
         return own.dropout(x, draw.level / LEVEL_ONE, noise=law, **more)
-    more["key"] = own.KeyWords(ops.stack(draw.words))  # traced, so this is JAX
-    p = ops.cast(ops.right_shift(draw.level, 15), "float32") / float(mask.ONE)  # exact: 17 bits
-    return own.dropout(x, p, noise=law, **more)
+    # Traced, so this is JAX. Its own operations: each of Keras' costs a program several.
+    return own.ops.of_kept(x, draw.t, draw.words, share, rows=more.get("rows"), noise=law) if x.size else x
 
 
 def _scale(t: Any, dtype: str) -> tuple[Any, Any, Any]:

@@ -30,6 +30,7 @@ class Clock:
     def __init__(self, members: Iterable["Draws"]):
         self.members = tuple(members)
         self._counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
+        self._first: Any = weakref.WeakKeyDictionary()  # forward -> first draws in it, by member, where JAX traces them
 
     def enter(self, step: int | None = None) -> None:
         """Count the running forward, unless it has been; under a given step only the draws in it are counted anew."""
@@ -38,10 +39,34 @@ class Clock:
             if forward is not None:
                 self._counted = weakref.ref(forward)
             for member in self.members:
-                if step is None:
-                    member.advance()
-                else:
-                    member.count = 0
+                member.count = 0
+            if step is None:
+                self._begin(forward)
+
+    def _begin(self, forward: Any) -> None:
+        """Begin a step, on JAX for all whose state is traced at once."""
+        traced = [member for member in self.members if not member.advance_known()]
+        if engine.backend() != "jax":
+            for member in traced:
+                member.advance_traced()
+        elif traced:
+            from . import jax_state
+
+            begun = jax_state.begin(
+                [member.state.value for member in traced], [site_id(member.site) for member in traced]
+            )
+            for member, (state, _) in zip(traced, begun, strict=True):
+                member.state.assign(state)
+            if forward is not None:
+                firsts = ((member.state.value, words) for member, (_, words) in zip(traced, begun, strict=True))
+                self._first[forward] = dict(zip(map(id, traced), firsts, strict=True))
+
+    def first(self, member: "Draws") -> Any:
+        """What a member draws at its own site first in the running forward, if its state is still that of then."""
+        forward = engine.current_forward()
+        firsts = {} if forward is None else self._first.get(forward, {})
+        state, words = firsts.get(id(member), (None, None))
+        return words if state is member.state.value else None
 
 
 class Draws(keras.random.SeedGenerator, KerasSaveable):
@@ -88,6 +113,7 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         """The next draw; it begins a step if this is the first one in the running forward."""
         here = blocks.said()
         self.clock.enter(here.step)
+        first = self.count == 0 and here.site is here.seed is here.step is None
         site = self.site if self.count == 0 else f"{self.site}#{self.count}"
         self.count += 1
         if here.site is not None:
@@ -95,6 +121,12 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         now = engine.integers(self.state.value)
         if now is None:
             value = self.state.value
+            if engine.backend() == "jax":
+                from . import jax_state
+
+                known = self.clock.first(self) if first else None
+                key, level = known or jax_state.drawn(value, site_id(site), here.seed, here.step)
+                return engine.Draw(key, level, None, here.rows)
             seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
             step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
             return engine.Draw(words.fold(seed, site_id(site), step), value[4], None, here.rows)
@@ -105,10 +137,24 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
     def advance(self) -> None:
         """Begin a step."""
         self.count = 0
+        if not self.advance_known():
+            self.advance_traced()
+
+    def advance_known(self) -> bool:
+        """Begin a step where the numbers are known; False where they are not."""
         now = engine.integers(self.state.value)
-        if now is not None:
-            after = ((now[1] | now[3] << 32) + 1) & MASK64
-            self._assign([now[0], after & MASK32, now[2], after >> 32, now[4]])
+        if now is None:
+            return False
+        after = ((now[1] | now[3] << 32) + 1) & MASK64
+        self._assign([now[0], after & MASK32, now[2], after >> 32, now[4]])
+        return True
+
+    def advance_traced(self) -> None:
+        """Begin a step in a program."""
+        if engine.backend() == "jax":
+            from . import jax_state
+
+            self.state.assign(jax_state.advanced(self.state.value))
             return
         seed_low, low, seed_high, high, level = (self.state.value[i] for i in range(5))
         carry = ops.cast(ops.equal(low, words.word(MASK32)), words.DTYPE)

@@ -1,7 +1,7 @@
 """The mask in `keras.ops`, for keys and rates that a compiler traces: `dropkit.mask` without 64-bit products.
 
-JAX has no 64-bit integers unless asked, torch hardly any unsigned ones. So a word is a uint32 where there is one and an
-int64 elsewhere, and products go by halves of 16 bits, which both hold exactly.
+torch has hardly any unsigned integers. So a word is a uint32 where there is one and an int64 elsewhere, and products go
+by halves of 16 bits, which both hold exactly; but on TensorFlow and JAX, which can do better.
 """
 
 import math
@@ -19,7 +19,7 @@ from ..mask import BERNOULLI, NORMAL_ANGLE, NORMAL_RADIUS, ONE, UNIFORM, WORD
 BACKEND = keras.config.backend()
 DTYPE = "int64" if BACKEND == "torch" else "uint32"
 
-Words = tuple[Any, Any]
+Words = Any  # a key: two words, which JAX has in one array
 Blocks = Callable[[Any, Any], Any]  # (low, high) words of block numbers -> the values of each block, on a last axis
 
 
@@ -47,6 +47,10 @@ def _product(a: Any, multiplier: int) -> tuple[Any, Any]:
 
 def philox4x32(counter: Sequence[Any], key: Words, rounds: int) -> tuple[Any, Any, Any, Any]:
     """`dropkit.counter.philox4x32` on words."""
+    if BACKEND == "jax":
+        from . import jax_state
+
+        return jax_state.philox(tuple(counter), key, rounds)
     c0, c1, c2, c3 = (ops.convert_to_tensor(c, DTYPE) for c in counter)
     k0, k1 = (ops.convert_to_tensor(k, DTYPE) for k in key)
     for _ in range(rounds):
