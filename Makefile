@@ -62,6 +62,7 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dropout.py
 	$(BIN)/python benchmarks/jax_dropout.py
+	$(BIN)/python benchmarks/compile.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:
