@@ -63,6 +63,7 @@ bench: setup
 	$(BIN)/python benchmarks/dropout.py
 	$(BIN)/python benchmarks/jax_dropout.py
 	$(BIN)/python benchmarks/jax_compile.py
+	$(BIN)/python benchmarks/compile.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:

@@ -17,6 +17,7 @@ from dropkit.errors import DataError, DropkitTypeError, DropkitValueError, Outpu
 from dropkit.lab import Run, load_data, train
 from dropkit.lab.order import epoch_order, first_weights, held_out
 from dropkit.lab.recipes import get
+from dropkit.torch import plain_state_dict
 from tests.lab.runs import numbers, stop_after
 
 
@@ -197,7 +198,7 @@ def test_rates_reach_the_layers(tmp_path: Path) -> None:
 def test_metrics_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     run = tiny(tmp_path)
     model = get("mlp").build(get("mlp").settings("tiny", "digits"), (8, 8), 10, 0).eval()
-    model.load_state_dict(load_file(tmp_path / "checkpoint.safetensors"), strict=False)
+    model.load_state_dict(plain_state_dict(load_file(tmp_path / "checkpoint.safetensors")))
     data = load_data("digits")
     with torch.no_grad():
         logits = model(torch.from_numpy(data.test_x))

@@ -12,7 +12,7 @@ from ..counter import MASK64, Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import calls, coordinates, cuda, elsewhere, ranks, sizes, transforms, unplaced
 from .bond import MARK, SEED, STEP, Bond, bond_of, clock_of
-from .coordinates import Coordinates, Sharded, Split, words_of
+from .coordinates import Coordinates, Sharded, Split, at_site, state_of, words_of
 from .layers import Drawn
 from .reading.unkeyed import told, unkeyed
 from .recomputation import Words
@@ -74,6 +74,7 @@ class Clock:
             None  # seed and step of the running forward, if it was counted in eager code
         )
         self._known: dict[str, Known] = {}
+        self._state: torch.Tensor | None = None  # seed and step of the running forward, if a compiler traced its count
         self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it
         bond = Bond(model, self)
         bond.handles = [
@@ -106,7 +107,7 @@ class Clock:
         self.remember()
         own = {name: self.buffers.get(name) for name in (SEED, STEP)}
         forgotten: dict[str, Any] = {"_model": None, "_entries": None, "_first": None, "_now": None, "_drops": []}
-        forgotten |= {"_known": {}, "depth": 0, "calls": {}, "sizes": sizes.Sizes(), "unplaced": []}
+        forgotten |= {"_state": None, "_known": {}, "depth": 0, "calls": {}, "sizes": sizes.Sizes(), "unplaced": []}
         return self.__dict__ | forgotten | {"buffers": own}
 
     def forget(self, released: Iterable[Drawn]) -> None:
@@ -199,7 +200,7 @@ class Clock:
         elif model is not self.model:
             self._entries.add(model)
         self.calls.clear()
-        self._first = self._now = None
+        self._first = self._now = self._state = None
         if coordinates.current().step is None:
             for drop in self._drops_in(model):
                 if drop.active:
@@ -238,6 +239,7 @@ class Clock:
     def _count_traced(self) -> None:
         """The same for a compiler."""
         buffer = self._buffer(STEP)
+        self._state = state_of(self._buffer(SEED), buffer)
         if torch._functorch.config.activation_memory_budget < 1:
             # Backward then starts again from the graph's inputs, so the step that was read must not be written to.
             setattr(self.model, STEP, buffer + 1)
@@ -249,7 +251,7 @@ class Clock:
             self.depth -= 1
         if not self.depth:
             self.calls.clear()
-            self._now = None
+            self._now = self._state = None
             if self.unplaced:
                 unplaced.tell(self)
 
@@ -313,6 +315,8 @@ class Clock:
             self.calls[name] = number + 1
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
+        if self._state is not None and at.seed is None and at.step is None and torch.compiler.is_compiling():
+            return at_site(self._state, site)
         seed, step = self._running()
         return words_of(seed if at.seed is None else at.seed, site, step if at.step is None else at.step)
 

@@ -22,10 +22,10 @@ import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from .. import choice
-from ..counter import FOLD_ROUNDS, MASK32, Key, philox4x32, site_id, split_product
+from ..counter import Key, site_id
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import cuda, ranks, recomputation, registered
-from .recomputation import Draw, Words
+from .recomputation import Draw, Unfolded, Words
 
 _fold = choice.fold()
 
@@ -292,37 +292,41 @@ def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
 
 
 def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor) -> Words:
-    """The folded key; by tensor arithmetic under a compiler, where a new step is then new data and not new code, and
-    for the stacked seeds and steps of several models under torch.vmap."""
-    if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        if isinstance(step, torch.Tensor):  # a CUDA graph is being captured: the kernel folds what it finds at replay
-            return cuda.stored_key(_like(seed, step), site_id(site), step)
-        return _fold(seed, site_id(site), step)  # type: ignore[arg-type]
-    if not isinstance(seed, torch.Tensor) and not isinstance(step, torch.Tensor) and not torch.compiler.is_compiling():
+    """The folded key; under a compiler what the operator folds, since a new step is then new data and not new code."""
+    if torch.compiler.is_compiling():
+        return at_site(state_of(seed, step), site)
+    if not isinstance(seed, torch.Tensor) and not isinstance(step, torch.Tensor):
         return _fold(seed, site_id(site), step)
-    number = _constant_site_id(site)
-    seed_words, step_words = _halves(seed), _halves(step)
-    k0, k1, _, _ = philox4x32((number & MASK32, number >> 32, *step_words), seed_words, FOLD_ROUNDS, split_product)
-    return torch.stack([k0, k1])
+    if torch._C._are_functorch_transforms_active():  # stacked seeds and steps of several models
+        return registered.fold_key(Unfolded(state_of(seed, step), registered.signed(site_id(site))))
+    # a CUDA graph is being captured: the kernel folds what it finds at replay
+    return cuda.stored_key(_like(seed, step), site_id(site), _like(step, seed))
+
+
+def state_of(seed: int | torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
+    """Seed and step as one int64 pair, a copy, which nobody writes to until backward asks for it."""
+    return torch.stack([_like(seed, step), _like(step, seed)])
+
+
+def at_site(state: torch.Tensor, site: int | str) -> Unfolded:
+    """The key of a site, for a compiler."""
+    return Unfolded(state, _constant_site_id(site))
 
 
 def _constant_site_id(site: int | str) -> int:
-    return site_id(site)
+    return registered.signed(site_id(site))
 
 
 # hashing a name is nothing to trace; what torch.compiler.assume_constant_result does, which would load the compiler
 _constant_site_id._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _like(value: int | torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _like(value: int | torch.Tensor, other: int | torch.Tensor) -> torch.Tensor:
+    """A coordinate as a 0-dim int64 tensor, on the device where the other one is."""
     if isinstance(value, torch.Tensor):
         return value
-    return torch.full((), value - (1 << 64) if value >> 63 else value, dtype=torch.int64, device=other.device)
-
-
-def _halves(value: int | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    value = _like(value, torch.empty(0))
-    return value & MASK32, (value >> 32) & MASK32
+    device = other.device if isinstance(other, torch.Tensor) else "cpu"
+    return torch.full((), registered.signed(value), dtype=torch.int64, device=device)
 
 
 _local = threading.local()

@@ -30,6 +30,13 @@ def stored_key(seed: torch.Tensor, site: int, step: torch.Tensor) -> Any:
     return StoredKey(seed, site, step)
 
 
+def folded_key(state: torch.Tensor, site: int) -> torch.Tensor:
+    """A folded key as two words in the device's memory, of seed and step that lie there."""
+    from ..kernels.triton.fold import fold
+
+    return fold(state, site)
+
+
 def scale_kept(
     x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool = False, law: str = BERNOULLI
 ) -> torch.Tensor:

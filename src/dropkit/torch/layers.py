@@ -60,7 +60,7 @@ class Drawn(nn.Module):
         if not self.active:
             return input
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            rate: Rate = self._rate.clone()  # what is saved for backward must not be what the next schedule step writes
+            rate: Rate = self._rate  # backward has the tensor of its forward: an assignment makes another one
         elif self._p == 0:
             return input
         else:

@@ -16,8 +16,9 @@ import torch
 from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, philox4x32, split_product, wrapping_product
 from ..layout import Layout
 from ..mask import NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM
+from . import registered
 from .formula import _starts
-from .recomputation import Words
+from .recomputation import Unfolded, Words
 
 Blocks = Callable[[torch.Tensor], torch.Tensor]
 
@@ -81,6 +82,8 @@ def _uniforms(block: torch.Tensor, key: tuple[Any, Any], domain: Any) -> torch.T
 
 def _pair(key: Words, device: torch.device) -> tuple[Any, Any]:
     """The two key words, on the device where they are tensors."""
+    if isinstance(key, Unfolded):
+        key = registered.fold_key(key)
     if isinstance(key, torch.Tensor):
         k0, k1 = key.to(device).unbind()
         return k0, k1

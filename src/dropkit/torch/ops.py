@@ -15,7 +15,7 @@ from ..mask import ONE, threshold
 from . import cpu, cuda, elsewhere, formula, registered
 from .coordinates import draw_for
 from .formula import ALPHA, BERNOULLI, GRADIENT, Rate
-from .recomputation import Draw
+from .recomputation import Draw, Unfolded
 
 Fresh = Callable[[Rate], Draw]
 _WHOLE = (None, None, None, None)  # no offset, no global shape, no rows, no split
@@ -169,8 +169,10 @@ def apply(
     if elsewhere.exporting() and not torch._C._are_functorch_transforms_active():
         y = _exported(x, rate, fresh, share, law)
         return x.copy_(y) if inplace else y
+    if torch.compiler.is_compiling():
+        return _compiled(x, rate, fresh, share, inplace, law)
     draw, place = prepare(x, rate, fresh, share)
-    if traced() and (torch.compiler.is_compiling() or place.shift is None):
+    if traced() and place.shift is None:
         return _traced(x, draw, place, inplace, law)
     return scale_kept(x, draw.key, draw.rate, place, inplace, law)
 
@@ -179,10 +181,14 @@ def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> 
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
     draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else fresh(rate)
-    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-    if draw[2:] == _WHOLE and not transformed and not traced():
+    if draw[2:] == _WHOLE and not torch._C._are_functorch_transforms_active() and not traced():
         return draw, whole_layout(x.shape, tuple(share))
-    if isinstance(draw.key, tuple) and draw.key == registered.AMBIENT:
+    return _placed(x, draw, share)
+
+
+def _placed(x: torch.Tensor, draw: Draw, share: Sequence[int]) -> tuple[Draw, Layout]:
+    """A draw, and where the tensor lies that it is for, in a transform, in a part or before a compiler's eyes."""
+    if type(draw.key) is tuple and draw.key == registered.AMBIENT:
         draw = draw._replace(key=registered.ambient_key())
     shape = tuple(elsewhere.shape_of(x))
     if draw[2:] == _WHOLE:
@@ -190,6 +196,7 @@ def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> 
     else:
         place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
         formula.check_rows(place)
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     return draw, elsewhere.told_apart(place, draw.key) if transformed else place
 
 
@@ -202,14 +209,27 @@ def traced() -> bool:
     )
 
 
-def _traced(x: torch.Tensor, draw: Draw, place: Layout, inplace: bool, law: str) -> torch.Tensor:
+def _compiled(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool, law: str) -> torch.Tensor:
+    """One node. A whole tensor says no place: each size that is looked at costs a compiler its time."""
+    if share or isinstance(rate, int) or torch._C._are_functorch_transforms_active():
+        return _traced(x, *prepare(x, rate, fresh, share), inplace, law)
+    draw = fresh(rate)
+    if draw[2:] == _WHOLE:
+        return _traced(x, draw, None, inplace, law)
+    return _traced(x, *_placed(x, draw, share), inplace, law)
+
+
+def _traced(x: torch.Tensor, draw: Draw, place: Layout | None, inplace: bool, law: str) -> torch.Tensor:
     """One node for whatever traces: a compiler, an exporter, a mode."""
     rate = draw.rate
     p = rate if isinstance(rate, torch.Tensor) else torch.full((), 1 - rate / ONE, dtype=torch.float64, device="cpu")
-    key = draw.key if isinstance(draw.key, torch.Tensor) else torch.tensor(draw.key)
+    key = draw.key if isinstance(draw.key, torch.Tensor | Unfolded) else torch.tensor(draw.key)
     # vmap cannot look into the operator, and it has no forward derivative, which torch would take for zero.
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    y = (registered.composed if transformed else registered.dropout)(x, p, key, place, law)
+    transformed = place is not None and torch._C._are_functorch_transforms_active()
+    if transformed or forward_ad._current_level >= 0:
+        y = registered.composed(x, p, key, symbolic_layout(tuple(x.shape), ()) if place is None else place, law)
+    else:
+        y = registered.dropout(x, p, key, place, law)
     return x.copy_(y) if inplace else y
 
 
@@ -218,12 +238,11 @@ def _exported(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], l
     if elsewhere.exporting_to_onnx():
         return elsewhere.torchs_own(x, rate, share, law, fresh)
     draw = fresh(rate)
-    ambient = isinstance(draw.key, tuple) and draw.key == registered.AMBIENT and draw[2:] == _WHOLE
+    ambient = type(draw.key) is tuple and draw.key == registered.AMBIENT and draw[2:] == _WHOLE
     if ambient and isinstance(rate, int) and elsewhere.has_torchs_own(x, share, law):
         y = elsewhere.torchs_own(x, rate, share, law, fresh)
         return y if law == BERNOULLI else elsewhere.switched(x, y)
-    draw, place = prepare(x, rate, lambda rate: draw, share)
-    return elsewhere.switched(x, _traced(x, draw, place, False, law))
+    return elsewhere.switched(x, _traced(x, *_placed(x, draw, share), False, law))
 
 
 def scale_kept(

@@ -25,8 +25,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-# A key's two words; an int64 pair where a compiler looks on; a key in device memory where a CUDA graph is captured.
+# A key's two words; an int64 pair, or what it is folded of, where a compiler looks on; a key in device memory where a
+# CUDA graph is captured.
 Words = Any
+
+
+class Unfolded(NamedTuple):
+    """A key that the operator of a compiled graph folds when it runs."""
+
+    state: torch.Tensor  # seed and step, an int64 pair with the bits of integers in [0, 2**64)
+    site: int  # the site's number
 
 
 class Draw(NamedTuple):

@@ -11,34 +11,43 @@ from typing import Any
 
 import torch
 
+from .. import choice
+from ..counter import FOLD_ROUNDS, MASK32, MASK64, philox4x32
 from ..errors import DropkitRuntimeError
-from ..layout import Layout
+from ..layout import Layout, whole_layout
 from ..mask import threshold
 from . import cpu, cuda, formula
+from .recomputation import Unfolded
 
 LIBRARY = torch.library.Library("dropkit", "DEF")
 LIBRARY.define(
-    'dropout(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows, str law="bernoulli") -> Tensor',
+    "dropout(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows, "
+    'str law="bernoulli", int? site=None) -> Tensor',
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 
 def dropout(
-    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout, law: str = formula.BERNOULLI
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor | Unfolded, place: Layout | None, law: str = formula.BERNOULLI
 ) -> torch.Tensor:
     """Dropout as one node.
 
     Args:
         x: floating tensor.
         p: drop probability, floating tensor, 0-dim or one that broadcasts to x.
-        key: two words, int64.
-        place: where x lies in the whole.
+        key: two words, int64; or what they are folded of.
+        place: where x lies in the whole; None if it is the whole, and shares nothing.
         law: what becomes of kept and dropped elements, a name of `formula`.
     """
-    return torch.ops.dropkit.dropout(x, p, key, place.strides, place.base, place.rows, law)
+    where = ((), 0, None) if place is None else (place.strides, place.base, place.rows)
+    if isinstance(key, Unfolded):
+        return torch.ops.dropkit.dropout(x, p, key.state, *where, law, key.site)
+    return torch.ops.dropkit.dropout(x, p, key, *where, law)
 
 
 def _place(x: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None) -> Layout:
+    if not noise:
+        return whole_layout(x.shape, ())
     shape = tuple(size if step else 1 for size, step in zip(x.shape, noise, strict=True))
     return Layout(shape, tuple(noise), base, rows)
 
@@ -51,9 +60,10 @@ def _on_cpu(
     base: int,
     rows: torch.Tensor | None,
     law: str = formula.BERNOULLI,
+    site: int | None = None,
 ) -> torch.Tensor:
     rate = threshold(p.item()) if p.dim() == 0 else p
-    words: Any = tuple(key.tolist())
+    words: Any = tuple(key.tolist()) if site is None else _folded_on_cpu(key, site)
     place = _place(x, noise, base, rows)
     if cpu.usable(x, rate, law):
         return cpu.scale_kept(x, words, rate, place, law=law)
@@ -68,10 +78,14 @@ def _on_cuda(
     base: int,
     rows: torch.Tensor | None,
     law: str = formula.BERNOULLI,
+    site: int | None = None,
 ) -> torch.Tensor:
     if not cuda.usable(x, p, law):
-        return _anywhere(x, p, key, noise, base, rows, law)
-    return cuda.scale_kept(x, key.to(x.device), p, _place(x, noise, base, rows), law=law)
+        return _anywhere(x, p, key, noise, base, rows, law, site)
+    words = key.to(x.device)
+    if site is not None:
+        words = cuda.stored_key(words[0], site & MASK64, words[1])
+    return cuda.scale_kept(x, words, p, _place(x, noise, base, rows), law=law)
 
 
 def _anywhere(
@@ -82,9 +96,11 @@ def _anywhere(
     base: int,
     rows: torch.Tensor | None,
     law: str = formula.BERNOULLI,
+    site: int | None = None,
 ) -> torch.Tensor:
     # key and p stay on their device: asking for their values would wait for it
-    words: Any = key.to(x.device).unbind()
+    key = key.to(x.device)
+    words: Any = (key if site is None else _fold_anywhere(key, site)).unbind()
     return _dense(x, formula.scale_kept(x, words, p, _place(x, noise, base, rows), law=law))
 
 
@@ -94,15 +110,19 @@ def _dense(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return y if y.stride() == like.stride() else like.copy_(y)
 
 
+_DEFAULTS = (formula.BERNOULLI, None)  # of the last arguments, where a graph leaves them out
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, p, key, ctx.noise, ctx.base, rows, *law = inputs
-    ctx.law = formula.GRADIENT[law[0] if law else formula.BERNOULLI]
+    full: Any = (*inputs, *_DEFAULTS[len(inputs) - 6 :])
+    _, p, key, ctx.noise, ctx.base, rows, law, ctx.site = full
+    ctx.law = formula.GRADIENT[law]
     ctx.save_for_backward(p, key, rows)
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     p, key, rows = ctx.saved_tensors
-    return torch.ops.dropkit.dropout(grad, p, key, ctx.noise, ctx.base, rows, ctx.law), *[None] * 6
+    return torch.ops.dropkit.dropout(grad, p, key, ctx.noise, ctx.base, rows, ctx.law, ctx.site), *[None] * 7
 
 
 LIBRARY.impl("dropout", _on_cpu, "CPU")
@@ -121,8 +141,9 @@ LIBRARY.define(
 )
 
 
-def composed(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, place: Layout, law: str) -> torch.Tensor:
+def composed(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor | Unfolded, place: Layout, law: str) -> torch.Tensor:
     """`dropout` as the mask in one node and the arithmetic in torch's operations."""
+    key = fold_key(key) if isinstance(key, Unfolded) else key
     kept = torch.ops.dropkit.keep(x.detach(), p, key, place.strides, place.base, place.rows)
     return formula.apply_mask(x, kept, formula.thresholds(p, x.device), law)
 
@@ -202,3 +223,52 @@ def ambient_key() -> torch.Tensor:
     if torch._C._get_tracing_state() is not None:
         return _fresh_key()  # TorchScript takes every operator but torch's own for a constant, and would fold it
     return torch.ops.dropkit.fresh_key()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# fold_key: a key by itself, for what is composed of operations: function transforms, learned rates
+
+LIBRARY.define("fold_key(Tensor state, int site) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+_fold = choice.fold()
+
+
+def fold_key(key: Unfolded) -> torch.Tensor:
+    """The folded key as one node, a pure function: int64, two words along the last axis."""
+    return torch.ops.dropkit.fold_key(key.state, key.site)
+
+
+def signed(number: int) -> int:
+    """A number in [0, 2**64) as the integers of operators and tensors hold its bits."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _folded_on_cpu(state: torch.Tensor, site: int) -> tuple[int, int]:
+    seed, step = state.tolist()
+    return _fold(seed & MASK64, site & MASK64, step & MASK64)
+
+
+def _fold_on_cpu(state: torch.Tensor, site: int) -> torch.Tensor:
+    return torch.tensor(_folded_on_cpu(state, site)) if state.dim() == 1 else _fold_anywhere(state, site)
+
+
+def _fold_on_cuda(state: torch.Tensor, site: int) -> torch.Tensor:
+    if state.dim() > 1 or choice.triton() is None:
+        return _fold_anywhere(state, site)
+    return cuda.folded_key(state, site)
+
+
+def _fold_anywhere(state: torch.Tensor, site: int) -> torch.Tensor:
+    seed, step = ((word & MASK32, (word >> 32) & MASK32) for word in state.unbind(-1))
+    words = philox4x32((site & MASK32, (site >> 32) & MASK32, *step), seed, FOLD_ROUNDS)
+    return torch.stack(words[:2], dim=-1)
+
+
+def _fold_vectorised(info: Any, in_dims: tuple[Any, ...], state: torch.Tensor, site: int) -> tuple[torch.Tensor, int]:
+    return torch.ops.dropkit.fold_key(state.movedim(in_dims[0], 0), site), 0
+
+
+LIBRARY.impl("fold_key", _fold_on_cpu, "CPU")
+LIBRARY.impl("fold_key", _fold_on_cuda, "CUDA")
+LIBRARY.impl("fold_key", _fold_anywhere, "CompositeExplicitAutograd")
+torch.library.register_fake("dropkit::fold_key", lambda state, site: torch.empty_like(state), lib=LIBRARY)
+torch.library.register_vmap("dropkit::fold_key", _fold_vectorised, lib=LIBRARY)
