@@ -42,9 +42,9 @@ class Known:
         self.buffer, self.version, self.address = buffer, buffer._version, buffer.data_ptr()
         self.value = value if value < 1 << 63 else value - (1 << 64)
 
-    def stale(self, buffer: torch.Tensor) -> bool:
+    def stale(self, buffer: torch.Tensor | None) -> bool:
         """Whether something else has written into the buffer, or it is another one."""
-        if self.buffer is not buffer or self.address != buffer.data_ptr():
+        if buffer is not self.buffer or buffer.data_ptr() != self.address:
             return True
         return self.version != buffer._version if self.view is None else self.value != self.view.item()
 
@@ -201,23 +201,37 @@ class Clock:
             self._entries.add(model)
         self.calls.clear()
         self._first = self._now = self._state = None
-        if coordinates.current().step is None:
-            for drop in self._drops_in(model):
-                if drop.active:
-                    elsewhere.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
-                    self._count_traced() if compiling else self._count()
-                    break
+        if coordinates.current().step is None and self._any_active(model):
+            elsewhere.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
+            self._count_traced() if compiling else self._count()
+
+    def _any_active(self, model: torch.nn.Module) -> bool:
+        if model is not self.model and not torch.compiler.is_compiling():
+            inside = {id(part) for part in model.modules()}
+            return any(drop.active for drop in self.drops if id(drop) in inside)
+        for reference in self._drops:  # this runs at every forward: the first one mostly answers
+            drop = reference()
+            if drop is not None and drop.active:
+                return True
+        return False
 
     def _count(self) -> None:
         """One step more."""
-        known = self._known.get(STEP)
-        if known is None or known.view is None or torch._C._are_functorch_transforms_active():
+        seed, step = self._known.get(SEED), self._known.get(STEP)
+        if (
+            seed is None
+            or step is None
+            or step.view is None
+            or seed.stale(self.buffers[SEED])
+            or step.stale(self.buffers[STEP])
+            or torch._C._are_functorch_transforms_active()
+        ):
             self._count_elsewhere()
             return
-        step, buffer = self.step, known.buffer
-        buffer.add_(1)
-        known.value = step + 1 if step < MASK64 >> 1 else int(known.view)
-        self._now = self.seed, step
+        number = step.value & MASK64
+        step.buffer.add_(1)
+        step.value = number + 1 if number < MASK64 >> 1 else int(step.view)
+        self._now = seed.value & MASK64, number
 
     def _count_elsewhere(self) -> None:
         """The same on an accelerator, in a function transform, and at first."""
@@ -254,12 +268,6 @@ class Clock:
             self._now = self._state = None
             if self.unplaced:
                 unplaced.tell(self)
-
-    def _drops_in(self, model: torch.nn.Module) -> Iterable[Drawn]:
-        if torch.compiler.is_compiling() or model is self.model:
-            return self.drops
-        inside = {id(part) for part in model.modules()}
-        return [drop for drop in self.drops if id(drop) in inside]
 
     def counts_from(self, entry: torch.nn.Module) -> None:
         """Count the calls of a part as calls of the model, where they are not made inside one."""

@@ -142,11 +142,12 @@ class _Traced(threading.local):
 
 
 _traced = _Traced()
+_is_compiling = torch.compiler.is_compiling  # asked at every draw
 
 
 def current() -> Coordinates:
     """What the enclosing `at` blocks say, in this thread and task."""
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return _NOTHING.here if _traced.coordinates is None else _traced.coordinates
     return _current.get(_NOTHING)
 
