@@ -8,8 +8,8 @@ import torch
 
 from ..errors import DropkitTypeError, DropkitValueError
 from . import ranks
-from .binding import BoundSite, Clock
 from .bond import STEP
+from .clock import BoundSite, Clock
 from .coordinates import at, current
 from .layers import Drawn
 

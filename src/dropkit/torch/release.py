@@ -6,8 +6,9 @@ import torch
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
-from .binding import BoundSite, Model, pieces_of
+from .binding import Model
 from .bond import MARK, SEED, STEP, bond_of, clock_of
+from .clock import BoundSite, pieces_of
 from .coordinates import Sharded
 from .layers import Drawn
 

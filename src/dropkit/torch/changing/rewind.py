@@ -9,8 +9,8 @@ from torch import nn
 
 from ...errors import DropkitTypeError, DropkitValueError
 from .. import coordinates, recomputation
-from ..binding import BoundSite, Clock
 from ..bond import STEP
+from ..clock import BoundSite, Clock
 from ..layers import Drawn
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
