@@ -60,7 +60,8 @@ def model() -> Any:
         ]
     )
     made.layers[1].trainable = False
-    dk.bind(made, seed=2)
+    with pytest.warns(UserWarning, match="stays on Keras' generators"):
+        dk.bind(made, seed=2)
     made(np.ones((2, 4, 8), "float32"), training=True)
     FORWARDS.clear()
     return made
