@@ -92,6 +92,7 @@ def masks_of(found: Adversarial, site: str) -> list[torch.Tensor]:
     return seen
 
 
+@pytest.mark.slow
 def test_each_pass_of_a_step_has_masks_of_its_own() -> None:
     found = engine("fixed:0.5")
     seen = masks_of(found, "dropout2")

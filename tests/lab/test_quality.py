@@ -67,6 +67,7 @@ def test_class_shares() -> None:
     assert class_shares(np.array([3, 3, 0, 1]), 5) == (0.25, 0.25, 0, 0.5, 0)
 
 
+@pytest.mark.slow
 def test_the_judge_knows_digits_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROPKIT_CACHE", str(tmp_path))
     found = judge(DIGITS)

@@ -106,6 +106,7 @@ def test_the_comparison_sees_a_missing_path_wise_term(estimator: str) -> None:
     assert largest_z(got["drop2.logit"], without["drop2.logit"]) > 20
 
 
+@pytest.mark.slow
 def test_one_scalar_loss_is_unbiased_too() -> None:
     model = Tiny(SHAPES["unit"], estimator="disarm")
     exact = enumerated(model)

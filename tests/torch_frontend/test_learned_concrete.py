@@ -222,6 +222,7 @@ def learnt_rate(n: int) -> float:
     return rates(model)["2"].item()
 
 
+@pytest.mark.slow
 def test_the_learnt_rate_falls_as_data_grow() -> None:
     few, some, many = learnt_rate(10), learnt_rate(100), learnt_rate(1000)
     assert few > some + 0.02 > many + 0.04
