@@ -62,9 +62,7 @@ class Clock:
         self.depth = 0  # forwards of the model that are running
         self.calls: dict[str, int] = {}  # how often each site was called in the running forward
         self._first: weakref.ref[torch.nn.Module] | None = None  # the part whose first call is running, without a hook
-        self._now: tuple[int, int] | None = (
-            None  # seed and step of the running forward, if it was counted in eager code
-        )
+        self._now: tuple[int, int] | None = None  # seed and step of the running forward, if counted in eager code
         self._known: dict[str, Known] = {}
         self._state: torch.Tensor | None = None  # seed and step of the running forward, if a compiler traced its count
         self.captured: torch.Tensor | None = None  # the step of the running forward, for a CUDA graph that reads it

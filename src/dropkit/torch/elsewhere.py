@@ -161,17 +161,12 @@ def refuse_to_record(bound: str) -> None:
     )
 
 
-_in_onnx, _in_export = torch.onnx.is_in_onnx_export, torch.compiler.is_exporting
+exporting_to_onnx, _in_export = torch.onnx.is_in_onnx_export, torch.compiler.is_exporting
 
 
 def exporting() -> bool:
     """Whether torch.export or ONNX records this call; both know dropout by torch's own operators only."""
-    return _in_export() or _in_onnx()
-
-
-def exporting_to_onnx() -> bool:
-    """Whether an ONNX file is being written."""
-    return _in_onnx()
+    return _in_export() or exporting_to_onnx()
 
 
 def has_torchs_own(x: torch.Tensor, share: Sequence[int], law: str) -> bool:
@@ -197,11 +192,11 @@ def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh
             f"ONNX has no alpha dropout that shares axes {tuple(share)} of {x.dim()}; leave share out, or share all "
             "axes past the channels"
         )
-    if share and _channels(x, share) and (law == ALPHA or _in_onnx()):
+    if share and _channels(x, share) and (law == ALPHA or exporting_to_onnx()):
         return (functional.feature_alpha_dropout if law == ALPHA else torch.feature_dropout)(x, p, True)
     if share:
         shared = {axis % x.dim() for axis in share}
-        if not _in_onnx():
+        if not exporting_to_onnx():
             return x * functional.dropout(x.new_ones([1 if i in shared else n for i, n in enumerate(x.shape)]), p, True)
         part = x
         for axis in shared:
