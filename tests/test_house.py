@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
 FRAMEWORKS = {"torch", "jax", "flax", "equinox", "keras", "tensorflow"}
 FRONTENDS = {"numpy", "torch", "jax", "keras"}
-BASE = {"errors", "counter", "layout", "mask"}
+BASE = {"errors", "counter", "threshold", "place", "layout", "mask"}
 TEXT = {"visible", "writing"}  # what is printed and written, whoever does
 
 # part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
@@ -21,14 +21,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "visible": set(),
     "writing": set(),
     "counter": {"errors"},
-    "layout": {"errors"},
-    "mask": {"errors", "counter", "layout"},
-    "axes": {"errors"},
+    "threshold": {"errors"},
+    "place": {"errors"},
+    "layout": {"errors", "place"},
+    "mask": {"errors", "counter", "threshold", "place", "axes"},
+    "axes": {"errors", "threshold", "place"},
     "drop": BASE | {"axes"},
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
     **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    "grid": BASE | {"axes", "drop"},
     "probe": {"errors", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.

@@ -88,7 +88,7 @@ def dropout(
     return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace, law)
 
 
-_LAWS = {Bernoulli: BERNOULLI, Alpha: ALPHA}
+_LAWS: dict[type, str] = {Bernoulli: BERNOULLI, Alpha: ALPHA}
 
 
 def _no_law(noise: object) -> str:
