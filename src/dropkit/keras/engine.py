@@ -164,7 +164,7 @@ def run(noise: Callable[[Any], Any], x: Any) -> Any:
 def recorded(fresh: Callable[[], T]) -> T:
     """A fresh draw, or in a recomputed forward the one that was made at first."""
     if backend() == "torch":
-        from ..torch import recomputation
+        from ..torch.drawing import recomputation
 
         if not recomputation.never_repeated():
             return recomputation.draw(fresh, stated=False)  # type: ignore[arg-type, return-value]
@@ -274,7 +274,7 @@ def _continuous(law: str, noise: Sequence[Any], draw: Draw, x: Any) -> Any:
     if draw.key is None:
         return getattr(words, law)(draw.place(noise), draw.words)
     if backend() == "torch":
-        from ..torch import noise as torch_noise
+        from ..torch.arithmetic import continuous as torch_noise
 
         place = draw.place(tuple(noise))
         if isinstance(place, Layout):

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from . import coordinates, ranks
-from .formula import PLAIN
+from ..arithmetic.formula import PLAIN
+from ..drawing import coordinates, ranks
 
 _NEAR = 16  # ranks that compare with one another: a node's eight and more, and no load on the store
 _FIRST, _LATER = 16, 16  # compare at each of the first forwards, and at one in so many of the later ones

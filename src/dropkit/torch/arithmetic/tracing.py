@@ -1,82 +1,20 @@
-"""Tensors that are not what their pointer says: nested ones, sharded ones, slices of a vectorised map, exports."""
+"""Where somebody looks on: slices of a vectorised map, `torch.jit.trace`, exports, ONNX."""
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional
 
-from ..errors import DropkitRuntimeError, DropkitValueError
-from ..layout import Layout
-from ..mask import ONE
+from ...errors import DropkitRuntimeError, DropkitValueError
+from ...layout import Layout
+from ...mask import ONE
+from ..draw import Fresh
 from .formula import ALPHA
-from .recomputation import Draw
-
-Fresh = Callable[[Any], Draw]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A tensor that wraps another: the plain one inside, where that lies, and how to wrap the result again."""
-
-    local: torch.Tensor
-    rebuilt: Callable[[torch.Tensor], torch.Tensor]
-    placed: Callable[[Fresh], Fresh]
-    share: Callable[[Sequence[int]], Sequence[int]]
-
-
-def parts_of(x: torch.Tensor, law: str | None = None) -> Parts | None:
-    """The parts of a wrapper tensor that dropout must look into; None for any other tensor."""
-    if hasattr(x, "device_mesh"):  # a DTensor, and torch's part about it is loaded
-        from . import sharding
-
-        return sharding.parts_of(x, law)  # type: ignore[arg-type]
-    return _nested(x) if x.is_nested else None
-
-
-def _nested(x: Any) -> Parts:
-    """A jagged tensor's coordinates are those of its packed values: batch and ragged axis are one axis there."""
-    if x.layout is not torch.jagged:
-        return _nested_strided(x)
-    ragged = x._ragged_idx
-
-    def share_of_values(share: Sequence[int]) -> list[int]:
-        axes = [axis % x.dim() for axis in share]
-        if set(axes) & {0, ragged}:
-            raise DropkitValueError(
-                f"share {tuple(share)} names the batch or the ragged axis of a nested tensor, whose rows differ"
-            )
-        return [axis - 1 for axis in axes]
-
-    def rebuilt(values: torch.Tensor) -> torch.Tensor:
-        return torch.nested.nested_tensor_from_jagged(
-            values, x.offsets(), getattr(x, "_lengths", None), jagged_dim=ragged
-        )
-
-    return Parts(x.values(), rebuilt, lambda fresh: fresh, share_of_values)
-
-
-def _nested_strided(x: torch.Tensor) -> Parts:
-    """torch's older kind of nested tensor: its pieces, one behind the other."""
-    pieces = x.unbind()
-
-    def rebuilt(flat: torch.Tensor) -> torch.Tensor:
-        parts = flat.split([piece.numel() for piece in pieces])
-        shaped = [part.view(piece.shape) for part, piece in zip(parts, pieces, strict=True)]
-        return torch.nested.as_nested_tensor(shaped)
-
-    def share_of_flat(share: Sequence[int]) -> Sequence[int]:
-        if share:
-            raise DropkitValueError(
-                f"share {tuple(share)} on a nested tensor needs the jagged layout: build it with layout=torch.jagged"
-            )
-        return share
-
-    return Parts(torch.cat([piece.reshape(-1) for piece in pieces]), rebuilt, lambda fresh: fresh, share_of_flat)
 
 
 def told_apart(place: Layout, key: Any) -> Layout:

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from ..counter import MASK64
-from ..errors import DropkitTypeError
+from ...counter import MASK64
+from ...errors import DropkitTypeError
 from .bond import MARK, SEED, STEP, clock_of
 
 _numbers = itertools.count(1)

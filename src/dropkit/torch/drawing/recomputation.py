@@ -20,32 +20,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-# A key's two words; an int64 pair, or what it is folded of, where a compiler looks on; a key in device memory where a
-# CUDA graph is captured.
-Words = Any
-
-
-class Unfolded(NamedTuple):
-    """A key that the operator of a compiled graph folds when it runs."""
-
-    state: torch.Tensor  # seed and step, an int64 pair with the bits of integers in [0, 2**64)
-    site: int  # the site's number
-
-
-class Draw(NamedTuple):
-    """All that decides a mask besides the tensor's shape: the key, the rate, and where the tensor lies."""
-
-    key: Words
-    rate: Any  # t, kept of 65536; or a tensor of drop probabilities
-    offset: tuple[int, ...] | None = None
-    global_shape: tuple[int, ...] | None = None
-    rows: torch.Tensor | None = None  # a copy: the caller may write into a tensor before backward
-    split: tuple[tuple[int, int, int], ...] | None = None
+from ..draw import Draw, Words
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..layout import Layout, check_last_row
-from ..mask import ALPHA_PRIME, ONE, WORD, alpha_factors, keep_words, random16, scale
+from ...layout import Layout, check_last_row
+from ...mask import ALPHA_PRIME, ONE, WORD, alpha_factors, keep_words, random16, scale
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 Rate = int | torch.Tensor  # t, kept of 65536; or p, floating, broadcast against x
@@ -127,7 +127,7 @@ def _elements(place: Layout, device: torch.device, blocks: Callable[[torch.Tenso
     # the largest lead of a run in its first word
     most = 0 if aligned else place.base % WORD if one_run else WORD - 1
     count = (most + run - 1) // WORD + 1
-    start = _starts(place, outer, device)
+    start = starts(place, outer, device)
     word = (start >> 5).unsqueeze(-1) + torch.arange(count, device=device)
     table = blocks(word).flatten(-2)
     if aligned or one_run:
@@ -138,7 +138,7 @@ def _elements(place: Layout, device: torch.device, blocks: Callable[[torch.Tenso
     return values.reshape(place.shape)
 
 
-def _starts(place: Layout, outer: int, device: torch.device) -> torch.Tensor:
+def starts(place: Layout, outer: int, device: torch.device) -> torch.Tensor:
     """The index of the first element of each run, over the `outer` leading axes."""
     start = torch.full(place.shape[:outer], place.base, dtype=torch.int64, device=device)
     for axis in range(outer):

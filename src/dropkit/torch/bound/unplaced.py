@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import coordinates
+from ..drawing import coordinates
 
 _MOST = 256  # nodes of a graph that are looked at
 _GATHERING = ("AllReduce", "AllGather", "ReduceScatter", "AllToAll", "ModelParallel", "TensorParallel")

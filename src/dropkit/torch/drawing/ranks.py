@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 
 _c10d: Any = getattr(torch.distributed, "distributed_c10d", None)
 # torch may have been built without torch.distributed

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from .. import choice
-from ..layout import Layout
+from ... import choice
+from ...layout import Layout
 from .formula import BERNOULLI, Rate, device_factors, factors, plain
 
 
@@ -25,14 +25,14 @@ _CAPTURES = torch.backends.cuda.is_built()
 
 def stored_key(seed: torch.Tensor, site: int, step: torch.Tensor) -> Any:
     """A key that a kernel reads from the device's memory and folds by itself."""
-    from ..kernels.triton.walk import StoredKey
+    from ...kernels.triton.walk import StoredKey
 
     return StoredKey(seed, site, step)
 
 
 def folded_key(state: torch.Tensor, site: int) -> torch.Tensor:
     """A folded key as two words in the device's memory, of seed and step that lie there."""
-    from ..kernels.triton.fold import fold
+    from ...kernels.triton.fold import fold
 
     return fold(state, site)
 
@@ -42,18 +42,18 @@ def scale_kept(
 ) -> torch.Tensor:
     """What the law makes of x; its memory format is kept."""
     if law != BERNOULLI:
-        from ..kernels.triton.affine import affine
+        from ...kernels.triton.affine import affine
 
         constants = factors(rate, law) if isinstance(rate, int) else device_factors(rate, x.device, law)
         return affine(x, key, rate, constants, *_where(x, place), inplace=inplace)
-    from ..kernels.triton.dropout import dropout
+    from ...kernels.triton.dropout import dropout
 
     return dropout(x, key, rate, *_where(x, place), inplace=inplace)
 
 
 def residual(x: torch.Tensor, r: torch.Tensor, key: Any, rate: Rate, place: Layout) -> torch.Tensor:
     """`r + (x * scale where kept)`."""
-    from ..kernels.triton.residual import residual
+    from ...kernels.triton.residual import residual
 
     return residual(x, r, key, rate, *_where(x, place))
 
@@ -62,7 +62,7 @@ def activate(
     name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Rate, place: Layout
 ) -> torch.Tensor:
     """`f(x + bias) * scale` where kept."""
-    from ..kernels.triton.bias_activation import bias_activation
+    from ...kernels.triton.bias_activation import bias_activation
 
     return bias_activation(x, bias, key, rate, name, *_where(x, place))
 
@@ -71,7 +71,7 @@ def activate_grad(
     name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Rate, place: Layout
 ) -> torch.Tensor:
     """`grad * scale * f'(x + bias)` where kept."""
-    from ..kernels.triton.bias_activation import bias_activation_backward
+    from ...kernels.triton.bias_activation import bias_activation_backward
 
     return bias_activation_backward(grad, x, bias, key, rate, name, *_where(x, place))[0]
 
@@ -88,7 +88,7 @@ def norm(
     place: Layout,
 ) -> Any:
     """`norm(r + (x * scale where kept))`: y, the sum, its mean and the inverse of its deviation, a number a row."""
-    from ..kernels.triton.norm import norm
+    from ...kernels.triton.norm import norm
 
     return norm(x, r, weight, bias, key, rate, eps, rms, *_where(x, place))
 
@@ -106,7 +106,7 @@ def norm_grad(
     place: Layout,
 ) -> Any:
     """Gradients of x, r, weight and bias."""
-    from ..kernels.triton.norm import norm_backward
+    from ...kernels.triton.norm import norm_backward
 
     return norm_backward(dy, dz, z, weight, bias, mean, rstd, key, rate, *_where(z, place))
 

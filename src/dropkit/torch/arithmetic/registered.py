@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from .. import choice
-from ..counter import FOLD_ROUNDS, MASK32, MASK64, philox4x32
-from ..errors import DropkitRuntimeError
-from ..layout import Layout, whole_layout
-from ..mask import threshold
+from ... import choice
+from ...counter import FOLD_ROUNDS, MASK32, MASK64, philox4x32
+from ...errors import DropkitRuntimeError
+from ...layout import Layout, whole_layout
+from ...mask import threshold
+from ..draw import Unfolded
 from . import cpu, cuda, formula
-from .recomputation import Unfolded
 
 LIBRARY = torch.library.Library("dropkit", "DEF")
 LIBRARY.define(

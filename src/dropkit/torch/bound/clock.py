@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from ..counter import MASK64
-from ..errors import DropkitRuntimeError
-from . import calls, coordinates, cuda, elsewhere, ranks, sizes, transforms, unplaced
+from ...counter import MASK64
+from ...errors import DropkitRuntimeError
+from ..arithmetic import cuda, tracing, transforms
+from ..draw import Words
+from ..drawing import coordinates, ranks
+from ..drawing.coordinates import Coordinates, Sharded, Split, at_site, state_of, words_of
+from ..layers import Drawn
+from . import calls, sizes, unplaced
 from .bond import SEED, STEP, Bond, bond_of
-from .coordinates import Coordinates, Sharded, Split, at_site, state_of, words_of
-from .layers import Drawn
-from .recomputation import Words
 from .state import Own, fill_in, readable, set_apart, tensor_of
 
 
@@ -192,7 +194,7 @@ class Clock:
         self.calls.clear()
         self._first = self._now = self._state = None
         if coordinates.current().step is None and self._any_active(model):
-            elsewhere.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
+            tracing.refuse_to_record(self.kind)  # before the step is read: that would be in the record too
             self._count_traced() if compiling else self._count()
 
     def _any_active(self, model: torch.nn.Module) -> bool:
@@ -329,7 +331,7 @@ class Clock:
             return self._buffer(SEED), self._buffer(STEP) - 1
         if self._now is not None:
             return self._now
-        elsewhere.refuse_to_record(self.kind)
+        tracing.refuse_to_record(self.kind)
         if cuda.capturing():
             return self._buffer(SEED), self.captured
         if torch._C._are_functorch_transforms_active() and transforms.batched(self._buffer(SEED), self._buffer(STEP)):

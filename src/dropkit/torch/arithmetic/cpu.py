@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from .. import choice
-from ..errors import DropkitRuntimeError
-from ..layout import Layout
+from ... import choice
+from ...errors import DropkitRuntimeError
+from ...layout import Layout
 from .formula import BERNOULLI, Rate, factors, plain
 
 kernels = choice.cpu()

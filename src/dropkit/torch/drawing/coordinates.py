@@ -21,11 +21,12 @@ from typing import Any, Protocol
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from .. import choice
-from ..counter import Key, site_id
-from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import cuda, ranks, recomputation, registered
-from .recomputation import Draw, Unfolded, Words
+from ... import choice
+from ...counter import Key, site_id
+from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..arithmetic import cuda, registered
+from ..draw import Draw, Unfolded, Words
+from . import ranks, recomputation
 
 _fold = choice.fold()
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, philox4x32, split_product, wrapping_product
-from ..layout import Layout
-from ..mask import NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM
+from ...counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, philox4x32, split_product, wrapping_product
+from ...layout import Layout
+from ...mask import NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM
+from ..draw import Unfolded, Words
 from . import registered
-from .formula import _starts
-from .recomputation import Unfolded, Words
+from .formula import starts
 
 Blocks = Callable[[torch.Tensor], torch.Tensor]
 
@@ -103,7 +103,7 @@ def _elements(place: Layout, width: int, device: torch.device, blocks: Blocks) -
         lead = place.base % width
         numbers = torch.arange((lead + run - 1) // width + 1, device=device) + place.base // width
         return blocks(numbers).flatten()[lead : lead + run].reshape(place.shape)
-    start = _starts(place, outer, device).unsqueeze(-1)
+    start = starts(place, outer, device).unsqueeze(-1)
     count = (width + run - 2) // width + 1  # whatever the lead of a run in its first block
     table = blocks(start // width + torch.arange(count, device=device)).flatten(-2)
     values = table.take_along_dim(start % width + torch.arange(run, device=device), dim=-1)

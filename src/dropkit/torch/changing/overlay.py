@@ -9,7 +9,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from .reading.structure import held, put
+from ..reading.structure import held, put
 
 _MISSING: Any = object()
 _lock = threading.RLock()
