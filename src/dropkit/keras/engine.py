@@ -22,7 +22,7 @@ from ..counter import Key
 from ..errors import DropkitRuntimeError
 from ..layout import Layout, layout
 from ..mask import place_of
-from . import words
+from . import bits
 
 BACKENDS = ("torch", "jax", "tensorflow", "numpy")
 HALF = ("float16", "bfloat16")
@@ -78,8 +78,8 @@ class Draw:
         if isinstance(self.level, int):
             return mask.ONE - (self.level >> 15)
         if backend() == "jax":
-            return words.word(mask.ONE) - (self.level >> words.word(15))
-        return words.word(mask.ONE) - ops.right_shift(self.level, 15)
+            return bits.word(mask.ONE) - (self.level >> bits.word(15))
+        return bits.word(mask.ONE) - ops.right_shift(self.level, 15)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def wide_dtype(x: Any) -> str:
 def keep(noise: Sequence[Any], draw: Draw) -> Any:
     """The bool mask of a noise shape."""
     if draw.key is None:
-        return words.keep(draw.place(noise), draw.t, draw.words)
+        return bits.keep(draw.place(noise), draw.t, draw.words)
     return ops.convert_to_tensor(np.array(mask.keep(noise, 1 - draw.t / mask.ONE, draw.key, rows=draw.rows)))
 
 
@@ -272,7 +272,7 @@ def uniform(noise: Sequence[Any], draw: Draw, x: Any) -> Any:
 def _continuous(law: str, noise: Sequence[Any], draw: Draw, x: Any) -> Any:
     draw = draw.of(noise, x.shape)
     if draw.key is None:
-        return getattr(words, law)(draw.place(noise), draw.words)
+        return getattr(bits, law)(draw.place(noise), draw.words)
     if backend() == "torch":
         from ..torch import noise as torch_noise
 

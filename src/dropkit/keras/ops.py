@@ -12,7 +12,7 @@ from .. import mask
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import place_of
-from . import engine, words
+from . import bits, engine
 
 
 def dropout(
@@ -81,10 +81,10 @@ def dropout(
         )
         return _where(x, kept, mask.scale(t))
     if len(t.shape) == 0:
-        return _where(x, words.keep(place, ops.cast(t, words.DTYPE), key.words), _scale(t, x))
+        return _where(x, bits.keep(place, ops.cast(t, bits.DTYPE), key.words), _scale(t, x))
     _check_broadcast(t, shape)
     # No tensor of R below the whole shape: where an axis is shared, its elements compare one R with their own t.
-    return _where(x, ops.less(ops.cast(words.random16(place, key.words), "int32"), t), _scale(t, x))
+    return _where(x, ops.less(ops.cast(bits.random16(place, key.words), "int32"), t), _scale(t, x))
 
 
 def _where(x: Any, kept: Any, scale: Any) -> Any:
@@ -100,7 +100,7 @@ def _scale(t: Any, x: Any) -> Any:
 def _lowered(rate: Any) -> Any:
     """The rate as kept of 65536: an int, or a tensor of them."""
     if engine.traced(rate):
-        return words.thresholds(ops.clip(rate, 0.0, 1.0))
+        return bits.thresholds(ops.clip(rate, 0.0, 1.0))
     if not hasattr(rate, "shape"):
         return mask.threshold(rate)
     each = ops.convert_to_numpy(rate)

@@ -8,7 +8,7 @@ from keras import ops
 
 from .. import mask
 from ..errors import DropkitTypeError, DropkitValueError
-from . import engine, words
+from . import bits, engine
 
 Encode = Callable[[str, Any], int]
 
@@ -107,5 +107,5 @@ class Movable:
 
     def _traced_level(self, value: Any) -> Any:
         clipped = ops.clip(ops.cast(getattr(value, "value", value), "float32"), 0.0, 1.0)
-        steps = ops.cast(ops.round(clipped * float(engine.LEVEL_ONE // self.grid)), words.DTYPE)
-        return steps * words.word(self.grid)
+        steps = ops.cast(ops.round(clipped * float(engine.LEVEL_ONE // self.grid)), bits.DTYPE)
+        return steps * bits.word(self.grid)
