@@ -13,6 +13,7 @@ from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import place_of
 from . import bits, engine
+from .arithmetic import wide_dtype
 
 
 def dropout(
@@ -88,12 +89,12 @@ def dropout(
 
 
 def _where(x: Any, kept: Any, scale: Any) -> Any:
-    y = ops.cast(x, engine.wide_dtype(x)) * scale
+    y = ops.cast(x, wide_dtype(x)) * scale
     return ops.cast(ops.where(kept, y, ops.zeros_like(y)), x.dtype)
 
 
 def _scale(t: Any, x: Any) -> Any:
-    wide = ops.cast(t, engine.wide_dtype(x))
+    wide = ops.cast(t, wide_dtype(x))
     return ops.where(ops.equal(wide, 0.0), ops.zeros_like(wide), float(mask.ONE) / ops.maximum(wide, 1.0))
 
 

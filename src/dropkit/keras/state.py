@@ -15,6 +15,7 @@ from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
 from . import bits, blocks, engine
+from .draw import Draw
 
 SAVED = "draws"  # the name of a keyed layer's state in weights files
 _fold = choice.fold()
@@ -109,7 +110,7 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         """The seed as it was given."""
         return self._initial_seed
 
-    def draw(self) -> engine.Draw:
+    def draw(self) -> Draw:
         """The next draw; it begins a step if this is the first one in the running forward."""
         here = blocks.said()
         self.clock.enter(here.step)
@@ -126,13 +127,13 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
 
                 known = self.clock.first(self) if first else None
                 key, level = known or jax_state.drawn(value, site_id(site), here.seed, here.step)
-                return engine.Draw(key, level, None, here.rows)
+                return Draw(key, level, None, here.rows)
             seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
             step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
-            return engine.Draw(bits.fold(seed, site_id(site), step), value[4], None, here.rows)
+            return Draw(bits.fold(seed, site_id(site), step), value[4], None, here.rows)
         number = ((now[1] | now[3] << 32) - 1) & MASK64 if here.step is None else here.step
         key = Key(now[0] | now[2] << 32 if here.seed is None else here.seed, site, number)
-        return engine.Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
+        return Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
 
     def advance(self) -> None:
         """Begin a step."""
