@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
 FRAMEWORKS = {"torch", "jax", "flax", "equinox", "keras", "tensorflow"}
 FRONTENDS = {"numpy", "torch", "jax", "keras"}
 BASE = {"errors", "counter", "threshold", "place", "layout", "mask"}
-TEXT = {"visible", "writing"}  # what is printed and written, whoever does
+TEXT = {"visible", "writing", "plain"}  # what is printed and written, whoever does
 
 # part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
 # toolchain; the probe sees the frontends and leaves it to lab, report and cli to show what it finds; these three see
@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "visible": set(),
     "writing": set(),
+    "plain": set(),
     "counter": {"errors"},
     "threshold": {"errors"},
     "place": {"errors"},

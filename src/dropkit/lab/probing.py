@@ -69,7 +69,7 @@ def explain(
     """Tell which layers each dropout of a model zeroes, and whose outputs and gradients it changes."""
     explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
     from ..probe.findings import findings
-    from ..probe.words import to_json
+    from ..probe.sentences import to_json
 
     found = findings(explanation)
     if as_json is not None:
@@ -97,7 +97,7 @@ def doctor(
     """
     from ..probe.findings import check_codes, findings
     from ..probe.findings.about import about
-    from ..probe.words import findings_json
+    from ..probe.sentences import findings_json
 
     if about(target.upper()):
         typer.echo(about(target.upper()))
@@ -139,8 +139,8 @@ def _show(explanation: "Explanation", found: Sequence["Finding"], target: str, *
     from rich.text import Text
 
     from ..probe.fold import fold
+    from ..probe.sentences import sentences
     from ..probe.tree import LEGEND, tree
-    from ..probe.words import sentences
     from .terminal import console as safe_console
 
     console = safe_console()
@@ -171,7 +171,7 @@ def _write_page(path: Path | None, explanation: "Explanation", found: Sequence["
     if path is None:
         return
     from ..probe.fold import fold
-    from ..probe.words import sentences
+    from ..probe.sentences import sentences
     from ..report.network import render_network
 
     _write(path, render_network(explanation, fold(explanation), sentences(explanation), found), "--html")

@@ -7,20 +7,6 @@ from typing import Any
 
 import keras
 
-from ..errors import DropkitValueError
-from .base import Keyed
-
-
-def sites(model: keras.Layer) -> dict[str, Keyed]:
-    """The dropkit layers of a model by their paths in it."""
-    found: dict[str, Keyed] = {}
-    for path, layer in walk(model):
-        if isinstance(layer, Keyed):
-            if path in found:
-                raise DropkitValueError(f"two dropkit layers have the path {path!r}; give them different names")
-            found[path] = layer
-    return found
-
 
 def walk(model: keras.Layer) -> Iterator[tuple[str, Any]]:
     """Every layer of a model with its path in it, a block before what stands in it; the model itself by its name."""

@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from .. import mask
-from . import engine
+from . import arithmetic
 from .base import Keyed
+from .draw import LEVEL_ONE
 from .rates import Movable, encode_rate, encode_stddev
 
 _register = keras.saving.register_keras_serializable(package="dropkit")
@@ -52,8 +53,8 @@ class GaussianDropout(Keyed, keras.layers.GaussianDropout):
         t = draw.t
         if isinstance(t, int) and t in (0, mask.ONE):
             return x if t else ops.zeros_like(x)
-        dtype = engine.wide_dtype(x)
-        z = ops.cast(engine.normal(ops.shape(x), draw, x), dtype)
+        dtype = arithmetic.wide_dtype(x)
+        z = ops.cast(arithmetic.normal(ops.shape(x), draw, x), dtype)
         kept = t if isinstance(t, int) else ops.cast(t, dtype)
         if isinstance(t, int):
             y = ops.cast(x, dtype) * (1.0 + z * ((mask.ONE - kept) / kept) ** 0.5)
@@ -106,10 +107,10 @@ class GaussianNoise(Keyed, keras.layers.GaussianNoise):
         level = draw.level
         if isinstance(level, int) and level == 0:
             return x
-        dtype = engine.wide_dtype(x)
-        z = ops.cast(engine.normal(ops.shape(x), draw, x), dtype)
+        dtype = arithmetic.wide_dtype(x)
+        z = ops.cast(arithmetic.normal(ops.shape(x), draw, x), dtype)
         s = level if isinstance(level, int) else ops.cast(level, dtype)
-        return ops.cast(ops.cast(x, dtype) + z * (s / float(engine.LEVEL_ONE)), x.dtype)
+        return ops.cast(ops.cast(x, dtype) + z * (s / float(LEVEL_ONE)), x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""

@@ -8,7 +8,7 @@ import pytest
 
 from dropkit.probe.explanation import Explanation, Layer, Site
 from dropkit.probe.names import label, listed
-from dropkit.probe.words import drops_branch, findings_json, mask_words, passed_on, sentences, to_json
+from dropkit.probe.sentences import drops_branch, findings_json, mask_words, passed_on, sentences, to_json
 
 
 def site(name: str = "drop", mask: tuple[int, ...] | None = (8, 16), **more: Any) -> Site:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
+from ..plain import json_text
 from .explanation import Explanation, Layer, Site
 from .names import SHOWN, Places, label, listed
-from .plain import json_text
 
 FORMAT = 1  # of the JSON
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
