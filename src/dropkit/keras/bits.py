@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, MULTIPLIERS, WEYL
+from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS
+from ..counter import philox4x32 as counter_philox
 from ..layout import Layout
 from ..mask import BERNOULLI, NORMAL_ANGLE, NORMAL_RADIUS, ONE, UNIFORM, WORD
 
@@ -45,6 +46,11 @@ def _product(a: Any, multiplier: int) -> tuple[Any, Any]:
     return top, ops.left_shift(middle & word(0xFFFF), 16) | (lowest & word(0xFFFF))
 
 
+def _plus(a: Any, number: int) -> Any:
+    """The low 32 bits of a sum of two 32-bit numbers."""
+    return (a + word(number)) & word(MASK32)
+
+
 def philox4x32(counter: Sequence[Any], key: Words, rounds: int) -> tuple[Any, Any, Any, Any]:
     """`dropkit.counter.philox4x32` on words."""
     if BACKEND == "jax":
@@ -53,13 +59,7 @@ def philox4x32(counter: Sequence[Any], key: Words, rounds: int) -> tuple[Any, An
         return jax_state.philox(tuple(counter), key, rounds)
     c0, c1, c2, c3 = (ops.convert_to_tensor(c, DTYPE) for c in counter)
     k0, k1 = (ops.convert_to_tensor(k, DTYPE) for k in key)
-    for _ in range(rounds):
-        high0, low0 = _product(c0, MULTIPLIERS[0])
-        high1, low1 = _product(c2, MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 = (k0 + word(WEYL[0])) & word(MASK32)
-        k1 = (k1 + word(WEYL[1])) & word(MASK32)
-    return c0, c1, c2, c3
+    return counter_philox((c0, c1, c2, c3), (k0, k1), rounds, _product, _plus)
 
 
 def fold(seed: Words, site: int, step: Words) -> Words:
