@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dropkit import cli
-from dropkit.lab import loop
+from dropkit.lab.engines import loop
 
 COMMAND = [sys.executable, "-m", "dropkit.cli"]
 TINY = ["--size", "tiny", "--epochs", "1", "--device", "cpu"]
@@ -151,11 +151,11 @@ def test_missing_data_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_missing_extra_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "dropkit.lab.commands", None)
+    monkeypatch.setitem(sys.modules, "dropkit.cli.lab", None)
     with pytest.raises(ModuleNotFoundError):
         # A module of our own that is missing is a fault, not a missing extra.
         cli.main(["recipes"])
-    monkeypatch.delitem(sys.modules, "dropkit.lab.commands")
+    monkeypatch.delitem(sys.modules, "dropkit.cli.lab")
     monkeypatch.setitem(sys.modules, "typer", None)
     assert status("recipes") == 2
     assert one_line(capsys) == 'dropkit: error: typer is not installed; the lab needs it: pip install "dropkit[lab]"'

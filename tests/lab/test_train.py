@@ -46,7 +46,8 @@ def test_resumed_run_ends_bit_for_bit_the_same(tmp_path: Path, after: int, valid
 
 KILL = """
 import os, signal, sys
-from dropkit.lab import loop, train
+from dropkit.lab import train
+from dropkit.lab.engines import loop
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "step":
