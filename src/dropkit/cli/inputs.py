@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..counter import Key
 from ..errors import DataError, DropkitValueError
+from ..frontends import is_torch
 from ..lab.data.limits import check_arrays
 from ..lab.recipes.recipe import at_least_one
 from ..mask import normal, uniform
@@ -145,18 +145,6 @@ def _vocabulary(model: Any) -> int | None:
 
     layers = model._flatten_layers()
     return next((layer.input_dim for layer in layers if isinstance(layer, keras.layers.Embedding)), None)
-
-
-def is_torch(model: Any) -> bool:
-    """Whether it is a torch module, and not a Keras model on torch; torch is not loaded for that."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(model, torch.nn.Module) and not is_keras(model)
-
-
-def is_keras(model: Any) -> bool:
-    """Whether it is a Keras model or layer; keras is not loaded for that."""
-    layer = getattr(sys.modules.get("keras"), "Layer", None)
-    return layer is not None and isinstance(model, layer)
 
 
 def arguments(model: Any, arrays: Arrays) -> Inputs:

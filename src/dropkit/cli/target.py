@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..frontends import is_keras, is_torch
 from ..lab import recipes
 from ..lab.data.limits import check_model
 from ..lab.recipes.recipe import LearnedRate, Rates, Recipe, Settings, Strategy, sized, strategy_rates
@@ -266,7 +267,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _is_model(found: Any) -> bool:
-    return inputs.is_torch(found) or inputs.is_keras(found)
+    return is_torch(found) or is_keras(found)
 
 
 def _load(path: Path) -> Any:
@@ -298,7 +299,7 @@ def _with_inputs(model: Any, options: Options, given: Any) -> Target:
         if isinstance(given, Mapping):
             return Target(None, model, (), dict(given))
         return Target(None, model, tuple(given) if isinstance(given, tuple | list) else (given,))
-    if arrays is None and inputs.is_keras(model):
+    if arrays is None and is_keras(model):
         arrays = inputs.own(model, options.batch, options.seed)
         if arrays is None:
             return Target(None, model)  # the probe makes them up, or says what it does not know
@@ -308,7 +309,7 @@ def _with_inputs(model: Any, options: Options, given: Any) -> Target:
             "of one sample, such as --input 3,224,224 or --input 128:int64, or --data with a file of samples"
         )
     positional, by_name = inputs.arguments(model, arrays)
-    if inputs.is_keras(model) and not model.built:
+    if is_keras(model) and not model.built:
         model(*positional)  # makes its weights
     return Target(None, model, positional, by_name)
 
