@@ -238,7 +238,7 @@ def vgg(lines: Lines) -> None:
     if missing:
         lines.add(result=f"skipped: not installed: {', '.join(missing)}")
         return
-    from dropkit.lab.engines.loop import Trainer
+    from dropkit.lab.engines.torch import Trainer
     from dropkit.lab.plan import Choices, Plan
 
     data, kind = _images()

@@ -164,7 +164,7 @@ def test_missing_extra_says_what_to_install(
 def test_interrupt_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = loop.Trainer.epoch
+    once = loop.Loop.epoch
 
     def interrupted(self, number, step):
         if number == 2:
@@ -173,7 +173,7 @@ def test_interrupt_says_how_to_go_on(
 
     out = ["--out", str(tmp_path / "run")]
     tiny = ["--size", "tiny", "--device", "cpu"]
-    monkeypatch.setattr(loop.Trainer, "epoch", interrupted)
+    monkeypatch.setattr(loop.Loop, "epoch", interrupted)
     assert status("train", "mlp", *tiny, *out) == 130
     assert "the same command with --resume continues" in capsys.readouterr().err
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import dropkit
 from dropkit.errors import DropkitValueError, UnknownNameError
 from dropkit.lab import Run, compare, load_data, train, tune
-from dropkit.lab.engines.loop import Trainer
+from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.mlp_functional import FIXED, TINY

@@ -15,8 +15,8 @@ from dropkit.axes.rate import Constant, Gap
 from dropkit.errors import DataError, DropkitValueError, UnknownNameError
 from dropkit.lab import Run, compare, load_data, train
 from dropkit.lab.engines.gradients import held_out_batches
-from dropkit.lab.engines.loop import Trainer
 from dropkit.lab.engines.moves import Sites
+from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.recipe import LearnedRate, learned_method, needs_validation

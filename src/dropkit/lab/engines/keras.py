@@ -28,7 +28,7 @@ from .checkpoint import Progress
 
 
 class KerasTrainer:
-    """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.engines.loop.Trainer` is for torch."""
+    """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.engines.torch.Trainer` is for torch."""
 
     def __init__(self, plan: Plan) -> None:
         from ...keras import bind

@@ -23,7 +23,7 @@ from .moves import Moves
 
 
 class NumpyTrainer:
-    """Layers and their data, trained an epoch at a time; as `dropkit.lab.engines.loop.Trainer` is for torch."""
+    """Layers and their data, trained an epoch at a time; as `dropkit.lab.engines.torch.Trainer` is for torch."""
 
     def __init__(self, plan: Plan) -> None:
         choices = plan.choices

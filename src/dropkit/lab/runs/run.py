@@ -12,7 +12,8 @@ import torch
 
 from ...errors import DataError, DropkitValueError, OutputError
 from ..engines.checkpoint import Progress
-from ..engines.loop import Row, Trainer
+from ..engines.loop import Row
+from ..engines.torch import Trainer
 from ..files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
 from ..files.lock import locked
 from ..files.sealed import SUM, UNSEALED, digest_of, read_sealed
