@@ -18,6 +18,7 @@ TEXT = {"visible", "writing", "plain"}  # what is printed and written, whoever d
 # everything, and nobody below sees them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "frontends": {"errors"},
     "visible": set(),
     "writing": set(),
     "plain": set(),
@@ -33,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lint": {"errors"},
     **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
     "grid": BASE | {"axes", "drop"},
-    "probe": {"errors", "mask", "axes", "drop"} | TEXT | FRONTENDS,
+    "probe": {"errors", "frontends", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
 MAY_IMPORT["keras"] |= {"numpy", "torch", "jax"}
