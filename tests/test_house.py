@@ -18,6 +18,7 @@ TEXT = {"visible", "writing"}  # what is printed and written, whoever does
 # everything, and nobody below sees them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "patterns": {"errors"},
     "visible": set(),
     "writing": set(),
     "counter": {"errors"},
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
-    **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    **{frontend: BASE | TEXT | {"patterns", "axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
     "probe": {"errors", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
