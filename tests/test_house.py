@@ -19,6 +19,7 @@ TEXT = {"visible", "writing", "plain"}  # what is printed and written, whoever d
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "frontends": {"errors"},
+    "patterns": {"errors"},
     "visible": set(),
     "writing": set(),
     "plain": set(),
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
-    **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    **{frontend: BASE | TEXT | {"patterns", "axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
     "grid": BASE | {"axes", "drop"},
     "probe": {"errors", "frontends", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
