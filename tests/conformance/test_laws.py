@@ -9,9 +9,10 @@ import dropkit
 from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain, Soft
 from dropkit.axes.share import Exactly
 
+from .columns_torch import TORCH
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 
-COLUMNS: list[Any] = [Numpy()]
+COLUMNS: list[Any] = [Numpy(), *TORCH]
 
 
 @pytest.mark.parametrize("check", CHECKS)

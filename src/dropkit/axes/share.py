@@ -129,7 +129,7 @@ class Exactly(Refining):
 
     def _size(self, shape: tuple[int, ...], part: Part) -> int:
         whole = part.in_whole(shape)[1]
-        return math.prod(whole[axis] for axis in placed_axes("Exactly", self.over, shape, part))
+        return math.prod([whole[axis] for axis in placed_axes("Exactly", self.over, shape, part)])
 
 
 def _k_smallest(u: Any, k: Any, xp: Any) -> Any:

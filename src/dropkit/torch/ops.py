@@ -203,7 +203,8 @@ def _like(other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def prepare(x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share) -> tuple[Draw, Place | Refined]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    draw = Draw((0, 0), lowered) if type(lowered.t) is int and lowered.t == 0 else fresh(lowered)
+    certain = type(lowered.t) is int and lowered.t == 0 and not lowered.soft
+    draw = Draw((0, 0), lowered) if certain else fresh(lowered)
     plain = draw.part.whole and not torch._C._are_functorch_transforms_active() and not traced()
     if plain and not isinstance(share, Refining):
         return draw, whole_place(x.shape, tuple(share))
