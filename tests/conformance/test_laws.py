@@ -12,7 +12,10 @@ from dropkit.axes.share import Exactly
 from .columns_torch import TORCH
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 
-COLUMNS: list[Any] = [Numpy(), *TORCH]
+COLUMNS: list[Any] = [
+    pytest.param(column, marks=pytest.mark.slow) if getattr(column, "compiled", False) else column
+    for column in (Numpy(), *TORCH)
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)

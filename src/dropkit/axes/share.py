@@ -109,7 +109,7 @@ class Exactly(Refining):
     def fraction(self, t: Any, shape: tuple[int, ...], part: Part, xp: Any) -> Any:
         """k / n."""
         n = self._size(shape, part)
-        return _nearest(t * n, ONE) / n if isinstance(t, int) else xp.take(_counts(n) / n, t)
+        return _nearest(t * n, ONE) / n if isinstance(t, int) else xp.take(fractions(n), t)
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """The k smallest of each group."""
@@ -121,7 +121,7 @@ class Exactly(Refining):
         u = xp.moveaxis(uniform(wide, part._replace(offset=first, global_shape=whole, split=()), ()), axes, last)
         n = self._size(shape, part)
         groups = xp.reshape(u, (*u.shape[: u.ndim - len(axes)], n))
-        k = _nearest(t * n, ONE) if isinstance(t, int) else xp.take(_counts(n), t)
+        k = _nearest(t * n, ONE) if isinstance(t, int) else xp.take(counts(n), t)
         kept = _k_smallest(groups, k, xp)
         kept = xp.moveaxis(xp.reshape(kept, tuple(u.shape)), last, axes)
         here = [slice(start[a], start[a] + size) if a in axes else slice(None) for a, size in enumerate(shape)]
@@ -145,9 +145,22 @@ def _nearest(a: int, b: int) -> int:
     return (2 * a + b) // (2 * b)
 
 
+def counts(n: int) -> NDArray[np.int64]:
+    """For every t from 0 to 65536, how many of n elements are kept."""
+    return _counts(n)
+
+
+def fractions(n: int) -> NDArray[np.float64]:
+    """For every t from 0 to 65536, which fraction of n elements is kept."""
+    return _counts(n) / n
+
+
+# torch's compiler takes their results as they are and does not look inside.
+counts._dynamo_marked_constant = fractions._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=64)
 def _counts(n: int) -> NDArray[np.int64]:
-    """k for every t."""
     return (2 * np.arange(ONE + 1, dtype=np.int64) * n + ONE) // (2 * ONE)
 
 

@@ -34,7 +34,7 @@ class Arrays:
     @staticmethod
     def take(table: np.ndarray, t: torch.Tensor) -> torch.Tensor:
         """Entries of a NumPy table."""
-        return torch.as_tensor(table, device=t.device)[t]
+        return torch.take(torch.as_tensor(table, device=t.device), t)
 
     @staticmethod
     def sort(x: torch.Tensor) -> torch.Tensor:
