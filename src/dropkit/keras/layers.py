@@ -70,9 +70,13 @@ class Dropout(Keyed, keras.layers.Dropout):
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """As noise_shape says it, with the input's size where that is None."""
+        return concrete_noise_shape(x, self.noise_shape)
+
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Bernoulli())
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -111,9 +115,13 @@ class AlphaDropout(Keyed, keras.layers.AlphaDropout):
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """As noise_shape says it, with the input's size where that is None."""
+        return concrete_noise_shape(x, self.noise_shape)
+
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Alpha())
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Alpha())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -138,12 +146,15 @@ class _Spatial(Keyed):
         layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
         layer._build_at_init()
 
-    def _noised(self, inputs: Any) -> Any:
-        x = self._floating(inputs)
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """One element for each sample and channel."""
         shape, ones = ops.shape(x), (1,) * self._axes
         first = self.data_format == "channels_first"
-        noise = (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
-        return arithmetic.dropout(x, self._draw(), noise, Bernoulli())
+        return (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
+
+    def _noised(self, inputs: Any) -> Any:
+        x = self._floating(inputs)
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; the dtype is the whole policy, so mixed precision survives."""
