@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "visible": set(),
     "writing": set(),
     "plain": set(),
+    "finding": {"errors"},
     "counter": {"errors"},
     "layout": {"errors"},
     "mask": {"errors", "counter", "layout"},
@@ -28,9 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drop": BASE | {"axes"},
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
-    "lint": {"errors"},
+    "lint": {"errors", "finding"},
     **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
-    "probe": {"errors", "mask", "axes", "drop"} | TEXT | FRONTENDS,
+    "probe": {"errors", "finding", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.
 MAY_IMPORT["keras"] |= {"numpy", "torch", "jax"}

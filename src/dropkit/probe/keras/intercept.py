@@ -18,7 +18,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from ... import keras as frontend
 from ...keras import base, engine, ops
 from ...keras.engine import Apply
-from ..explanation import Shape
+from ..facts import Shape
 from .tree import Tree
 
 _LAYERS = (
