@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "visible": set(),
     "writing": set(),
     "plain": set(),
+    "finding": {"errors"},
     "counter": {"errors"},
     "threshold": {"errors"},
     "place": {"errors"},

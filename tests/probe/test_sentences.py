@@ -8,7 +8,8 @@ import pytest
 
 from dropkit.probe.explanation import Explanation, Layer, Site
 from dropkit.probe.names import label, listed
-from dropkit.probe.sentences import drops_branch, findings_json, mask_words, passed_on, sentences, to_json
+from dropkit.probe.record import findings_json, to_json
+from dropkit.probe.sentences import drops_branch, mask_words, passed_on, sentences
 
 
 def site(name: str = "drop", mask: tuple[int, ...] | None = (8, 16), **more: Any) -> Site:

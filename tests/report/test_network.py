@@ -171,9 +171,9 @@ def test_a_finding_leads_to_the_box_of_its_site_or_layer() -> None:
     numbers = boxes_by_layer(rendered(explanation))
     names = {"dropout1": "dropout1", ":dropout": "relu2", "head": "head", "": ""}
     for name, layer in names.items():
-        finding = replace(examples.FINDING, site=name, link="javascript:alert(1)")
+        finding = replace(examples.FINDING, place=name, link="javascript:alert(1)")
         assert rendered(explanation, findings=(finding,)).links == [f"#box-{numbers[layer]}"]
-    stranger = replace(examples.FINDING, site="unheard of", link="https://example.org/")
+    stranger = replace(examples.FINDING, place="unheard of", link="https://example.org/")
     assert rendered(explanation, findings=(stranger,)).links == ["https://example.org/"]
 
 

@@ -69,7 +69,7 @@ def explain(
     """Tell which layers each dropout of a model zeroes, and whose outputs and gradients it changes."""
     explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
     from ..probe.findings import findings
-    from ..probe.sentences import to_json
+    from ..probe.record import to_json
 
     found = findings(explanation)
     if as_json is not None:
@@ -97,7 +97,7 @@ def doctor(
     """
     from ..probe.findings import check_codes, findings
     from ..probe.findings.about import about
-    from ..probe.sentences import findings_json
+    from ..probe.record import findings_json
 
     if about(target.upper()):
         typer.echo(about(target.upper()))

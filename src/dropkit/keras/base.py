@@ -80,7 +80,11 @@ class Keyed:
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """The input with noise where it is on; else the input itself."""
-        return engine.run(self._noised, inputs) if self.active(training) else inputs
+        return engine.run(self, self._noised, inputs) if self.active(training) else inputs
+
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """Shape of the noise for an input, 1 where a draw is shared; sizes that a compiler traces stay traced."""
+        return tuple(ops.shape(x))
 
     def _noised(self, inputs: Any) -> Any:
         raise NotImplementedError

@@ -118,7 +118,7 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         self.add_loss(self.regularization())
         if not self.active(training):
             return self.layer(inputs)
-        return self.layer(engine.run(self._noised, inputs))
+        return self.layer(engine.run(self, self._noised, inputs))
 
     def regularization(self) -> Any:
         """The loss of this layer, a float32 scalar."""
@@ -129,13 +129,17 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         entropy = p * ops.log_sigmoid(logit) + (1.0 - p) * ops.log_sigmoid(-logit)
         return ops.sum(self.weight_regularizer * kernel + self.dropout_regularizer * self.input_size * entropy)
 
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """The input's, or in the spatial form one element for each sample and channel."""
+        shape = tuple(ops.shape(x))
+        if not self.spatial:
+            return shape
+        channel = self._channel_axis() % len(shape)
+        return tuple(size if axis in (0, channel) else 1 for axis, size in enumerate(shape))
+
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        noise = tuple(ops.shape(x))
-        if self.spatial:
-            channel = self._channel_axis() % len(noise)
-            noise = tuple(size if axis in (0, channel) else 1 for axis, size in enumerate(noise))
-        u = arithmetic.uniform(noise, self._draw(), x)
+        u = arithmetic.uniform(self.mask_shape(x), self._draw(), x)
         default = _SPATIAL_TEMPERATURE if self.spatial else _TEMPERATURE
         temperature = default if self.temperature is None else self.temperature
         logit = ops.cast(self.p_logit, "float32") + ops.log(u) - ops.log1p(-u)

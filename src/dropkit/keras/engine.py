@@ -1,14 +1,16 @@
-"""What runs where, decided here: the kernels of dropkit's torch, JAX and NumPy frontends, or what Keras has.
+"""What runs where, decided here (dropkit's torch, JAX and NumPy frontends, or what Keras has), and who hears of it.
 
 Whoever runs Keras on torch or JAX has that framework loaded, so the frontend for it is imported here, on first use:
 this is the one frontend that stands on others. What of Keras has no public name is asked for here too.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -19,6 +21,17 @@ from ..errors import DropkitRuntimeError
 BACKENDS = ("torch", "jax", "tensorflow", "numpy")
 
 T = TypeVar("T")
+Apply = Callable[[Any], Any]  # from a tensor to the same with noise
+
+
+class Heard(Protocol):
+    """Who puts noise on a tensor: a layer of dropkit, or a call of `dropkit.keras.dropout`."""
+
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """Shape of the noise for an input, 1 where a draw is shared."""
+
+
+Listener = Callable[[Heard, Apply, Any], Any]  # (site, apply, x) -> the site's output, such as apply(x)
 
 
 def backend() -> str:
@@ -99,16 +112,62 @@ def traced(value: Any) -> bool:
     return False
 
 
-def run(noise: Callable[[Any], Any], x: Any) -> Any:
-    """`noise(x)`; on torch by itself, since its compiler would find nothing in it but the call of a kernel."""
+def run(site: Heard, apply: Apply, x: Any) -> Any:
+    """`apply(x)`, heard; on torch by itself, since its compiler would find nothing in it but the call of a kernel."""
     if backend() == "torch":
         import torch
 
         if isinstance(x, torch.Tensor) and x.is_meta:  # Keras asks for the output's shape
             return torch.empty_like(x)
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(noise)(x)
-    return noise(x)
+            return torch.compiler.disable(heard)(site, apply, x)
+    return heard(site, apply, x)
+
+
+class _Listening:
+    lock = threading.Lock()
+    now: tuple[Listener, ...] = ()  # never changed but replaced, so that who reads it needs no lock
+
+
+def heard(site: Heard, apply: Apply, x: Any) -> Any:
+    """`apply(x)`, or what those who listen make of it; who came last is asked first."""
+    for listener in _Listening.now:
+        apply = partial(listener, site, apply)
+    return apply(x)
+
+
+def overheard() -> bool:
+    """Whether anyone listens."""
+    return bool(_Listening.now)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside, a listener stands between every site of the process, whatever its thread, and its noise.
+
+    Args:
+        listener: gets a site, what applies its noise, and its input; what it returns is the site's output. It may
+            apply the noise several times, and each time is a draw.
+
+    >>> from keras import ops
+    >>> from dropkit.keras import Dropout
+    >>> def without(site, apply, x):
+    ...     print(site.name, site.mask_shape(x))
+    ...     return x
+    >>> with listening(without):
+    ...     y = Dropout(0.5, noise_shape=(None, 1), name="drop")(ops.ones((2, 8)), training=True)
+    drop (2, 1)
+    >>> float(ops.min(y))
+    1.0
+    """
+    with _Listening.lock:
+        _Listening.now = (*_Listening.now, listener)
+    try:
+        yield
+    finally:
+        with _Listening.lock:
+            last = len(_Listening.now) - 1 - _Listening.now[::-1].index(listener)
+            _Listening.now = _Listening.now[:last] + _Listening.now[last + 1 :]
 
 
 def recorded(fresh: Callable[[], T]) -> T:

@@ -17,8 +17,20 @@ _RATE_GRID = 1 << 15  # 1/65536 in units of 2**-31
 _register = keras.saving.register_keras_serializable(package="dropkit")
 
 
+class _Rated(Keyed):
+    """A layer with a drop probability."""
+
+    rate = Movable("rate", encode_rate, _RATE_GRID)
+
+    def _set_up(self, rate: Any, seed: int | None, site: int | str | None, when: str) -> None:
+        """Make state and rate; comes after Keras' `Layer.__init__`."""
+        level = encode_rate("rate", rate)
+        self._begin(seed, site, level, when)
+        self.__dict__["_given"] = float(rate), level
+
+
 @_register
-class Dropout(Keyed, keras.layers.Dropout):
+class Dropout(_Rated, keras.layers.Dropout):
     """`keras.layers.Dropout` whose mask is a function of coordinates: `y = x * keep / (1 - rate)` in training.
 
     Args:
@@ -52,8 +64,6 @@ class Dropout(Keyed, keras.layers.Dropout):
            [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
     """
 
-    rate = Movable("rate", encode_rate, _RATE_GRID)
-
     def __init__(
         self,
         rate: float,
@@ -66,13 +76,17 @@ class Dropout(Keyed, keras.layers.Dropout):
     ):
         # Not Keras' own __init__, which makes a generator that knows neither site nor rate.
         keras.layers.Layer.__init__(self, **kwargs)
-        _set_up(self, rate, seed, site, when)
+        self._set_up(rate, seed, site, when)
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """As noise_shape says it, with the input's size where that is None."""
+        return concrete_noise_shape(x, self.noise_shape)
+
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Bernoulli())
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -80,7 +94,7 @@ class Dropout(Keyed, keras.layers.Dropout):
 
 
 @_register
-class AlphaDropout(Keyed, keras.layers.AlphaDropout):
+class AlphaDropout(_Rated, keras.layers.AlphaDropout):
     """`keras.layers.AlphaDropout` with keyed masks: mean 0 and variance 1 are kept, for SELU networks.
 
     `y = a x + b` if kept, `a alpha' + b` if dropped, with alpha' = -1.7581, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and
@@ -94,8 +108,6 @@ class AlphaDropout(Keyed, keras.layers.AlphaDropout):
           dtype=float32)
     """
 
-    rate = Movable("rate", encode_rate, _RATE_GRID)
-
     def __init__(
         self,
         rate: float,
@@ -107,23 +119,26 @@ class AlphaDropout(Keyed, keras.layers.AlphaDropout):
         **kwargs: Any,
     ):
         keras.layers.Layer.__init__(self, **kwargs)
-        _set_up(self, rate, seed, site, when)
+        self._set_up(rate, seed, site, when)
         self.noise_shape = checked_noise_shape(noise_shape)
         self._build_at_init()
 
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """As noise_shape says it, with the input's size where that is None."""
+        return concrete_noise_shape(x, self.noise_shape)
+
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Alpha())
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Alpha())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
         return {**super().get_config(), "rate": float(self.rate), "noise_shape": self.noise_shape}
 
 
-class _Spatial(Keyed):
+class _Spatial(_Rated):
     """Dropout of whole feature maps: one draw for each sample and channel."""
 
-    rate = Movable("rate", encode_rate, _RATE_GRID)
     data_format: str
     _axes: int  # spatial axes
 
@@ -132,18 +147,21 @@ class _Spatial(Keyed):
     ) -> None:
         layer: Any = self
         keras.layers.Layer.__init__(layer, **kwargs)
-        _set_up(layer, rate, seed, site, when)
+        layer._set_up(rate, seed, site, when)
         layer.noise_shape = None
         layer.data_format = _checked_data_format(data_format)
         layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
         layer._build_at_init()
 
-    def _noised(self, inputs: Any) -> Any:
-        x = self._floating(inputs)
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """One element for each sample and channel."""
         shape, ones = ops.shape(x), (1,) * self._axes
         first = self.data_format == "channels_first"
-        noise = (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
-        return arithmetic.dropout(x, self._draw(), noise, Bernoulli())
+        return (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
+
+    def _noised(self, inputs: Any) -> Any:
+        x = self._floating(inputs)
+        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; the dtype is the whole policy, so mixed precision survives."""
@@ -238,13 +256,6 @@ class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
         **kwargs: Any,
     ):
         self._start(rate, data_format, seed, site, when, kwargs)
-
-
-def _set_up(layer: Any, rate: Any, seed: int | None, site: int | str | None, when: str) -> None:
-    """State and rate of a layer whose Keras `Layer.__init__` has run."""
-    level = encode_rate("rate", rate)
-    layer._begin(seed, site, level, when)
-    layer.__dict__["_given"] = float(rate), level
 
 
 def _checked_data_format(data_format: str | None) -> str:

@@ -1,6 +1,7 @@
 """Dropout as a function on the tensors of Keras' backend."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -53,6 +54,34 @@ def dropout(
     if not isinstance(training, bool):
         raise DropkitTypeError(f"training must be True or False, got {training!r}")
     x = x if ops.is_tensor(x) else ops.convert_to_tensor(x)
+    given = (rate, training, key, share, offset, global_shape, rows)
+    if engine.overheard():
+        return engine.heard(Call(rate, share), lambda value: _dropped(value, *given), x)
+    return _dropped(x, *given)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of `dropout`, as a listener hears of it: its rate, and the axes along which it shares a draw."""
+
+    rate: Any
+    share: Sequence[int]
+
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """Shape of the noise for an input, 1 where a draw is shared.
+
+        >>> Call(0.5, (-1,)).mask_shape(ops.ones((2, 8)))
+        (2, 1)
+        """
+        shape = tuple(ops.shape(x))
+        shared = {axis % len(shape) for axis in self.share}
+        return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+
+
+def _dropped(
+    x: Any, rate: Any, training: bool, key: Any, share: Any, offset: Any, global_shape: Any, rows: ArrayLike | None
+) -> Any:
+    """`dropout` by the backend's frontend, or by `keras.ops` where there is none."""
     frontend = engine.frontend()
     if frontend is not None:
         if engine.backend() == "torch" and isinstance(rate, np.ndarray):
@@ -61,6 +90,12 @@ def dropout(
             frontend.dropout, x, rate, training=training, key=_needed(key), share=share, offset=offset,
             global_shape=global_shape, rows=rows,
         )  # fmt: skip
+    return _by_keras(x, rate, training, key, share, offset, global_shape, rows)
+
+
+def _by_keras(
+    x: Any, rate: Any, training: bool, key: Any, share: Any, offset: Any, global_shape: Any, rows: ArrayLike | None
+) -> Any:
     t = _lowered(rate)
     if not training or (isinstance(t, int) and t == mask.ONE) or 0 in x.shape:
         return x

@@ -30,15 +30,15 @@ class Clock:
 
     def __init__(self, members: Iterable["Draws"]):
         self.members = tuple(members)
-        self._counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
+        self.counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
         self._first: Any = weakref.WeakKeyDictionary()  # forward -> first draws in it, by member, where JAX traces them
 
     def enter(self, step: int | None = None) -> None:
         """Count the running forward, unless it has been; under a given step only the draws in it are counted anew."""
         forward = engine.current_forward()
-        if forward is None or forward is not self._counted():
+        if forward is None or forward is not self.counted():
             if forward is not None:
-                self._counted = weakref.ref(forward)
+                self.counted = weakref.ref(forward)
             for member in self.members:
                 member.count = 0
             if step is None:

@@ -1,177 +1,20 @@
-"""What a probe found in a model: plain values that a framework's probe fills in; tree, page and findings read them."""
+"""An explanation: what a probe found in a model, which tells itself as sentences, findings, JSON and a page."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from .facts import Facts
+from .facts import Layer as Layer
+from .facts import Site as Site
 
 if TYPE_CHECKING:
-    from .findings import Findings
-
-Gradient = Literal["changed", "unchanged", "frozen", "unused", "none"]
-"""Of a layer's own parameters with dropout on, against off: changed, unchanged, frozen (they get none), unused (no
-output depends on them), none (it has no parameters)."""
-
-Shape = tuple[int, ...]
-
-
-def draws_for_one(shape: Shape, batch: int | None) -> int:
-    """Independent draws of a mask for one sample; its first axis is the batch, or the batch times what was folded in.
-
-    >>> draws_for_one((4, 16), 4), draws_for_one((1, 16), 4), draws_for_one((4 * 7, 16), 4)
-    (16, 16, 112)
-    """
-    folded = shape[0] // batch if batch and shape and shape[0] > batch and shape[0] % batch == 0 else 1
-    return folded * prod(shape[1:])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A place where dropout happens, and how far it reaches.
-
-    Args:
-        name: as the frontend names it: a module's or layer's path; of a functional call "path:function".
-        kind: the layer's class, or the function.
-        layer: name of the `Layer` it is, or whose forward calls it.
-        p: drop probability; None for noise that has none.
-        mask_shape: of its first call, with 1 where a draw is shared; None where nothing was seen to run.
-        calls: how often it drops in one forward, each time by a mask of its own.
-        all_draws: independent draws for one sample in all these calls; None for `calls` times `draws`.
-        train, eval: whether it drops in training and in evaluation; None if that could not be told.
-        now: whether it drops in the modes in which the model was handed in.
-        deliberate: it drops in evaluation because it was told so by name (`when="always"`).
-        target: what is dropped: "output" (of the layers in `zeroes`), "input" (the model's own), "attention weights",
-            "hidden states" (between the layers of a recurrent network) or "state" (of a recurrence).
-        zeroes: layers whose outputs it zeroes: its input is their output, through nothing that has parameters; none
-            where what is dropped stays inside a layer (`note` says so).
-        behind: functions that the output of those layers goes through first, in order ("relu", "max_pool2d").
-        changes: layers further on whose output it changes, in order of execution; itself not among them.
-        gradients: layers whose own parameters get another gradient because of it.
-        input_rank: number of axes of its input.
-        follows: the activation whose output it drops ("selu", "relu" ...); None where there is none or it is unknown.
-        on_prediction: nothing with parameters comes between it and an output of the model.
-        twins: other sites that drew the very same mask.
-        gradient_check: "ok", "FAILED: why" or "not checked: why": whether what the forward drops is what the backward
-            drops, recomputed forwards included.
-        by_hand: it is a random operation that is no known dropout.
-        effect: of one by hand, what its random numbers do to the data: "drops" (zeroes some, or multiplies by noise
-            around 1), "multiplies" (otherwise), "adds", "fills" (in place of data) or "decides" (what runs).
-        zero_share: of one that multiplies, the share of zeros among its factors.
-        mean_ratio, mean_error: of dropout that is neither the framework's nor ours, the mean of what it gives in
-            training over that in evaluation, and its standard error; None where it was not measured.
-        fast_path: it is on, but torch's fused encoder layer skips it without gradient.
-        idle: why it can never drop ("one layer: ...", "off by name: ..."); empty otherwise.
-        note: what else should be known about it.
-        source: file and line of a functional call.
-    """
-
-    name: str
-    kind: str
-    layer: str
-    p: float | None
-    mask_shape: Shape | None = None
-    calls: int = 1
-    all_draws: int | None = None
-    train: bool | None = None
-    eval: bool | None = None
-    now: bool | None = None
-    deliberate: bool = False
-    target: str = "output"
-    zeroes: tuple[str, ...] = ()
-    behind: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    gradients: tuple[str, ...] = ()
-    input_rank: int | None = None
-    follows: str | None = None
-    on_prediction: bool = False
-    twins: tuple[str, ...] = ()
-    gradient_check: str = "not checked"
-    by_hand: bool = False
-    effect: str = ""
-    zero_share: float | None = None
-    mean_ratio: float | None = None
-    mean_error: float | None = None
-    fast_path: bool = False
-    idle: str = ""
-    note: str = ""
-    source: str = ""
-
-    @property
-    def draws(self) -> int | None:
-        """Independent draws of one call for one sample (the first axis is the batch); None where no mask was seen."""
-        return None if self.mask_shape is None else prod(self.mask_shape[1:])
-
-    @property
-    def drops(self) -> bool:
-        """Whether it is dropout, by hand or not."""
-        return not self.by_hand or self.effect == "drops"
-
-    @property
-    def draws_of_a_forward(self) -> int | None:
-        """Independent draws for one sample in all calls of one forward: each call draws anew."""
-        return self.calls * self.draws if self.all_draws is None and self.draws is not None else self.all_draws
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer of the model, or a block of layers, as it ran.
-
-    Args:
-        name: path in the model; "" is the model itself.
-        parent: name of the block it stands in; None for the model itself.
-        kind: class name.
-        output_shape: of its first tensor output; None where it did not run.
-        used_by: where it did not run, the layers that use its parameters instead, such as attention its `out_proj`.
-        parameters, trainable: how many numbers; of a block, with all that stands in it.
-        training: its mode when the model was handed in.
-        calls: how often it ran in one forward.
-        inputs: layers whose outputs it takes, through nothing that is a layer; only of layers, not of blocks.
-        zeroed_by: sites that zero its output.
-        changed_by: sites further up that change its output.
-        gradient: what dropout does to the gradient of its own parameters.
-        gradient_by: sites that change that gradient.
-        variance_ratio: variance of its output with dropout on, over that with dropout off; None where it is not
-            changed, or has no variance.
-        input_variance_ratio: of a BatchNorm, variance of its input in training (dropout on) over that with dropout off.
-        input_variance_error: standard error of that, over the masks; None where there is but one.
-        random: its output changes from run to run with all dropout off.
-        activation: name of the activation it is or ends in, in lower case; None where there is none or it is unknown.
-    """
-
-    name: str
-    parent: str | None
-    kind: str
-    output_shape: Shape | None = None
-    used_by: tuple[str, ...] = ()
-    parameters: int = 0
-    trainable: int = 0
-    training: bool = True
-    calls: int = 0
-    inputs: tuple[str, ...] = ()
-    zeroed_by: tuple[str, ...] = ()
-    changed_by: tuple[str, ...] = ()
-    gradient: Gradient = "none"
-    gradient_by: tuple[str, ...] = ()
-    variance_ratio: float | None = None
-    input_variance_ratio: float | None = None
-    input_variance_error: float | None = None
-    random: bool = False
-    activation: str | None = None
-
-    @property
-    def frozen(self) -> bool:
-        """It has parameters of its own, and none of them is trained."""
-        return self.parameters > 0 and self.trainable == 0
-
-    @property
-    def touched(self) -> bool:
-        """Dropout zeroes or changes its output, or changes its gradient."""
-        return bool(self.zeroed_by or self.changed_by or self.gradient_by)
+    from .findings.rules import Findings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Explanation:
+class Explanation(Facts):
     """What dropout does in a model. It prints as sentences and findings, in a notebook too.
 
     Args:
@@ -191,34 +34,6 @@ class Explanation:
     (<Explanation of Net: 2 layers, 0 dropouts, 0 findings>, True)
     """
 
-    model: str
-    framework: str
-    inputs: tuple[Shape, ...]
-    layers: tuple[Layer, ...]
-    sites: tuple[Site, ...]
-    forwards: int = 0
-    backwards: int = 0
-    notes: tuple[str, ...] = field(default=())
-
-    def layer(self, name: str) -> Layer:
-        """The layer of a name."""
-        return next(layer for layer in self.layers if layer.name == name)
-
-    def site(self, name: str) -> Site:
-        """The site of a name."""
-        return next(site for site in self.sites if site.name == name)
-
-    def inside(self, name: str) -> tuple[Layer, ...]:
-        """The layers that stand directly in a block."""
-        return tuple(layer for layer in self.layers if layer.parent == name)
-
-    def owners(self) -> frozenset[str]:
-        """The layers that have parameters of their own, beside those of what stands in them."""
-        inside: dict[str | None, int] = {}
-        for layer in self.layers:
-            inside[layer.parent] = inside.get(layer.parent, 0) + layer.parameters
-        return frozenset(layer.name for layer in self.layers if layer.parameters > inside.get(layer.name, 0))
-
     @property
     def sentences(self) -> tuple[str, ...]:
         """The summary: what dropout zeroes, what it changes, what it leaves alone, what to expect of it."""
@@ -229,7 +44,7 @@ class Explanation:
     @property
     def findings(self) -> "Findings":
         """What is likely not meant, as `dropkit.doctor` tells it; empty where nothing is."""
-        from .findings import findings
+        from .findings.rules import findings
 
         return findings(self)
 
@@ -246,15 +61,14 @@ class Explanation:
 
     def to_dict(self) -> Mapping[str, Any]:
         """As plain values, for JSON: what `dropkit explain --json` writes."""
-        from .sentences import FORMAT
+        from .record import to_dict
 
-        told = {"sentences": self.sentences, "findings": [asdict(finding) for finding in self.findings]}
-        return {"format": FORMAT, **told, **asdict(self)}
+        return to_dict(self)
 
     def __str__(self) -> str:
         from .telling import as_text
 
-        return as_text(self)
+        return as_text(self.sentences, self.findings)
 
     def __repr__(self) -> str:
         from .names import count_words
@@ -263,6 +77,6 @@ class Explanation:
         return f"<Explanation of {self.model}: {', '.join(count_words(*count) for count in counts)}>"
 
     def _repr_html_(self) -> str:
-        from .telling import as_html
+        from ..finding import as_html
 
         return as_html(self.sentences, self.findings)

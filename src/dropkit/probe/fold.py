@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .explanation import Explanation, Layer, Site
+from .facts import Facts, Layer, Site
 from .sentences import passed_on
 
 SMALL = 12  # layers that always fit on a screen: a model of no more stays as it is, and so does a plainer run
@@ -45,13 +45,14 @@ class Node:
             yield from child.layers
 
 
-def fold(explanation: Explanation) -> Node:
+def fold(explanation: Facts) -> Node:
     """The tree of a model, in which folded runs of siblings stand as one node; the root is the model itself.
 
     Three runs fold: blocks alike in kinds, parameters and what dropout does to them (names and p may differ), or a
     pattern of up to three siblings that repeats; siblings that no dropout touches; and, where they are many, siblings
     that dropout reaches in the same way. The last two hold no site. A model of 12 layers or fewer does not fold.
 
+    >>> from dropkit.probe import Explanation
     >>> layers = (Layer(name="", parent=None, kind="Net"), Layer(name="head", parent="", kind="Linear"))
     >>> fold(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=())).children[0].label
     'head'
@@ -60,7 +61,7 @@ def fold(explanation: Explanation) -> Node:
 
 
 class _Folding:
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: Facts) -> None:
         self.explanation = explanation
         self.small = len(explanation.layers) - 1 <= SMALL
         self.inside: dict[str, list[Layer]] = {}

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from .explanation import Explanation, Layer
+from .facts import Facts, Layer
 
 SHOWN = 4  # names in a sentence
 _NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end
@@ -64,7 +64,7 @@ def _number_of(name: str) -> int:
 class Places:
     """Names of layers, in which a block stands for its layers where all of them are meant."""
 
-    def __init__(self, explanation: Explanation) -> None:
+    def __init__(self, explanation: Facts) -> None:
         self.layers = explanation.layers
         self.owners = explanation.owners()
         self.inside: dict[str | None, list[Layer]] = {}

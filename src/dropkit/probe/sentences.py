@@ -1,16 +1,13 @@
-"""What a probe found, in words: masks, a summary in sentences, what to expect; and all of it as JSON."""
+"""What a probe found, in words: masks, a summary in sentences, what to expect."""
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from ..plain import json_text
-from .explanation import Explanation, Layer, Site
+from .facts import Facts, Layer, Site
 from .names import SHOWN, Places, label, listed
 
-FORMAT = 1  # of the JSON
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
 _BRANCH = re.compile(r"path|depth", re.IGNORECASE)
 _FOLDER = re.compile(r"[/\\]")
@@ -90,10 +87,10 @@ def drops(site: Site) -> bool:
     return site.p != 0 and not site.idle and site.train is not False
 
 
-def sentences(explanation: Explanation) -> tuple[str, ...]:
+def sentences(explanation: Facts) -> tuple[str, ...]:
     """What dropout does in a model: what it zeroes, what changes, what does not, and what to expect of it.
 
-    >>> from dropkit.probe.explanation import Layer
+    >>> from dropkit.probe import Explanation, Layer
     >>> layers = (Layer(name="", parent=None, kind="Net"), Layer(name="head", parent="", kind="Linear"))
     >>> sentences(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=()))
     ('No dropout was found in this model.',)
@@ -110,13 +107,13 @@ def sentences(explanation: Explanation) -> tuple[str, ...]:
     )
 
 
-def _random(explanation: Explanation) -> list[str]:
+def _random(explanation: Facts) -> list[str]:
     """Layers whose outputs change from run to run without any dropout that is known."""
     places = Places(explanation)
     return places.blocks((layer.name for layer in explanation.layers if layer.random), places.leaf)
 
 
-def _unknown(explanation: Explanation) -> tuple[str, ...]:
+def _unknown(explanation: Facts) -> tuple[str, ...]:
     names = listed(_random(explanation))
     return (
         "No dropout that is known was found in this model, but it is random in training.",
@@ -124,13 +121,13 @@ def _unknown(explanation: Explanation) -> tuple[str, ...]:
     )
 
 
-def _otherwise_random(explanation: Explanation) -> Iterator[str]:
+def _otherwise_random(explanation: Facts) -> Iterator[str]:
     names = _random(explanation)
     if names and not any(site.by_hand for site in explanation.sites):
         yield f"Random in training without any dropout that is known: {listed(names)}."
 
 
-def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+def _one_by_one(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     for site in sites:
         mask = "" if site.mask_shape is None else f": {mask_words(site, batch_of(explanation))}"
@@ -142,7 +139,7 @@ def _one_by_one(sites: Sequence[Site], explanation: Explanation) -> Iterator[str
         yield _gradients(f"{listed(names)} {'change' if len(names) > 1 else 'changes'}", gradients, places)
 
 
-def _together(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+def _together(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.effect, site.p or 0))
     for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.effect, site.p)):
@@ -254,7 +251,7 @@ def _gradients(start: str, names: Iterable[str], places: Places) -> str:
     return f"{start} the gradient of every trainable layer{these}."
 
 
-def _unaffected(explanation: Explanation) -> Iterator[str]:
+def _unaffected(explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     layers = explanation.layers
     sites = {site.layer for site in explanation.sites}
@@ -273,10 +270,10 @@ def _unaffected(explanation: Explanation) -> Iterator[str]:
     yield f"Not affected by any dropout: {listed(names)}." if names else "No layer is unaffected."
 
 
-def passed_on(explanation: Explanation) -> set[str]:
+def passed_on(explanation: Facts) -> set[str]:
     """Layers without parameters between a layer whose output is zeroed and the dropout: theirs is zeroed with it.
 
-    >>> from dropkit.probe.explanation import Layer
+    >>> from dropkit.probe import Explanation, Layer
     >>> layers = (
     ...     Layer(name="", parent=None, kind="Net"),
     ...     Layer(name="hidden", parent="", kind="Linear", parameters=9),
@@ -308,7 +305,7 @@ def passed_on(explanation: Explanation) -> set[str]:
     return found
 
 
-def _at_odds(explanation: Explanation) -> Iterator[str]:
+def _at_odds(explanation: Facts) -> Iterator[str]:
     """Sites that do not drop where they could, or do where they should not."""
     sites = explanation.sites
     for site in sites:
@@ -330,7 +327,7 @@ def _at_odds(explanation: Explanation) -> Iterator[str]:
         yield f"As the model was handed in, not active: {listed([site.name for site in now])}."
 
 
-def _expected(sites: Sequence[Site], explanation: Explanation) -> Iterator[str]:
+def _expected(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     """Sub-networks, active units and depth, for sites whose mask was seen; twins draw once."""
     seen: set[str] = set()
     drawn: list[Site] = []
@@ -381,31 +378,6 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def batch_of(explanation: Explanation) -> int | None:
+def batch_of(explanation: Facts) -> int | None:
     """How many samples the model was run with."""
     return explanation.inputs[0][0] if explanation.inputs and explanation.inputs[0] else None
-
-
-def to_json(explanation: Explanation) -> str:
-    """All that a probe found, with summary and findings, as JSON; a number that is not finite becomes null.
-
-    Returns:
-        An object with `format` (1), `sentences`, `findings` and the fields of an `Explanation`, in this order.
-
-    >>> from dropkit.probe.explanation import Layer
-    >>> layers = (Layer(name="", parent=None, kind="Net"),)
-    >>> import json
-    >>> text = to_json(Explanation(model="Net", framework="torch", inputs=((1, 3),), layers=layers, sites=()))
-    >>> json.loads(text)["sentences"]
-    ['No dropout was found in this model.']
-    """
-    return json_text(explanation.to_dict())
-
-
-def findings_json(explanation: Explanation, ignore: Collection[str] = ()) -> str:
-    """The findings alone: an object with `format`, `model`, `framework`, `sites` (their number) and `findings`."""
-    from .findings import findings
-
-    found = [asdict(finding) for finding in findings(explanation, ignore)]
-    about = {"model": explanation.model, "framework": explanation.framework, "sites": len(explanation.sites)}
-    return json_text({"format": FORMAT, **about, "findings": found})

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from .explanation import Explanation, Layer, Shape, Site
+from .facts import Facts, Layer, Shape, Site
 from .fold import Node
 from .names import listed
 from .sentences import batch_of, mask_words, passed_on, zeroed_words
@@ -18,7 +18,7 @@ LEGEND = (
 STYLES = {"zeroed": "red", "changed": "yellow", "gradient": "cyan", "site": "bold magenta", "quiet": "dim"}
 
 
-def tree(root: Node, explanation: Explanation, *, opened: bool = False) -> Tree:
+def tree(root: Node, explanation: Facts, *, opened: bool = False) -> Tree:
     """The layers of a model, each with what dropout does to it; words tell everything, colour only repeats it.
 
     Args:
@@ -26,6 +26,7 @@ def tree(root: Node, explanation: Explanation, *, opened: bool = False) -> Tree:
         explanation: what it was made of.
         opened: show all that is folded.
 
+    >>> from dropkit.probe import Explanation
     >>> from rich.console import Console
     >>> from .fold import fold
     >>> layers = (
@@ -45,7 +46,7 @@ def tree(root: Node, explanation: Explanation, *, opened: bool = False) -> Tree:
 
 
 class _Drawing:
-    def __init__(self, explanation: Explanation, opened: bool) -> None:
+    def __init__(self, explanation: Facts, opened: bool) -> None:
         self.explanation = explanation
         self.opened = opened
         self.batch = batch_of(explanation)

@@ -12,8 +12,8 @@ from .plots import embed, own_text
 from .prose import about_html
 
 if TYPE_CHECKING:
-    from ..probe.explanation import Explanation, Layer, Site
-    from ..probe.findings import Finding
+    from ..finding import Finding
+    from ..probe.facts import Facts, Layer, Site
     from ..probe.fold import Node
 
 
@@ -48,7 +48,7 @@ class Box:
 
 
 def render_network(
-    explanation: "Explanation", root: "Node", sentences: Sequence[str], findings: Sequence["Finding"] = ()
+    explanation: "Facts", root: "Node", sentences: Sequence[str], findings: Sequence["Finding"] = ()
 ) -> str:
     """A model and what dropout does in it, as self-contained HTML: no address is loaded, nothing is evaluated.
 
@@ -78,7 +78,7 @@ def render_network(
         subtitle=_subtitle(explanation),
         explanation=explanation,
         sentences=sentences,
-        findings=[(finding, drawing.box_of(finding.site), about_html(finding.code)) for finding in findings],
+        findings=[(finding, drawing.box_of(finding.place), about_html(finding.code)) for finding in findings],
         cells=list(drawing.leaves()),
         root=drawing.root,
         changed=drawing.changed,
@@ -93,7 +93,7 @@ def render_network(
     return visible(html)  # in a script's strings an escape means the same
 
 
-def _subtitle(explanation: "Explanation") -> str:
+def _subtitle(explanation: "Facts") -> str:
     inputs = " and ".join(words.shape_words(shape) for shape in explanation.inputs)
     parts = [
         explanation.framework,
@@ -107,7 +107,7 @@ def _subtitle(explanation: "Explanation") -> str:
     return " · ".join(part for part in parts if part)
 
 
-def connections(explanation: "Explanation") -> Iterator[tuple[str, str, bool]]:
+def connections(explanation: "Facts") -> Iterator[tuple[str, str, bool]]:
     """Lines from layer to layer, and whether each is of what the first of them takes, rather than of what it gives.
 
     Along residual connections each block takes the outputs of all before it: n blocks, n^2 / 2 lines. Where a layer
@@ -135,7 +135,7 @@ def connections(explanation: "Explanation") -> Iterator[tuple[str, str, bool]]:
 class _Drawing:
     """Boxes numbered in the order in which they are drawn, and what the page's script needs to know of them."""
 
-    def __init__(self, explanation: "Explanation", root: "Node") -> None:
+    def __init__(self, explanation: "Facts", root: "Node") -> None:
         self.explanation = explanation
         self.batch = batch_of(explanation)
         self.modes = {layer.name: layer.training for layer in explanation.layers}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ..probe.explanation import Explanation, Layer, Shape, Site
+from ..probe.facts import Facts, Layer, Shape, Site
 from ..probe.names import count_words as count_words
 from ..probe.names import listed
 from ..probe.sentences import mask_words, passed_on, sentences
@@ -110,9 +110,10 @@ def site_facts(site: Site, batch: int | None, changed: int) -> list[tuple[str, s
     return [(name, value) for name, value in facts if value]
 
 
-def alone(explanation: Explanation, site: Site) -> Explanation:
+def alone(explanation: Facts, site: Site) -> Facts:
     """An explanation as if a site were the only one.
 
+    >>> from dropkit.probe import Explanation
     >>> layers = (Layer(name="", parent=None, kind="Net", changed_by=("a", "b")),)
     >>> sites = tuple(Site(name=name, kind="Dropout", layer="", p=0.5) for name in "ab")
     >>> net = Explanation(model="Net", framework="torch", inputs=(), layers=layers, sites=sites)
@@ -135,7 +136,7 @@ def alone(explanation: Explanation, site: Site) -> Explanation:
     return replace(explanation, layers=layers, sites=(site,))
 
 
-def reach(explanation: Explanation, site: Site) -> tuple[tuple[str, ...], str]:
+def reach(explanation: Facts, site: Site) -> tuple[tuple[str, ...], str]:
     """How far a site reaches: layers whose output it zeroes, and sentences.
 
     Layers without parameters between those that the site zeroes and itself, such as an activation, are among them.
@@ -146,7 +147,7 @@ def reach(explanation: Explanation, site: Site) -> tuple[tuple[str, ...], str]:
     return zeroed, " ".join(sentences(only)[:3])
 
 
-def overview_sentence(explanation: Explanation) -> str:
+def overview_sentence(explanation: Facts) -> str:
     """What all dropouts do together."""
     number = len(explanation.sites)
     if not number:

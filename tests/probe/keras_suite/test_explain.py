@@ -243,7 +243,7 @@ def test_names_are_those_of_the_frontend_and_its_layers_are_found() -> None:
     )
     dk.bind(model, seed=3)
     found = explain(model)
-    assert [site.name for site in found.sites] == list(dk.sites.sites(model))
+    assert [site.name for site in found.sites] == list(dk.binding.sites(model))
     assert [site.mask_shape for site in found.sites] == [
         (4, 6, 8), (4, 1, 8), (4, 6, 8), (4, 1, 20), (4, 6, 20), (4, 6, 20)
     ]  # fmt: skip

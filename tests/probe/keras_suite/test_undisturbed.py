@@ -1,6 +1,11 @@
 """What explaining a Keras model needs, and that it leaves everything as it was."""
 
+import queue
 import random
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,7 +16,9 @@ from keras.src import backend
 from keras.src.backend.common import global_state
 
 import dropkit.keras as dk
+from dropkit import Key
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from dropkit.keras import engine
 from dropkit.probe.keras import explain_keras
 
 BACKEND = keras.config.backend()
@@ -78,13 +85,13 @@ def state(made: Any) -> list[Any]:
         [len(each) for each in own],
         list(made.get_layer("counting").seen),
         [id(loss) for loss in made.losses],
-        [(draws.count, id(draws.clock._counted())) for draws in (made.layers[5].seed_generator,)],
+        [(draws.count, id(draws.clock.counted())) for draws in (made.layers[5].seed_generator,)],
         random.getstate(),
         [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],  # noqa: NPY002
         _global_seed(),
         dict(global_state.get_global_attribute("object_name_uids") or {}),
         [id(backend.random.dropout), id(keras.Layer.__call__), id(keras.Operation.__call__)],
-        [id(L.AlphaDropout.call), id(dk.layers.engine.run), id(dk.ops._where)],
+        [id(L.AlphaDropout.call), engine.overheard()],
     ]
     if BACKEND == "torch":
         import torch
@@ -207,3 +214,108 @@ def test_a_layer_that_is_not_built_is_not_built_by_the_way() -> None:
 def test_what_is_no_keras_layer_is_refused() -> None:
     with pytest.raises(DropkitTypeError, match="a Keras model or layer is needed, got int"):
         explain_keras(3)  # type: ignore[arg-type]
+
+
+def names_of_dropkit() -> dict[tuple[str, str], int]:
+    """What every name in dropkit's modules, and every attribute of their classes, stands for."""
+    modules = {name: vars(module) for name, module in list(sys.modules.items()) if f"{name}.".startswith("dropkit.")}
+    classes = {
+        f"{home}.{name}": vars(value)
+        for home, names in modules.items()
+        for name, value in names.items()
+        if isinstance(value, type) and value.__module__ == home
+    }
+    found = {(home, name): id(value) for home, names in (modules | classes).items() for name, value in names.items()}
+    return {(home, name): value for (home, name), value in found.items() if (home, name) not in COUNTED}
+
+
+# Who listens.
+COUNTED = {("dropkit.keras.engine._Listening", "now")}
+
+
+class Looking(keras.layers.Layer):
+    """Looks at dropkit's names while the model runs."""
+
+    def __init__(self) -> None:
+        super().__init__(name="looking")
+
+    def call(self, x: Any) -> Any:
+        SEEN.append(names_of_dropkit())
+        return x
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+SEEN: list[dict[tuple[str, str], int]] = []
+
+
+def test_nothing_of_dropkit_is_patched() -> None:
+    """What the probe hears of dropkit's layers and functions, it is told: no name stands for something else."""
+    made = keras.Sequential([keras.Input((8,)), dk.Dropout(0.5), Looking(), L.Dense(2)])
+    explain_keras(made, np.ones((2, 8), "float32"))
+    SEEN.clear()
+    before = names_of_dropkit()
+    explain_keras(made, np.ones((2, 8), "float32"))
+    assert len(SEEN) > 2
+    for seen in SEEN:
+        assert {name for name in before if before[name] != seen.get(name)} == set()
+
+
+@contextmanager
+def worker() -> Iterator[Any]:
+    """Another thread that runs what it is given, while the caller waits."""
+    jobs: queue.Queue[Any] = queue.Queue()
+    done: queue.Queue[Any] = queue.Queue()
+
+    def work() -> None:
+        for job in iter(jobs.get, None):
+            done.put(job())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield lambda job: (jobs.put(job), done.get(timeout=60))[1]
+    finally:
+        jobs.put(None)
+        thread.join(60)
+
+
+def test_dropout_of_another_thread_is_none_of_the_model_s() -> None:
+    x = keras.ops.ones((2, 8))
+    other = dk.Dropout(0.5, seed=1)
+
+    def elsewhere() -> None:
+        other(x, training=True)
+        dk.dropout(x, 0.5, training=True, key=Key())
+        keras.random.dropout(x, 0.5, seed=1)
+
+    with worker() as run:
+
+        class Asking(keras.layers.Layer):
+            def call(self, inputs: Any) -> Any:
+                run(elsewhere)
+                return inputs
+
+        made = keras.Sequential([keras.Input((8,)), dk.Dropout(0.5, name="own"), Asking(), L.Dense(2)])
+        found = explain_keras(made, np.ones((2, 8), "float32"))
+    assert [site.name for site in found.sites] == ["own"]
+
+
+def test_a_function_of_dropkit_is_told_with_its_rate_and_mask_wherever_it_runs() -> None:
+    class Dropping(keras.layers.Layer):
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            return dk.dropout(inputs, 0.2, training=training, key=Key(1, "here"), share=[1])
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+    made = keras.Sequential([keras.Input((3, 8)), Dropping(name="dropping"), L.Dense(2)])
+    (site,) = explain_keras(made, np.ones((4, 3, 8), "float32")).sites
+    assert (site.name, site.kind, site.p, site.mask_shape) == (
+        "dropping:dropout",
+        "dropkit.keras.dropout",
+        0.2,
+        (4, 1, 8),
+    )
+    assert (site.train, site.eval) == (True, False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..explanation import Explanation, Layer, Site
+from ..facts import Facts, Layer, Site
 
 Row = tuple[str, str, str]
 
@@ -12,7 +12,7 @@ _CONTAINERS = {"Sequential", "ModuleList", "ModuleDict"}  # classes that say not
 _LISTED = 3  # names that a sentence lists
 
 
-def active_in_eval(explanation: Explanation) -> Iterator[Row]:
+def active_in_eval(explanation: Facts) -> Iterator[Row]:
     """Sites that drop in evaluation without having been told so by name; attention has a code of its own."""
     evaluating = not explanation.layers[0].training
     for site in explanation.sites:
@@ -25,7 +25,7 @@ def active_in_eval(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, "Call `model.eval()` again, after whatever put this part back in train mode."
 
 
-def attention_in_eval(explanation: Explanation) -> Iterator[Row]:
+def attention_in_eval(explanation: Facts) -> Iterator[Row]:
     """Attention weights that are dropped in evaluation: the functions for attention know no mode."""
     for site in explanation.sites:
         if site.eval and not site.deliberate and site.target == ATTENTION and site.drops:
@@ -34,7 +34,7 @@ def attention_in_eval(explanation: Explanation) -> Iterator[Row]:
             yield site.name, f"{what(site)} drops attention weights in evaluation{_at(site)}", remedy
 
 
-def dead_in_train(explanation: Explanation) -> Iterator[Row]:
+def dead_in_train(explanation: Facts) -> Iterator[Row]:
     """Sites that have a rate and drop nothing in training; those of frozen parts had better not."""
     frozen = _outermost(explanation, lambda layer: layer.frozen)
     resting = {name for part in frozen for name in _subtree(explanation, part)}
@@ -50,7 +50,7 @@ def dead_in_train(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, _revive(site, explanation)
 
 
-def frozen_in_train(explanation: Explanation) -> Iterator[Row]:
+def frozen_in_train(explanation: Facts) -> Iterator[Row]:
     """Frozen parts that hold BatchNorm or dropout, both as in training, while something else is trained.
 
     Dropout behind trained parameters is theirs, as in a network around adapters; BatchNorm's statistics move anywhere.
@@ -68,7 +68,7 @@ def frozen_in_train(explanation: Explanation) -> Iterator[Row]:
             yield part.name, measured, _rest(part, explanation)
 
 
-def trainable_in_eval(explanation: Explanation) -> Iterator[Row]:
+def trainable_in_eval(explanation: Facts) -> Iterator[Row]:
     """Trained parts that hold BatchNorm or dropout, both as in evaluation, in a model in train mode."""
     if not explanation.layers[0].training:
         return
@@ -84,7 +84,7 @@ def trainable_in_eval(explanation: Explanation) -> Iterator[Row]:
             yield part.name, measured, remedy
 
 
-def one_layer(explanation: Explanation) -> Iterator[Row]:
+def one_layer(explanation: Facts) -> Iterator[Row]:
     """Recurrent networks of one layer with a rate: it is for the hidden states between layers."""
     for site in explanation.sites:
         if site.p and site.idle.startswith("one layer"):
@@ -92,7 +92,7 @@ def one_layer(explanation: Explanation) -> Iterator[Row]:
             yield site.name, f"{what(site)}: {site.idle}", f"Pass `num_layers=2`, or leave the rate out and {output}."
 
 
-def fast_path(explanation: Explanation) -> Iterator[Row]:
+def fast_path(explanation: Facts) -> Iterator[Row]:
     """Sites that are on in a torch encoder layer which without gradient runs fused, and then drops nothing."""
     for site in explanation.sites:
         if site.fast_path:
@@ -100,7 +100,7 @@ def fast_path(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, "Run such passes inside `with dropkit.torch.enabled(model):`, which avoids it."
 
 
-def told_in_vain(explanation: Explanation) -> Iterator[Row]:
+def told_in_vain(explanation: Facts) -> Iterator[Row]:
     """Sites that a functional model's recorded call tells to drop always, which the mode of the model overrides."""
     for site in explanation.sites:
         if TOLD in site.note and site.train and site.eval is False:
@@ -142,7 +142,7 @@ def _updates(layer: Layer) -> bool:
     return is_batchnorm(layer) and layer.training
 
 
-def _singled_out(site: Site, explanation: Explanation) -> bool:
+def _singled_out(site: Site, explanation: Facts) -> bool:
     """Whether a dropout layer is in train mode by itself, in a block in eval mode: Monte Carlo dropout, set by hand."""
     layer = explanation.layer(site.layer)
     alone = site.name == site.layer and not layer.parameters and layer.parent is not None
@@ -159,11 +159,11 @@ def _waits(site: Site) -> bool:
     return bool(site.p) and bool(site.train) and site.now is False
 
 
-def _ran(site: Site, explanation: Explanation) -> bool:
+def _ran(site: Site, explanation: Facts) -> bool:
     return explanation.layer(site.layer).calls > 0
 
 
-def _by_design(site: Site, explanation: Explanation) -> bool:
+def _by_design(site: Site, explanation: Facts) -> bool:
     """Whether a dropout that did not run seems to be meant so.
 
     Either a function that its parent calls reads its rate, as in attention modules, or the same one of another block of
@@ -187,13 +187,13 @@ def _place(layer: Layer, layers: Mapping[str, Layer]) -> tuple[Layer | None, str
     return block, layer.name if block is None else layer.name.removeprefix(block.name)
 
 
-def _outermost(explanation: Explanation, holds: Callable[[Layer], bool]) -> Iterator[Layer]:
+def _outermost(explanation: Facts, holds: Callable[[Layer], bool]) -> Iterator[Layer]:
     """Layers of which something holds, in blocks of which it does not."""
     inside = {layer.name for layer in explanation.layers if holds(layer)}
     return (layer for layer in explanation.layers if layer.name in inside and layer.parent not in inside)
 
 
-def _subtree(explanation: Explanation, part: Layer) -> set[str]:
+def _subtree(explanation: Facts, part: Layer) -> set[str]:
     names = {part.name}
     for layer in explanation.layers:  # a block comes before what stands in it
         if layer.parent in names:
@@ -201,7 +201,7 @@ def _subtree(explanation: Explanation, part: Layer) -> set[str]:
     return names
 
 
-def _behind_training(explanation: Explanation, inside: set[str]) -> bool:
+def _behind_training(explanation: Facts, inside: set[str]) -> bool:
     """Whether trained parameters come before one of these layers."""
     layers = {layer.name: layer for layer in explanation.layers}
     ahead = [name for part in inside for name in layers[part].inputs]
@@ -214,7 +214,7 @@ def _behind_training(explanation: Explanation, inside: set[str]) -> bool:
     return any(layers[name].trainable for name in seen - inside)
 
 
-def _gate(site: Site, explanation: Explanation) -> str:
+def _gate(site: Site, explanation: Facts) -> str:
     """How a site is made to follow the mode."""
     if explanation.framework == "keras":
         follow = "Leave `training=True` out of the call, so that the layer follows the mode"
@@ -227,7 +227,7 @@ def _gate(site: Site, explanation: Explanation) -> str:
     return 'Drop only `if self.training`, or, if it is meant, say so by `dropkit.torch.Dropout(p, when="always")`.'
 
 
-def _revive(site: Site, explanation: Explanation) -> str:
+def _revive(site: Site, explanation: Facts) -> str:
     if explanation.framework == "keras":
         return (
             "Leave `training` out of the call, so that the layer follows the mode: `False` and `None` both turn it off."
@@ -237,7 +237,7 @@ def _revive(site: Site, explanation: Explanation) -> str:
     return f"Let `model.train()` reach `{_module(site.layer)}`, or delete the dropout."
 
 
-def _rest(part: Layer, explanation: Explanation) -> str:
+def _rest(part: Layer, explanation: Facts) -> str:
     if explanation.framework == "keras":
         name = part.name.rpartition("/")[2]
         call = f"call it from a layer of your own as `self.{name}(x, training=False)`"

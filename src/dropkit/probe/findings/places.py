@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ..explanation import Explanation, Layer, Shape, Site
+from ..facts import Facts, Layer, Shape, Site
 from .modes import Row, is_batchnorm, listed, what
 
 # How far the variance of a BatchNorm's input in training may be from that in evaluation. At 1.1 it hands on values 5 %
@@ -18,7 +18,7 @@ _FITTING = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}
 _ALPHA = re.compile("alpha_?dropout", re.IGNORECASE)
 
 
-def on_prediction(explanation: Explanation) -> Iterator[Row]:
+def on_prediction(explanation: Facts) -> Iterator[Row]:
     """Sites behind the last parameters: what they drop is the prediction itself."""
     for site in explanation.sites:
         if site.on_prediction and site.p and site.train and site.target == "output":
@@ -29,7 +29,7 @@ def on_prediction(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, f"{remedy}."
 
 
-def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
+def before_batchnorm(explanation: Facts) -> Iterator[Row]:
     """BatchNorms that see another variance in training than in evaluation; one finding per dropout, the nearest."""
     shifted: dict[str, list[Layer]] = {}
     order = {site.name: number for number, site in enumerate(explanation.sites)}
@@ -48,7 +48,7 @@ def before_batchnorm(explanation: Explanation) -> Iterator[Row]:
         yield name, measured, "Move the dropout behind the last BatchNorm, or lower its rate."
 
 
-def undecided_shifts(explanation: Explanation) -> Iterator[str]:
+def undecided_shifts(explanation: Facts) -> Iterator[str]:
     """BatchNorms of which the masks do not tell whether their input is shifted, in a sentence each."""
     for layer in explanation.layers:
         ratio, error = layer.input_variance_ratio, layer.input_variance_error
@@ -82,7 +82,7 @@ def _allowed(shape: Shape) -> float:
     return SHIFT + NOISE / max(1, shape[0] if shape else 1)
 
 
-def alpha_without_selu(explanation: Explanation) -> Iterator[Row]:
+def alpha_without_selu(explanation: Facts) -> Iterator[Row]:
     """AlphaDropout behind another activation, or none: what it drops becomes SELU's negative saturation."""
     for site in explanation.sites:
         if _ALPHA.search(site.kind) and site.p and site.target == "output" and site.follows != "selu":
@@ -92,7 +92,7 @@ def alpha_without_selu(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, f"Put `{layer}` in front of it, or use `{ordinary}`."
 
 
-def selu_without_alpha(explanation: Explanation) -> Iterator[Row]:
+def selu_without_alpha(explanation: Facts) -> Iterator[Row]:
     """Ordinary dropout of the output of SELU: zero is not its saturation, so mean and variance move."""
     for site in explanation.sites:
         if site.follows == "selu" and site.p and site.target == "output" and not _ALPHA.search(site.kind):
@@ -100,7 +100,7 @@ def selu_without_alpha(explanation: Explanation) -> Iterator[Row]:
             yield site.name, f"{what(site)} follows selu", f"Use `{alpha}`."
 
 
-def wrong_rank(explanation: Explanation) -> Iterator[Row]:
+def wrong_rank(explanation: Facts) -> Iterator[Row]:
     """Dropout1d, 2d and 3d of torch on an input that they take for something else."""
     for site in explanation.sites:
         match = _CHANNELS.match(site.kind)
@@ -115,7 +115,7 @@ def wrong_rank(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, remedy
 
 
-def same_mask(explanation: Explanation) -> Iterator[Row]:
+def same_mask(explanation: Facts) -> Iterator[Row]:
     """Sites that drew the very same mask, told once for each such set."""
     told: set[str] = set()
     for site in explanation.sites:
@@ -128,7 +128,7 @@ def same_mask(explanation: Explanation) -> Iterator[Row]:
             yield site.name, measured, f"Give each its own {each}, or none, and call {call}"
 
 
-def other_mask_in_backward(explanation: Explanation) -> Iterator[Row]:
+def other_mask_in_backward(explanation: Facts) -> Iterator[Row]:
     """Sites whose backward, or whose recomputed forward, drops something else than the forward did."""
     for site in explanation.sites:
         if site.gradient_check.startswith("FAILED"):
@@ -141,7 +141,7 @@ def other_mask_in_backward(explanation: Explanation) -> Iterator[Row]:
             )
 
 
-def high_rate(explanation: Explanation) -> Iterator[Row]:
+def high_rate(explanation: Facts) -> Iterator[Row]:
     """Rates that may have been meant as the share to keep."""
     for site in explanation.sites:
         if site.p is not None and site.p >= HIGH - 1e-6:
@@ -153,7 +153,7 @@ def high_rate(explanation: Explanation) -> Iterator[Row]:
             yield site.name, f"p = {site.p:.3g}: {100 * kept:.3g} % are kept{scale}", f"{remedy}."
 
 
-def mean_moves(explanation: Explanation) -> Iterator[Row]:
+def mean_moves(explanation: Facts) -> Iterator[Row]:
     """Dropout by hand whose mean in training is not that in evaluation, outside four standard errors."""
     for site in explanation.sites:
         ratio, error = site.mean_ratio, site.mean_error
@@ -168,7 +168,7 @@ def mean_moves(explanation: Explanation) -> Iterator[Row]:
         yield site.name, measured, f"{scale}, or call `dropkit.torch.dropout(x, p, training=self.training)`."
 
 
-def _taken(site: Site, spatial: int, explanation: Explanation) -> str | None:
+def _taken(site: Site, spatial: int, explanation: Facts) -> str | None:
     """What torch drops of an input that is not batch, channels and so many axes; None where that is right."""
     rank = site.input_rank or 0
     unbatched = (spatial, rank) in {(1, 2), (3, 4)}  # torch takes them for one sample, and says nothing
@@ -181,6 +181,6 @@ def _taken(site: Site, spatial: int, explanation: Explanation) -> str | None:
     )
 
 
-def _settable(site: Site, explanation: Explanation) -> bool:
+def _settable(site: Site, explanation: Facts) -> bool:
     """Whether `dropkit.torch.set_rate` takes a site by its name: a layer's, and not a call's."""
     return explanation.framework == "torch" and ":" not in site.name

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..explanation import Explanation, Gradient, Layer, Shape, Site, draws_for_one
+from ..explanation import Explanation
+from ..facts import Gradient, Layer, Shape, Site, draws_for_one
 from ..findings.modes import TOLD
 from .graph import Graph
 from .intercept import ATTENTION, Found

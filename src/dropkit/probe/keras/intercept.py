@@ -1,6 +1,7 @@
 """Where a Keras model drops: every draw is met where it happens, told apart by place, and let through or held back."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +17,9 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from ... import keras as frontend
 from ...keras import base, engine, ops
-from ..explanation import Shape
+from ...keras.engine import Apply
+from ..facts import Shape
 from .tree import Tree
-
-Apply = Callable[[Any], Any]
 
 _LAYERS = (
     keras.layers.Dropout,
@@ -88,6 +88,7 @@ class Noise:
         self._cell: tuple[Any, str] | None = None
         self._switches: dict[str, Any] | None = None
         self._within = False  # a site's own function
+        self._thread = threading.get_ident()
         self._count = 0
         for path in list(tree.layers):
             self._declared(path)
@@ -162,8 +163,9 @@ class Noise:
 
     @contextmanager
     def met(self) -> Iterator[None]:
-        """Inside, every draw comes by here."""
+        """Inside, every draw comes by here: dropkit's own are heard, Keras' are intercepted."""
         with ExitStack() as stack:
+            stack.enter_context(engine.listening(self._heard))
             patches: list[tuple[Any, str, Callable[[Any], Any]]] = [
                 (backend.random, "dropout", self._random_dropout),
                 (DropoutRNNCell, "get_dropout_mask", lambda old: self._cell_mask(old, "dropout")),
@@ -171,9 +173,6 @@ class Noise:
                 (keras.layers.AlphaDropout, "call", self._layer_call),
                 (keras.layers.GaussianDropout, "call", self._layer_call),
                 (keras.layers.GaussianNoise, "call", self._layer_call),
-                (engine, "run", self._keyed),
-                (engine, "by_frontend", self._function),
-                (ops, "_where", self._where),
             ]
             for target, name, make in patches:
                 stack.enter_context(replaced(target, name, make))
@@ -188,7 +187,9 @@ class Noise:
                 return apply(inputs)
             if self._cell is not None:
                 return self._in_cell(apply, inputs)
-            layer, source = _caller(self.tree)
+            layer, source = self._caller()
+            if layer is None:
+                return apply(inputs)
             path = self.tree.names[id(layer)]
             if isinstance(layer, keras.layers.Dropout):
                 site = self._layer_site(layer, path)
@@ -196,7 +197,7 @@ class Noise:
                 site = self._attention_site(layer, path)
             else:
                 site = self._function_site(layer, path, source, "keras.random.dropout", rate)
-            return self._drop(site, apply, inputs, noise_shape)
+            return self._drop(site, apply, inputs, lambda _: noise_shape)
 
         return dropout
 
@@ -209,7 +210,7 @@ class Noise:
         batch, *rest = ones.shape
         mask = (batch, 1, *rest) if label == "dropout" else (batch, *rest)
         before = len(site.shapes)
-        y = self._drop(site, apply, ones, None)
+        y = self._drop(site, apply, ones, lambda _: None)
         site.mask_shape, site.input_rank = tuple(mask), len(mask)
         site.shapes[before:] = [tuple(mask)] * (len(site.shapes) - before)
         return y
@@ -232,41 +233,30 @@ class Noise:
             if id(layer) not in self.tree.names:
                 return apply(inputs)
             site = self._layer_site(layer, self.tree.names[id(layer)])
-            return self._drop(site, apply, inputs, getattr(layer, "noise_shape", None))
+            return self._drop(site, apply, inputs, lambda _: getattr(layer, "noise_shape", None))
 
         return call
 
-    def _keyed(self, old: Any) -> Any:
-        def run(noise: Any, x: Any) -> Any:
-            layer = getattr(noise, "__self__", None)
-            if id(layer) not in self.tree.names:
-                return old(noise, x)
-            site = self._layer_site(layer, self.tree.names[id(layer)])
-            return self._drop(site, lambda value: old(noise, value), x, _keyed_noise_shape(layer, tuple(x.shape)))
+    def _heard(self, who: engine.Heard, apply: Apply, x: Any) -> Any:
+        """A dropkit layer, or a call of `dropkit.keras.dropout`, wherever it goes from there."""
+        if not isinstance(who, ops.Call):
+            if id(who) not in self.tree.names:
+                return apply(x)
+            site = self._layer_site(who, self.tree.names[id(who)])
+        else:
+            layer, source = (None, "") if self._within else self._caller()
+            if layer is None:
+                return apply(x)
+            path = self.tree.names[id(layer)]
+            site = self._function_site(layer, path, source, "dropkit.keras.dropout", who.rate)
+        return self._drop(site, apply, x, who.mask_shape)
 
-        return run
-
-    def _function(self, old: Any) -> Any:
-        def by_frontend(function: Any, x: Any, p: Any, **more: Any) -> Any:
-            return self._own_function(lambda value: old(function, value, p, **more), x, p, more.get("share", ()))
-
-        return by_frontend
-
-    def _where(self, old: Any) -> Any:
-        def where(x: Any, kept: Any, scale: Any) -> Any:
-            p = 1 - 1 / scale if isinstance(scale, float) and scale > 0 else None
-            return self._own_function(lambda value: old(value, kept, scale), x, p, ())
-
-        return where
-
-    def _own_function(self, apply: Apply, x: Any, p: Any, share: Any) -> Any:
-        """A call of `dropkit.keras.dropout`, wherever it goes from there."""
-        if self._within:
-            return apply(x)
+    def _caller(self) -> tuple[Any, str]:
+        """The layer of the model that calls, and from where; None where another thread calls for something else."""
         layer, source = _caller(self.tree)
-        site = self._function_site(layer, self.tree.names[id(layer)], source, "dropkit.keras.dropout", p)
-        axes = {axis % len(x.shape) for axis in share}
-        return self._drop(site, apply, x, [1 if axis in axes else n for axis, n in enumerate(x.shape)])
+        if layer is None and threading.get_ident() == self._thread:
+            layer = self.tree.layers[""]
+        return layer, source
 
     def _function_site(self, layer: Any, path: str, source: str, kind: str, rate: Any) -> Found:
         try:
@@ -277,7 +267,7 @@ class Noise:
         site.source = source
         return site
 
-    def _drop(self, site: Found, apply: Apply, x: Any, noise_shape: Any) -> Any:
+    def _drop(self, site: Found, apply: Apply, x: Any, noise_shape: Callable[[Any], Any]) -> Any:
         """The output of a site, or its input where it is off."""
         self._within = True
         try:
@@ -294,7 +284,7 @@ class Noise:
             self._count += 1
             site.first = self._count if site.first is None else site.first
             site.train, site.eval = site.train or self.training, site.eval or not self.training
-            site.mask_shape, site.input_rank = _concrete(noise_shape, tuple(x.shape)), len(x.shape)
+            site.mask_shape, site.input_rank = _concrete(noise_shape(x), tuple(x.shape)), len(x.shape)
             if draw:
                 site.masks.append(mask)
                 site.shapes.append(site.mask_shape)
@@ -322,7 +312,8 @@ def _rate(layer: Any) -> float | None:
 
 
 def _caller(tree: Tree) -> tuple[Any, str]:
-    """The layer whose method calls, and the file and line of the first caller that is neither Keras' nor dropkit's."""
+    """The layer whose method calls, if any, and the file and line of the first caller that is neither Keras' nor
+    dropkit's."""
     frame: FrameType | None = sys._getframe(1)
     source = ""
     while frame is not None:
@@ -333,21 +324,7 @@ def _caller(tree: Tree) -> tuple[Any, str]:
         if isinstance(owner, keras.Layer) and id(owner) in tree.names:
             return owner, source
         frame = frame.f_back
-    return tree.layers[""], source
-
-
-def _keyed_noise_shape(layer: Any, shape: Shape) -> Any:
-    """The shape of a dropkit layer's mask for an input of a shape."""
-    if isinstance(layer, keras.layers.SpatialDropout1D):
-        return (shape[0], 1, shape[2])
-    channel = None
-    if isinstance(layer, keras.layers.SpatialDropout2D | keras.layers.SpatialDropout3D):
-        channel = 1 if layer.data_format == "channels_first" else len(shape) - 1
-    elif getattr(layer, "spatial", False):
-        channel = layer._channel_axis() % len(shape)
-    if channel is not None:
-        return [n if axis in (0, channel) else 1 for axis, n in enumerate(shape)]
-    return getattr(layer, "noise_shape", None)
+    return None, source
 
 
 def _concrete(noise_shape: Any, shape: Shape) -> Shape:

@@ -84,7 +84,7 @@ class Kept:
         live = [*self.generators, global_seed_generator()]
         states = [(each.state, _array(each.state)) for each in live]
         draws = [each for each in live if isinstance(each, Draws)]
-        counts = [(each, each.count, each.clock._counted) for each in draws]
+        counts = [(each, each.count, each.clock.counted) for each in draws]
         torch = _torch_states()
         try:
             yield
@@ -93,7 +93,7 @@ class Kept:
                 if not _same(_array(state, copy=False), value):
                     state.assign(value)
             for each, count, counted in counts:
-                each.count, each.clock._counted = count, counted
+                each.count, each.clock.counted = count, counted
             _set_torch(torch)
 
 

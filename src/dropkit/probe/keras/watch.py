@@ -15,7 +15,7 @@ from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from ...errors import DropkitValueError
 from ...keras import engine
 from ..activation import of_class
-from ..explanation import Shape
+from ..facts import Shape
 from .graph import Graph, Node, tensors_in
 from .intercept import ATTENTION, Found, Noise, replaced
 from .state import Kept

@@ -44,7 +44,7 @@ class Flow(TorchDispatchMode):
     def reach(self, x: torch.Tensor) -> int:
         """The sites that a tensor depends on, as bits."""
         number = 0
-        for place in self._places(x):
+        for place in self.places(x):
             number |= self._reach.get(place, 0)
         return number
 
@@ -52,7 +52,7 @@ class Flow(TorchDispatchMode):
         """From now on a tensor depends on these sites, too."""
         if not sites:
             return
-        for place in self._places(x):
+        for place in self.places(x):
             self._reach[place] = self._reach.get(place, 0) | sites
 
     def __torch_dispatch__(
@@ -96,14 +96,14 @@ class Flow(TorchDispatchMode):
         return _union(self.reach(x) for x in tensors(value))
 
     def _write(self, x: torch.Tensor, sites: int, all_of_it: bool) -> None:
-        for place in self._places(x):
+        for place in self.places(x):
             self._reach[place] = sites if all_of_it else sites | self._reach.get(place, 0)
 
-    def _places(self, x: torch.Tensor) -> list[Place]:
+    def places(self, x: torch.Tensor) -> list[Place]:
         """The storages behind a tensor; several behind one that wraps others."""
         parts = _inside(x)
         if parts:
-            return [place for part in parts for place in self._places(part)]
+            return [place for part in parts for place in self.places(part)]
         try:
             storage = x.untyped_storage()
         except (NotImplementedError, RuntimeError):

@@ -78,7 +78,7 @@ class Follower(Listener):
         self.holders: dict[Place, list[str]] = {}
         for path, module in named:
             for parameter in module.parameters(recurse=False):
-                for place in self.origins._places(parameter)[:1]:
+                for place in self.origins.places(parameter)[:1]:
                     self.holders.setdefault(place, []).append(path)
         self.used_by: dict[str, dict[str, None]] = {}  # modules whose parameters others read, and these
         self.dropped = [Dropped() for _ in sites]

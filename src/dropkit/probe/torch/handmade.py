@@ -87,12 +87,12 @@ class Handmade(TorchDispatchMode, Listener):
         self._running: list[str] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._parameters = {id(parameter) for parameter in model.parameters()}
-        self._values: Any = WeakTensorKeyDictionary()
+        self._known: Any = WeakTensorKeyDictionary()
 
     def started(self, inputs: Any) -> None:
         """The model's inputs are data."""
         for x in tensors(inputs):
-            self._values[x] = _Value(data=True)
+            self._known[x] = _Value(data=True)
 
     def finished(self, output: Any) -> None:
         """Its outputs are consumed."""
@@ -137,7 +137,7 @@ class Handmade(TorchDispatchMode, Listener):
         return result
 
     def _of(self, x: torch.Tensor) -> _Value:
-        found: _Value | None = self._values.get(x)
+        found: _Value | None = self._known.get(x)
         if found is None and (id(x) in self._parameters or (x._base is not None and id(x._base) in self._parameters)):
             return _Value(learned=True)
         return found or _CONSTANT
@@ -173,7 +173,7 @@ class Handmade(TorchDispatchMode, Listener):
                 self._consume(op.name, x)
             value = _Value(data=True)
         for x in tensors(result):
-            self._values[x] = value
+            self._known[x] = value
 
     def _draw(self, op: Operator, result: Any) -> Draw | None:
         """The place, where an operator draws random numbers, or brings in an array of such."""

@@ -93,7 +93,7 @@ class Origins(Flow):
 
     def _place(self, x: torch.Tensor) -> Place:
         """The first storage behind a tensor; 0 if there is none."""
-        return next(iter(self._places(x)), 0)
+        return next(iter(self.places(x)), 0)
 
     def follow(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note what an operator gave and wrote."""
@@ -120,7 +120,7 @@ class Origins(Flow):
                 self.free(op, x)
 
     def _wrote(self, x: torch.Tensor, origin: Origin) -> None:
-        for place in self._places(x):
+        for place in self.places(x):
             if place in self.weights:
                 continue
             before = self._last.get(place)

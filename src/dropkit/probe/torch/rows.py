@@ -10,7 +10,7 @@ from torch import nn
 
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
-from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
+from ..facts import Gradient, Layer, Shape, Site, draws_for_one
 from .draws import Made, by_hand
 from .follow import RECURRENT, Follower
 from .measure import Run
