@@ -20,9 +20,10 @@ else()
   endif()
 endif()
 
-# Warnings that the compiler knows. None is an error: a newer compiler must not stop a user's build.
+# Warnings that the compiler knows. None is an error: a newer compiler must not stop a user's build. Clang takes
+# -Wsign-conversion for a part of -Wconversion, GCC does not.
 set(DROPKIT_WARNINGS "")
-foreach(warning all extra shadow conversion)
+foreach(warning all extra shadow conversion no-sign-conversion)
   if(NOT MSVC)  # there -Wall is another thing
     check_cxx_compiler_flag(-W${warning} DROPKIT_KNOWS_W${warning})
     if(DROPKIT_KNOWS_W${warning})
