@@ -5,7 +5,7 @@
 #   make callgrind      instructions per element of each path's scalar-equivalent work (needs valgrind)
 CPU = src/dropkit/kernels/cpu
 DRIVER = tests/kernels/driver.cpp $(CPU)/dispatch.cpp $(CPU)/pages.cpp $(CPU)/pool.cpp
-EXACT = -std=c++17 -O3 -ffp-contract=off -Wall -Wextra -pthread
+EXACT = -std=c++17 -O3 -ffp-contract=off -Wall -Wextra -Wshadow -Wconversion -pthread
 
 .PHONY: test-neon test-sanitize fuzz callgrind
 

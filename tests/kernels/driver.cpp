@@ -67,7 +67,18 @@ int check_vectors(int path) {
     return lines;
 }
 
-const int64_t SIZE[4] = {4, 8, 2, 2};
+const Op OPERATIONS[] = {
+#define DROPKIT_OPERATION(name, code, least, most) name,
+#include "../../src/dropkit/kernels/cpu/operations.def"
+};
+const Dtype DTYPES[] = {
+#define DROPKIT_DTYPE(name, code, label, size) name,
+#include "../../src/dropkit/kernels/cpu/operations.def"
+};
+const int64_t SIZE[] = {
+#define DROPKIT_DTYPE(name, code, label, size) size,
+#include "../../src/dropkit/kernels/cpu/operations.def"
+};
 
 uint32_t state = 1;
 uint32_t next() { return state = state * 1664525u + 1013904223u; }
@@ -134,11 +145,11 @@ int check() {
     for (int path = 0; path < PATHS; ++path) {
         if (!path_runnable(path)) continue;
         int lines = check_vectors(path), compared = 0;
-        for (int op = 0; op < OPS; ++op) {
-            for (int dtype = 0; dtype < 4; ++dtype) {
+        for (Op op : OPERATIONS) {
+            for (Dtype dtype : DTYPES) {
                 for (int layout = 0; layout < 5; ++layout) {
                     for (uint32_t t : {0u, 1u, 32768u, 16384u, 58982u, 65535u, 65536u}) {
-                        check_against_portable(path, static_cast<Op>(op), static_cast<Dtype>(dtype), layout, t);
+                        check_against_portable(path, op, dtype, layout, t);
                         ++compared;
                     }
                 }

@@ -48,6 +48,7 @@ def test_compiled_for_hopper() -> None:
         assert report[name]["narrow_stores"] == 0, name
         assert report[name]["fused_multiply_adds"] == 0, name
     assert result["variants"] == 1
+    assert result["variants of a tuple"] > 1  # why key and place are no tuples; once Triton mends this, they may be
 
 
 def test_the_package_alone_loads_neither_triton_nor_torch() -> None:

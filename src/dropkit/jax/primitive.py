@@ -7,6 +7,7 @@ computed again. How it is computed is decided when a module is lowered, by the p
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,8 +21,6 @@ from ..errors import DropkitRuntimeError
 from . import formula, sharded
 
 TARGET = "dropkit_dropout"
-LAWS = {"drop": 0, "gain": 1, "line": 2}  # the numbers of ffi.cpp
-MOST_AXES = 14  # that the kernels walk
 
 dropout_p = Primitive("dropkit_dropout")
 
@@ -149,7 +148,8 @@ def _lower_cpu(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> 
         return _lower(ctx, *operands, **params)
     params.pop("alone", None)
     x, t = (len(aval.shape) for aval in ctx.avals_in[:2])  # type: ignore[attr-defined]
-    if t > params["batch"] or x > MOST_AXES or not _kernels():
+    kernels = None if t > params["batch"] else _kernels()
+    if kernels is None or x > kernels.MOST_AXES:
         way = partial(formula.scale_kept, early=True, **params)
         return mlir.lower_fun(way, multiple_results=False)(ctx, *operands)
     return jax.ffi.ffi_lowering(TARGET)(
@@ -158,24 +158,24 @@ def _lower_cpu(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> 
         noise=np.array(params["strides"], np.int64),
         batch=np.int64(params["batch"]),
         with_rows=np.int64(params["with_rows"]),
-        law=np.int64(LAWS[params["law"]]),
+        law=np.int64(kernels.LAWS[params["law"]]),
     )
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> bool:
-    """Register the kernels' custom call with JAX; False where there is none."""
+def _kernels() -> ModuleType | None:
+    """Register the kernels' custom call with JAX: its module, or None where there is none."""
     library = choice.xla()
     if library is None:
-        return False
+        return None
     try:
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.handler()), platform="cpu")
     except Exception as error:  # whatever JAX raises for a library built for another version of its interface
         warnings.warn(
             f"XLA's own operations take the place of the CPU kernels, with the same results: {error}", stacklevel=2
         )
-        return False
-    return True
+        return None
+    return library
 
 
 mlir.register_lowering(dropout_p, _lower)

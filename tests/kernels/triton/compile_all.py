@@ -14,6 +14,7 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
+from dropkit.counter import fold
 from dropkit.kernels.triton import affine, bias_activation, dropout, norm, residual, walk
 from dropkit.kernels.triton.bits import RUN, SCATTERED, SHARED
 
@@ -27,10 +28,25 @@ MEMORY = {"gather": "*i64", "key": "*i64", "step": "*i64", "rate": "*fp32"}
 TARGET = GPUTarget("cuda", 90, 32)
 
 
+@triton.jit(do_not_specialize=["key"])
+def key_in_a_tuple(key):
+    """What the kernels do not do; see `walk.UNSPECIALIZED`."""
+
+
+def binder(kernel: Any) -> Any:
+    return create_function_from_signature(kernel.signature, kernel.params, make_backend(TARGET))
+
+
+def variants_of_a_tuple() -> int:
+    """How many kernels the keys of a hundred steps would compile, were they a tuple."""
+    bind = binder(key_in_a_tuple)
+    return len({str(bind(fold(1, 2, step))[1]) for step in range(100)})
+
+
 def variants() -> int:
     """How many kernels launches with other keys, rates and bases would compile: Triton's own keys, counted."""
-    kernel, x = dropout.dropout_kernel, torch.ones(64, 64)
-    bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(TARGET))
+    x = torch.ones(64, 64)
+    bind = binder(dropout.dropout_kernel)
     seen = set()
     for key in ((1, 16), (0, 2**32 - 1), (2**31, 5)):
         for t in (0, 1, 16, 65536):
@@ -103,7 +119,7 @@ def main() -> None:
     report["rms backward"] = compiled(
         norm.norm_backward_kernel, backward | rms | pointers("dw", "fp32") | OUTER, {**ROWS, "INNER": SHARED}
     )
-    print(json.dumps({"kernels": report, "variants": variants()}))
+    print(json.dumps({"kernels": report, "variants": variants(), "variants of a tuple": variants_of_a_tuple()}))
 
 
 if __name__ == "__main__":

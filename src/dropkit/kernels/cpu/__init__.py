@@ -5,29 +5,24 @@ strides. One text is compiled for several instruction sets; the fastest that run
 or the one that `DROPKIT_CPU` names (`portable`, `neon`, `avx2`, `avx512`).
 """
 
-import importlib
 import os
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from dropkit.errors import DropkitValueError
 
-from . import axes
+from . import axes, codes
+from .codes import operation
 
-_cpu: ModuleType | None = None
-_why = ""
-try:
-    _cpu = importlib.import_module("._cpu", __name__)
-except ImportError as error:
-    _why = f"the extension module is not compiled or does not load: {error}"
+_cpu, _why = codes.MODULE, codes.WHY
+DTYPES, PATHS = codes.DTYPES, codes.PATHS
 
-# Codes of problem.h.
-DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
-SCALE, RESIDUAL, RELU, GELU, GELU_TANH, RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD, RATES, KEEP, WORDS, AFFINE = range(12)
-PATHS = ("portable", "neon", "avx2", "avx512")
+SCALE, AFFINE, RATES, RESIDUAL = operation("SCALE"), operation("AFFINE"), operation("RATES"), operation("RESIDUAL")
+RELU, GELU, GELU_TANH = operation("RELU"), operation("GELU"), operation("GELU_TANH")
+RELU_GRAD, GELU_GRAD, GELU_TANH_GRAD = operation("RELU_GRAD"), operation("GELU_GRAD"), operation("GELU_TANH_GRAD")
+KEEP, WORDS = operation("KEEP"), operation("WORDS")
 
 
 def available() -> bool:
@@ -78,12 +73,13 @@ def path_code(name: str | None) -> int:
     """
     if name is None:
         return -1
+    module = extension()
     if name not in PATHS:
         raise DropkitValueError(f"unknown CPU path {name!r}; known: {', '.join(PATHS)}")
     code = PATHS.index(name)
-    if not extension().path_compiled(code):
+    if not module.path_compiled(code):
         raise DropkitValueError(f"CPU path {name!r} is not part of this build; use one of: {', '.join(paths())}")
-    if not extension().path_runnable(code):
+    if not module.path_runnable(code):
         raise DropkitValueError(f"CPU path {name!r} does not run on this machine; use one of: {', '.join(paths())}")
     return code
 
@@ -130,7 +126,7 @@ def walk(
     """One operation over NumPy arrays of one shape, written to `out`, which may be an input.
 
     Args:
-        op: `SCALE` .. `AFFINE`; what inputs it takes stands in `problem.h`.
+        op: `SCALE`, `AFFINE`, ...; what it does with which inputs stands in `operations.def`.
         inputs: arrays of the shape of the data, broadcast views among them. The kernels count in elements: one whose
             strides are no multiples of its item, whose bytes are swapped, or which overlaps `out` elsewhere than at its
             own place, is copied first.
@@ -150,6 +146,7 @@ def walk(
             or a path that does not run here.
     """
     name = dtype or (inputs[0].dtype.name if inputs else "float32")
+    extension()  # without one no dtype is known
     if name not in DTYPES:
         raise DropkitValueError(f"no kernel for dtype {name!r}; known: {', '.join(DTYPES)}")
     if op == WORDS:
@@ -186,7 +183,7 @@ def launch(
         [_steps(a) for a in inputs], key[0], key[1], t, base, _rows(rows, out.shape, rows_axis), rows_axis,
         rates, threads, path_code(path), *factors,
     )  # fmt: skip
-    if out.ndim > axes.MOST:
+    if out.ndim > codes.MOST_AXES:
         axes.walk(extension().walk, *arguments, sizes=[out.itemsize, *(array.itemsize for array in inputs)])
     else:
         extension().walk(*arguments)
@@ -209,7 +206,7 @@ def words(
     >>> words((40,), (0, 0), 65536, (1,)) if available() else np.array([4294967295, 255], np.uint32)
     array([4294967295,        255], dtype=uint32)
     """
-    if len(shape) > axes.MOST:
+    if len(shape) > codes.MOST_AXES:
         bits = np.empty(shape, np.uint8)
         walk(KEEP, [], bits, key, t, noise, base, rows=rows, rows_axis=rows_axis, threads=threads, path=path)
         packed = np.packbits(bits.reshape(-1), bitorder="little")

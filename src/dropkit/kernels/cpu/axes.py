@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-MOST = 14  # MAX_AXES of problem.h, without the two that a walk may add
+from .codes import MOST_AXES
 
 
 def walk(
@@ -36,7 +36,7 @@ def walk(
     """
     kept = [axis for axis, extent in enumerate(extents) if extent != 1 or (rows and axis == rows_axis)]
     candidates = sorted((axis for axis in kept if not rows or axis != rows_axis), key=lambda axis: extents[axis])
-    cut = candidates[: max(0, len(kept) - MOST)]
+    cut = candidates[: max(0, len(kept) - MOST_AXES)]
     inner = [axis for axis in kept if axis not in cut]
 
     def steps(strides: Sequence[int]) -> list[int]:

@@ -13,8 +13,6 @@ namespace {
 
 int default_path = -1;
 
-const int64_t DTYPE_SIZE[4] = {4, 8, 2, 2};
-
 // Waiting for the interpreter lock costs more than a small problem does.
 constexpr int64_t KEEP_LOCK_BELOW = 8192;
 
@@ -25,9 +23,24 @@ int checked_path(int path) {
 }
 
 Dtype checked_dtype(int dtype) {
-    if (dtype < 0 || dtype > BFLOAT16)
-        throw nb::value_error("dtype must be 0 (float32), 1 (float64), 2 (float16) or 3 (bfloat16)");
-    return static_cast<Dtype>(dtype);
+    switch (dtype) {
+#define DROPKIT_DTYPE(name, code, label, size) case name:
+#include "operations.def"
+        return static_cast<Dtype>(dtype);
+    }
+#define DROPKIT_DTYPE(name, code, label, size) " " #code " (" label ")"
+    throw nb::value_error("dtype must be one of:"
+#include "operations.def"
+    );
+}
+
+int64_t size_of(Dtype dtype) {
+    switch (dtype) {
+#define DROPKIT_DTYPE(name, code, label, size) \
+    case name: return size;
+#include "operations.def"
+    }
+    return 0;
 }
 
 uint32_t checked_t(uint32_t t) {
@@ -46,7 +59,7 @@ void dropout(uintptr_t x, uintptr_t y, int64_t n, int dtype, uint32_t k0, uint32
     Problem p = {};
     p.op = SCALE;
     p.dtype = checked_dtype(dtype);
-    int64_t size = DTYPE_SIZE[dtype];
+    int64_t size = size_of(p.dtype);
     p.axes_count = 1;
     p.axes[0] = {n, 1, size, {size, 0, 0}};
     p.in[0] = reinterpret_cast<const void*>(x);
@@ -62,17 +75,28 @@ void dropout(uintptr_t x, uintptr_t y, int64_t n, int dtype, uint32_t k0, uint32
 typedef std::vector<int64_t> Ints;
 
 int64_t input_size(const Problem& p, int k) {
-    return p.op == RATES && k == 1 ? DTYPE_SIZE[p.rate_dtype] : DTYPE_SIZE[p.dtype];
+    return size_of(p.op == RATES && k == 1 ? p.rate_dtype : p.dtype);
 }
 
-int64_t output_size(const Problem& p) { return p.op == KEEP ? 1 : p.op == WORDS ? 0 : DTYPE_SIZE[p.dtype]; }
+int64_t output_size(const Problem& p) { return p.op == KEEP ? 1 : p.op == WORDS ? 0 : size_of(p.dtype); }
 
-// How many inputs an operation reads: least and most (a bias may be left out).
+// How many inputs an operation reads.
+struct Arity {
+    size_t least, most;
+};
+
+Arity arity(int op) {
+    switch (op) {
+#define DROPKIT_OPERATION(name, code, least, most) \
+    case name: static_assert(most <= MAX_INPUTS, #name); return {least, most};
+#include "operations.def"
+    }
+    throw nb::value_error("unknown operation");
+}
+
 void check_inputs(int op, size_t given) {
-    static const size_t least[OPS] = {1, 2, 1, 1, 1, 2, 2, 2, 2, 0, 0, 1};
-    static const size_t most[OPS] = {1, 2, 2, 2, 2, 3, 3, 3, 2, 0, 0, 1};
-    if (op < 0 || op >= OPS) throw nb::value_error("unknown operation");
-    if (given < least[op] || given > most[op]) throw nb::value_error("wrong number of inputs for this operation");
+    const Arity wanted = arity(op);
+    if (given < wanted.least || given > wanted.most) throw nb::value_error("wrong number of inputs for this operation");
 }
 
 void walk(int op, int dtype, const Ints& extents, const Ints& noise, uintptr_t out, const Ints& out_strides,
@@ -84,7 +108,7 @@ void walk(int op, int dtype, const Ints& extents, const Ints& noise, uintptr_t o
     bool same = noise.size() == n && out_strides.size() == n && input_strides.size() == inputs.size();
     for (const Ints& strides : input_strides) same = same && strides.size() == n;
     if (!same) throw nb::value_error("extents and strides must have one entry per axis");
-    if (n + 2 > MAX_AXES) throw nb::value_error("too many axes");
+    if (n > MOST_AXES) throw nb::value_error("too many axes");
     if (rows && (rows_axis < 0 || static_cast<size_t>(rows_axis) >= n))
         throw nb::value_error("rows_axis is not an axis");
     Problem p = {};
@@ -146,6 +170,15 @@ NB_MODULE(_cpu, m) {
         fold(seed, site, step, key);
         return nb::make_tuple(key[0], key[1]);
     });
+    nb::dict operations, dtypes, laws;
+#define DROPKIT_OPERATION(name, code, least, most) operations[#name] = code;
+#define DROPKIT_DTYPE(name, code, label, size) dtypes[label] = code;
+#define DROPKIT_LAW(name, code, label, factors) laws[label] = code;
+#include "operations.def"
+    m.attr("operations") = operations;
+    m.attr("dtypes") = dtypes;
+    m.attr("laws") = laws;
+    m.attr("most_axes") = MOST_AXES;
     m.def("path_names", [] {
         nb::list names;
         for (const char* name : PATH_NAMES) names.append(name);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pages.h"
+#include "philox.h"
 #include "pool.h"
 
 #if defined(_MSC_VER) && defined(_M_X64)
@@ -13,21 +14,24 @@
 
 namespace dropkit {
 
-const char* const PATH_NAMES[PATHS] = {"portable", "neon", "avx2", "avx512"};
+const char* const PATH_NAMES[PATHS] = {
+#define DROPKIT_PATH(name, label) label,
+#include "operations.def"
+};
 
 namespace {
 
 const Path* compiled(int index) {
     switch (index) {
-        case 0: return &path_portable;
+        case PORTABLE: return &path_portable;
 #ifdef DROPKIT_NEON
-        case 1: return &path_neon;
+        case NEON: return &path_neon;
 #endif
 #ifdef DROPKIT_AVX2
-        case 2: return &path_avx2;
+        case AVX2: return &path_avx2;
 #endif
 #ifdef DROPKIT_AVX512
-        case 3: return &path_avx512;
+        case AVX512: return &path_avx512;
 #endif
         default: return nullptr;
     }
@@ -42,7 +46,7 @@ bool detected(int index) {
     bool saves = (leaf1[2] >> 27 & 1) != 0;
     uint64_t xcr0 = saves ? _xgetbv(0) : 0;
     bool avx2 = (xcr0 & 6) == 6 && (leaf7[1] >> 5 & 1) && (leaf1[2] >> 29 & 1);
-    if (index == 2) return avx2;
+    if (index == AVX2) return avx2;
     const int wanted = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31;  // F, DQ, BW, VL
     return avx2 && (xcr0 & 0xe6) == 0xe6 && (leaf7[1] & wanted) == wanted;
 }
@@ -50,7 +54,7 @@ bool detected(int index) {
 bool detected(int index) {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-    if (index == 2) return avx2;
+    if (index == AVX2) return avx2;
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
@@ -132,13 +136,13 @@ int path_index(const char* name) {
 
 bool path_compiled(int index) { return index >= 0 && index < PATHS && compiled(index) != nullptr; }
 
-bool path_runnable(int index) { return path_compiled(index) && (index == 0 || detected(index)); }
+bool path_runnable(int index) { return path_compiled(index) && (index == PORTABLE || detected(index)); }
 
 int best_path() {
-    for (int i = PATHS - 1; i > 0; --i) {
+    for (int i = PATHS - 1; i > PORTABLE; --i) {
         if (path_runnable(i)) return i;
     }
-    return 0;
+    return PORTABLE;
 }
 
 void collapse(Problem& p) {
@@ -176,8 +180,8 @@ void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]) {
     uint32_t c[4] = {static_cast<uint32_t>(site), static_cast<uint32_t>(site >> 32), static_cast<uint32_t>(step),
                      static_cast<uint32_t>(step >> 32)};
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-    for (int i = 0; i < 10; ++i, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
-        uint64_t m0 = 0xd2511f53ull * c[0], m1 = 0xcd9e8d57ull * c[2];
+    for (int i = 0; i < FOLD_ROUNDS; ++i, k0 += WEYL0, k1 += WEYL1) {
+        uint64_t m0 = uint64_t(M0) * c[0], m1 = uint64_t(M1) * c[2];
         uint32_t c0 = static_cast<uint32_t>(m1 >> 32) ^ c[1] ^ k0, c2 = static_cast<uint32_t>(m0 >> 32) ^ c[3] ^ k1;
         c[0] = c0;
         c[1] = static_cast<uint32_t>(m1);

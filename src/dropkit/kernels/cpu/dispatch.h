@@ -6,8 +6,12 @@
 
 namespace dropkit {
 
-constexpr int PATHS = 4;
-extern const char* const PATH_NAMES[PATHS];  // slowest first
+enum PathIndex : int {
+#define DROPKIT_PATH(name, label) name,
+#include "operations.def"
+    PATHS
+};
+extern const char* const PATH_NAMES[PATHS];
 
 // Index of a path by name, or -1; whether this build holds it; whether this machine can run it.
 int path_index(const char* name);

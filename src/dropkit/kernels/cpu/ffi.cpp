@@ -14,10 +14,19 @@ namespace {
 int path = -1, threads = 1;
 
 enum Law : int64_t {
-    DROP = 0,  // y = keep ? x * 2^16 / t : 0
-    GAIN = 1,  // y = keep ? x * scale : 0
-    LINE = 2,  // y = keep ? x * scale + shift : dropped
+#define DROPKIT_LAW(name, code, label, factors) name = code,
+#include "operations.def"
 };
+
+// How many numbers a law is given; -1 where it is none.
+int64_t factors_of(int64_t law) {
+    switch (law) {
+#define DROPKIT_LAW(name, code, label, factors) \
+    case name: static_assert(factors <= 3, #name); return factors;
+#include "operations.def"
+    }
+    return -1;
+}
 
 bool lowered(ffi::DataType type, Dtype& dtype) {
     switch (type) {
@@ -80,10 +89,10 @@ static ffi::Error Dropout(ffi::AnyBuffer x, ffi::AnyBuffer t, ffi::AnyBuffer key
                           int64_t batch, int64_t with_rows, int64_t law) {
     Problem p = {};
     const int64_t rank = static_cast<int64_t>(x.dimensions().size());
-    bool fits = lowered(x.element_type(), p.dtype) && rank + 2 <= MAX_AXES &&
+    bool fits = lowered(x.element_type(), p.dtype) && rank <= MOST_AXES &&
                 static_cast<int64_t>(noise.size()) + batch == rank && y->size_bytes() == x.size_bytes();
-    const int64_t factors = law == DROP ? 0 : law == GAIN ? 1 : 3;
-    if (!fits || static_cast<int64_t>(rest.size()) != factors + with_rows)
+    const int64_t factors = factors_of(law);
+    if (!fits || factors < 0 || static_cast<int64_t>(rest.size()) != factors + with_rows)
         return ffi::Error::InvalidArgument("dropkit: operands that the kernel does not take");
     Call call = {x, t, key, base, {x, x, x}, factors, batch, law};
     ffi::AnyBuffer rows = x;
@@ -92,7 +101,7 @@ static ffi::Error Dropout(ffi::AnyBuffer x, ffi::AnyBuffer t, ffi::AnyBuffer key
     // One walk where all entries of the batch share key, rate and place; else one for each entry.
     int64_t entries = 1, inner = 1, small = t.element_count() + key.element_count() + base.element_count() - 5;
     for (int64_t f = 0; f < factors; ++f) small += call.factors[f].element_count() - 1;
-    if (with_rows) small += rows.element_count() != 2 * x.dimensions()[batch];
+    if (with_rows) small += static_cast<int64_t>(rows.element_count()) != 2 * x.dimensions()[batch];
     const int64_t apart = small ? batch : 0;
     for (int64_t a = 0; a < apart; ++a) entries *= x.dimensions()[a];
     const int64_t size = static_cast<int64_t>(x.element_count() ? x.size_bytes() / x.element_count() : 0);

@@ -1,6 +1,7 @@
 """XLA's custom call to the CPU kernels: a library of its own, built where XLA's headers are at hand.
 
-It is loaded by its path and knows no Python; a frontend registers `handler()` with JAX.
+It is loaded by its path and knows no Python; a frontend registers `handler()` with JAX. Its numbers are those of the
+extension module, so it is used together with that alone.
 """
 
 import ctypes
@@ -11,22 +12,25 @@ from typing import Any
 
 from dropkit.errors import DropkitValueError
 
-from . import PATHS, path_code
+from . import codes, extension, path_code
+from .codes import PATHS
 
 FILES = ("_ffi.so", "_ffi.dll")
+LAWS, MOST_AXES = codes.LAWS, codes.MOST_AXES
 
 
 def available() -> bool:
     """Whether the library is there and loads."""
-    return _library() is not None
+    return codes.MODULE is not None and _library() is not None
 
 
 def handler() -> Any:
     """The function that XLA calls, as a ctypes pointer.
 
     Raises:
-        DropkitValueError: the library is not there.
+        DropkitValueError: the library, or the extension module, is not there.
     """
+    extension()
     library = _library()
     if library is None:
         raise DropkitValueError(

@@ -1,5 +1,6 @@
 # The kernel sources and the flags of each path: every path is a translation unit with its own flags, and no other file
 # has any. What a compiler does not know is left out, and dispatch.cpp told so.
+include(CheckCXXCompilerFlag)
 include(CheckCXXSourceCompiles)
 
 set(cpu ${CMAKE_CURRENT_LIST_DIR})
@@ -18,6 +19,18 @@ else()
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC's own intrinsic headers trip it
   endif()
 endif()
+
+# Warnings that the compiler knows. None is an error: a newer compiler must not stop a user's build. Clang takes
+# -Wsign-conversion for a part of -Wconversion, GCC does not.
+set(DROPKIT_WARNINGS "")
+foreach(warning all extra shadow conversion no-sign-conversion)
+  if(NOT MSVC)  # there -Wall is another thing
+    check_cxx_compiler_flag(-W${warning} DROPKIT_KNOWS_W${warning})
+    if(DROPKIT_KNOWS_W${warning})
+      list(APPEND DROPKIT_WARNINGS -W${warning})
+    endif()
+  endif()
+endforeach()
 
 function(dropkit_path name test)
   string(TOUPPER ${name} upper)

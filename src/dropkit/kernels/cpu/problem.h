@@ -8,25 +8,18 @@
 
 namespace dropkit {
 
-enum Dtype : int { FLOAT32 = 0, FLOAT64 = 1, FLOAT16 = 2, BFLOAT16 = 3 };
-
-enum Op : int {
-    SCALE = 0,      // y = keep ? x * scale : 0
-    RESIDUAL = 1,   // y = (keep ? x * scale : 0) + r                      inputs x, r
-    RELU = 2,       // y = keep ? relu(x + b) * scale : 0                  inputs x, b
-    GELU = 3,       // the same with x Phi(x)
-    GELU_TANH = 4,  // the same with the tanh form of GELU
-    RELU_GRAD = 5,  // dx = keep ? dy * scale * relu'(x + b) : 0           inputs dy, x, b
-    GELU_GRAD = 6,
-    GELU_TANH_GRAD = 7,
-    RATES = 8,    // y = R < T(p) ? x * scale(p) : 0, p by element       inputs x, p
-    KEEP = 9,     // y = keep as one byte, 0 or 1                        no inputs
-    WORDS = 10,   // y = keep bits packed in 32-bit words, walk order    no inputs
-    AFFINE = 11,  // y = keep ? x * scale + shift : dropped, all given   inputs x
-    OPS = 12,
+enum Dtype : int {
+#define DROPKIT_DTYPE(name, code, label, size) name = code,
+#include "operations.def"
 };
 
-constexpr int MAX_AXES = 16;
+enum Op : int {
+#define DROPKIT_OPERATION(name, code, least, most) name = code,
+#include "operations.def"
+};
+
+constexpr int MOST_AXES = 14;            // of a problem as it is given
+constexpr int MAX_AXES = MOST_AXES + 2;  // a walk may add two
 constexpr int MAX_INPUTS = 3;
 
 struct Axis {
@@ -54,7 +47,6 @@ struct Problem {
 
 // One instruction set: does the walk's elements first .. last - 1, counted in walk order.
 struct Path {
-    const char* name;
     void (*walk)(const Problem& problem, int64_t first, int64_t last);
     void (*uniform)(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t n, float* out);
 };

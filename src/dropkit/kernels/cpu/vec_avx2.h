@@ -1,8 +1,10 @@
 // The vector layer on AVX2 and F16C. Included inside a path's anonymous namespace; see bits.inc for the roles.
+#pragma once
 #include <immintrin.h>
 
-#define DROPKIT_PATH path_avx2
-#define DROPKIT_PATH_NAME "avx2"
+#include "scalar.h"
+
+#define DROPKIT_THIS_PATH path_avx2
 
 namespace {
 

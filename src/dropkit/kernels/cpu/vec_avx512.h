@@ -1,9 +1,11 @@
 // The vector layer on AVX-512 (F, BW, DQ, VL). Included inside a path's anonymous namespace; see bits.inc for the
 // roles.
+#pragma once
 #include <immintrin.h>
 
-#define DROPKIT_PATH path_avx512
-#define DROPKIT_PATH_NAME "avx512"
+#include "scalar.h"
+
+#define DROPKIT_THIS_PATH path_avx512
 
 namespace {
 

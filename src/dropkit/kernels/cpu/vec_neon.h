@@ -1,8 +1,10 @@
 // The vector layer on NEON (64-bit ARM). Included inside a path's anonymous namespace; see bits.inc for the roles.
+#pragma once
 #include <arm_neon.h>
 
-#define DROPKIT_PATH path_neon
-#define DROPKIT_PATH_NAME "neon"
+#include "scalar.h"
+
+#define DROPKIT_THIS_PATH path_neon
 
 namespace {
 

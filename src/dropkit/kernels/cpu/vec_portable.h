@@ -1,6 +1,8 @@
 // The vector layer in plain C++: one counter word, eight floats in an array that the compiler may vectorise.
-#define DROPKIT_PATH path_portable
-#define DROPKIT_PATH_NAME "portable"
+#pragma once
+#include "scalar.h"
+
+#define DROPKIT_THIS_PATH path_portable
 
 namespace {
 

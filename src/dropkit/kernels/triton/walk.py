@@ -27,8 +27,10 @@ OWN_WORD_TILE = 1024  # where each element computes a word of its own, which tak
 CELL = 32  # neighbours that share one computed keep-word: 32, or fewer (see bits.py)
 WARPS = 4
 
-# Run-time arguments whose value makes no new kernel, not even where it is 1 or a multiple of 16.
-UNSPECIALIZED = ["base", "k0", "k1", "t", "extents", "strides", "stride"]
+# Run-time arguments whose value makes no new kernel, not even where it is 1 or a multiple of 16. Triton heeds this for
+# arguments alone: a number within a tuple always counts. So what each step or piece has anew (key words, base) is an
+# argument of its own, and only what a shape gives (extents, strides) lies in tuples.
+UNSPECIALIZED = ["base", "k0", "k1", "t", "stride"]
 
 # The interpreter cuts off the low half of a float32 on its way to bfloat16; `narrow` rounds in its place.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)

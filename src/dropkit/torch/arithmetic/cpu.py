@@ -12,16 +12,20 @@ from .formula import plain
 
 kernels = choice.cpu()
 _raw: Any = None
+# what dropout takes, and the kernels' number of it
+DTYPES = dict.fromkeys((torch.float32, torch.float64, torch.float16, torch.bfloat16), -1)
 if kernels is not None:
     _raw = kernels.extension()
     # torch's idle threads spin, so a second pool would fight them for the cores: the kernels join torch's.
     kernels.adopt_openmp()
-
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_MOST_AXES = 14  # that a kernel walks at once
-# the kernels' numbers of their operations
-_SCALE, _RESIDUAL, _RATES, _AFFINE = 0, 1, 8, 11
-_ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
+    DTYPES = {dtype: kernels.DTYPES[str(dtype).removeprefix("torch.")] for dtype in DTYPES}
+    _SCALE, _RESIDUAL, _RATES, _AFFINE = kernels.SCALE, kernels.RESIDUAL, kernels.RATES, kernels.AFFINE
+    _MOST_AXES = kernels.codes.MOST_AXES
+    _ACTIVATIONS = {  # forward, gradient
+        "relu": (kernels.RELU, kernels.RELU_GRAD),
+        "gelu": (kernels.GELU, kernels.GELU_GRAD),
+        "gelu_tanh": (kernels.GELU_TANH, kernels.GELU_TANH_GRAD),
+    }
 
 
 def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:
