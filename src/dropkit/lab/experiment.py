@@ -86,7 +86,17 @@ def train(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
+    choices = Choices.make(
+        recipe,
+        data=data,
+        size=size,
+        epochs=epochs,
+        validation=validation,
+        device=device,
+        precision=precision,
+        data_dir=data_dir,
+        weights=weights,
+    )
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     with locked(folder):
         if on_start is not None:
@@ -139,7 +149,17 @@ def compare(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
+    choices = Choices.make(
+        recipe,
+        data=data,
+        size=size,
+        epochs=epochs,
+        validation=validation,
+        device=device,
+        precision=precision,
+        data_dir=data_dir,
+        weights=weights,
+    )
     names = _names(choices.recipe, strategies)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(count)]

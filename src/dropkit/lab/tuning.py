@@ -158,7 +158,16 @@ def tune(
     (2, ['none', 'fixed'], ['dropout1', 'dropout2'])
     """
     version, folder = _optuna().__version__, Path(out)
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    choices = Choices.make(
+        recipe,
+        data=data,
+        size=size,
+        epochs=epochs,
+        validation=validation,
+        device=device,
+        precision=precision,
+        data_dir=data_dir,
+    )
     search = Search(_sites(choices), low, high, shared, seed)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config = {**choices.record(), "trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
