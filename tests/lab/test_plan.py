@@ -1,5 +1,6 @@
 """A plan is a plain value: it travels to another process, and says there what it said here."""
 
+import inspect
 import os
 import pickle
 import subprocess
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dropkit import cli
 from dropkit.axes.rate import Constant
+from dropkit.cli.options import Comparing, Once, Searching, Trained
 from dropkit.errors import UnknownNameError
-from dropkit.lab import Data, Recipe, load_data
-from dropkit.lab.plan import Choices, Plan
+from dropkit.lab import Data, Recipe, compare, load_data, train, tune
+from dropkit.lab.plan import Asked, Choices, Plan
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.engine import ENGINES, KERAS, TORCH, Engine
 from dropkit.lab.recipes.recipe import Prepared
@@ -129,3 +132,43 @@ def test_strategies_are_values() -> None:
     assert one == other and one != chosen({"dropout1": 0.4}, "none", "fixed", "gap", "disarm")
     with pytest.raises(UnknownNameError, match="unknown strategy 'zzz'; Known: concrete, decay, disarm, fixed, gap"):
         chosen({"dropout1": 0.5}, "zzz")
+
+
+OWN = {
+    train: ("strategy", "seed", "tensorboard"),
+    compare: ("strategies", "seeds", "tensorboard"),
+    tune: ("trials", "low", "high", "shared", "seeds", "seed"),
+}
+COMMON = ("recipe", "out", "resume", "on_start", "on_epoch", *Asked.__annotations__)
+
+
+@pytest.mark.parametrize("function", OWN)
+def test_a_signature_shows_all_that_can_be_asked(function: Any) -> None:
+    shown = inspect.signature(function).parameters
+    assert sorted(shown) == sorted((*COMMON, *OWN[function]))
+    assert [shown[name].default for name in ("data", "size", "epochs", "device")] == [None, "small", None, "auto"]
+    assert shown["validation"].default == (0.1 if function is tune else None)
+    assert all(f"{name}" in function.__doc__ for name in shown)
+
+
+@pytest.mark.parametrize("function", OWN)
+def test_a_word_that_nobody_knows_is_refused_before_anything_is_written(function: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sise'"):
+        function("mlp", sise="tiny", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("kind", "function"), [(Once, train), (Comparing, compare), (Searching, tune)])
+def test_a_command_can_be_told_what_the_function_can(kind: type[Trained], function: Any) -> None:
+    words = kind(recipe="mlp").words()
+    known = inspect.signature(function).parameters
+    assert sorted(words) == sorted(known.keys() - {"on_start", "on_epoch"})
+    for name, value in words.items():
+        assert value == known[name].default or name in ("recipe", "out"), name
+
+
+def test_the_options_of_a_command_are_its_functions_own_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    options = [word for word in capsys.readouterr().out.split() if word.startswith("--")]
+    assert options[:4] == ["--data", "--strategy", "--seed", "--epochs"]

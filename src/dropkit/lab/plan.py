@@ -1,26 +1,25 @@
 """Everything that decides a run's numbers, checked before the first step and written as its config.json."""
 
+import inspect
 import math
-import platform
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..counter import Key
-from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
+from ..errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from . import pictures, recipes
 from .data.sets import Data, load_data
-from .files import claim, read_sealed_json, write_sealed
 from .order import held_out
 from .recipes.engine import DEVICES, PRECISIONS
 from .recipes.recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
 
 FORMAT = 2
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Asked(TypedDict, total=False):
@@ -34,6 +33,21 @@ class Asked(TypedDict, total=False):
     precision: str
     data_dir: str | Path | None
     weights: str | Path | None
+
+
+def spelled_out(**defaults: Any) -> Callable[[Function], Function]:
+    """Show in a function's signature what its `**asked` may be; the defaults are those of `Choices.make`, or these."""
+
+    def spell(function: Function) -> Function:
+        own = inspect.signature(function)
+        words = [word for word in own.parameters.values() if word.kind is not inspect.Parameter.VAR_KEYWORD]
+        for name, word in inspect.signature(Choices.make).parameters.items():
+            if name in Asked.__annotations__:
+                words.append(word.replace(default=defaults.get(name, word.default)))
+        function.__signature__ = own.replace(parameters=words)  # type: ignore[attr-defined]
+        return function
+
+    return spell
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +176,10 @@ class Plan:
             )
         return cls(choices, parsed, rates, Key(seed).seed)
 
+    def place(self, folder: Path) -> Path:
+        """Where its run lies in the folder of a comparison."""
+        return folder / self.strategy.folder / f"seed{self.seed}"
+
     def record(self) -> dict[str, Any]:
         """As plain values for config.json."""
         choices = self.choices.record()
@@ -216,81 +234,3 @@ def _device(recipe: Recipe, name: str) -> str:
     if name == "auto":
         return "cuda" if "cuda" in engine.devices and torch.cuda.is_available() else "cpu"
     return name
-
-
-def open_folder(
-    folder: Path,
-    config: Mapping[str, Any],
-    *,
-    resume: bool,
-    may_grow: tuple[str, ...],
-    ignore: tuple[str, ...] = (),
-) -> bool:
-    """Claim a folder and write its config.json; or, on resume, check that it holds the same run.
-
-    Args:
-        folder: of the run.
-        config: plain values.
-        resume: continue what the folder holds; an empty one is started.
-        may_grow: names whose values may be larger than before: numbers, or lists of names.
-        ignore: names that are not compared.
-
-    Returns:
-        Whether the folder held a run.
-
-    Raises:
-        OutputError: it cannot be written, is taken, or holds a run with other settings.
-    """
-    started = claim(folder, resume=resume)
-    if started:
-        compared = {name: value for name, value in config.items() if name not in ignore}
-        check_same(folder, compared, may_grow)
-    write_sealed(folder / "config.json", {**config, "environment": environment()})
-    return started
-
-
-def check_same(folder: Path, now: Mapping[str, Any], may_grow: tuple[str, ...]) -> None:
-    """Check that a folder holds a run of these settings.
-
-    Raises:
-        DataError: its config.json is damaged.
-        OutputError: it holds a run with other settings.
-    """
-    before = read_sealed_json(folder / "config.json")
-    for name in now:
-        old, new = before.get(name), now[name]
-        if old == new or (name in may_grow and _grows(old, new)):
-            continue
-        if name == "settings" and isinstance(old, dict):
-            name = next(part for part in new if old.get(part) != new[part])
-            old, new = old.get(name), new[name]
-        more = "; it may grow on --resume, not shrink" if name in may_grow else ""
-        raise OutputError(
-            f"{folder} holds a run with {name} {old!r}, this one has {new!r}{more}: "
-            "repeat the first settings or choose another --out"
-        )
-
-
-def _grows(old: Any, new: Any) -> bool:
-    if isinstance(new, list):
-        return isinstance(old, list) and set(old) <= set(new)
-    return isinstance(old, int) and old <= new
-
-
-def environment() -> dict[str, Any]:
-    """What a run's numbers also depend on: versions and threads. Recorded, not compared."""
-    import numpy
-    import torch
-
-    from .. import __version__
-
-    keras = sys.modules.get("keras")
-    return {
-        "dropkit": __version__,
-        **({} if keras is None else {"keras": keras.__version__}),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }

@@ -16,9 +16,10 @@ from ..engines.loop import Row
 from ..files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
 from ..files.lock import locked
 from ..files.sealed import SUM, UNSEALED, digest_of, read_sealed
-from ..plan import Choices, Plan, open_folder
+from ..plan import Choices, Plan
 from ..recipes.measures import CLASSIFICATION, Figures
 from .events import Events
+from .folder import open_folder
 
 OnEpoch = Callable[[Plan, Row], None]
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
