@@ -36,7 +36,7 @@ def info() -> None:
 
 
 @app.command(short_help="Train under several strategies; tell which is better.")
-@taking(Comparing)
+@taking(Comparing, after="data")
 def compare(options: Comparing) -> None:
     """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
     names = None if options.strategies is None else [name.strip() for name in options.strategies.split(",")]
@@ -51,7 +51,7 @@ def compare(options: Comparing) -> None:
 
 
 @app.command(short_help="Train once, under one strategy.")
-@taking(Once)
+@taking(Once, after="data")
 def train(options: Once) -> None:
     """Train once under one strategy; write metrics, checkpoint and report."""
     from ..lab.recipes.recipe import Strategy
@@ -70,7 +70,7 @@ def train(options: Once) -> None:
 
 
 @app.command(short_help="Search the best constant rates.")
-@taking(Searching)
+@taking(Searching, after="data")
 def tune(options: Searching) -> None:
     """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
     folder = options.folder("tune")

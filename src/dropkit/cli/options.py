@@ -11,11 +11,6 @@ import typer
 
 from ..lab import recipes
 
-Fraction = Annotated[
-    float | None,
-    typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set; the recipe's own."),
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
@@ -35,7 +30,10 @@ class Trained:
     size: Annotated[
         str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")
     ] = "small"
-    validation: Fraction = None
+    validation: Annotated[
+        float | None,
+        typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set; the recipe's own."),
+    ] = None
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue what the output folder holds.")] = False
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto"
@@ -111,15 +109,20 @@ class Searching(Trained):
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-tune.")] = None
 
 
-Kind = TypeVar("Kind", bound=Trained)
+Kind = TypeVar("Kind")
 
 
-def taking(kind: type[Kind]) -> Callable[[Callable[[Kind], None]], Callable[..., None]]:
-    """Make a command of a function of one value, whose fields become the command's options."""
+def taking(kind: type[Kind], after: str = "") -> Callable[[Callable[[Kind], None]], Callable[..., None]]:
+    """Make a command of a function of one value, whose fields become the command's options.
+
+    Args:
+        kind: a dataclass; its fields are annotated as typer's parameters are.
+        after: the field behind which those stand that its base has not; behind all by default.
+    """
     known = inspect.signature(kind).parameters
-    first = ("recipe", "data")
-    own = [name for name in known if name not in inspect.signature(Watched).parameters]
-    order = [*first, *own, *(name for name in known if name not in (*first, *own))]
+    old = [name for name in known if name in inspect.signature(kind.__mro__[1]).parameters]
+    place = old.index(after) + 1 if after else len(old)
+    order = [*old[:place], *(name for name in known if name not in old), *old[place:]]
 
     def command(function: Callable[[Kind], None]) -> Callable[..., None]:
         @functools.wraps(function)

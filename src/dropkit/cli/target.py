@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
@@ -32,7 +33,7 @@ WEIGHTS = {".h5", ".hdf5", ".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says besides the target; None and () where it says nothing.
+    """What the command line says besides the target; None where it says nothing.
 
     Args:
         shapes: of inputs, as `Input.parse` reads them.
@@ -42,12 +43,24 @@ class Options:
         strategy, size: of a recipe.
     """
 
-    shapes: Sequence[str] = ()
-    data: Path | None = None
-    batch: int | None = None
-    seed: int = 0
-    strategy: str | None = None
-    size: str | None = None
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="Of one sample, such as 3,150,150, or 128:int64 for indices; again for each further input.",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="Samples in place of random ones: .npy, .npz, .safetensors."),
+    ] = None
+    batch: Annotated[int | None, typer.Option("--batch", metavar="N", help="Samples in the run; 8.")] = None
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="Of first weights and random inputs.")] = 0
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="NAME", help="Of a recipe, such as fixed:0.3.")
+    ] = None
+    size: Annotated[str | None, typer.Option("--size", help="Of a recipe: tiny, small or full; full.")] = None
 
     def arrays(self, model: Any) -> inputs.Arrays | None:
         """The inputs that are asked for."""
