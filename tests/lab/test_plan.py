@@ -91,6 +91,7 @@ def test_a_plan_that_has_travelled_trains_to_the_same_numbers(tmp_path: Path) ->
         there = pickle.loads(pickle.dumps(here))
         runs = [run_plan(each, tmp_path / f"{recipe}-{n}", resume=False) for n, each in enumerate((here, there))]
         assert numbers(runs[0]) == numbers(runs[1])
+        assert pickle.loads(pickle.dumps(runs[1])) == runs[1]  # and so comes back
 
 
 def test_an_engine_is_a_plain_value_and_every_trainer_is_where_it_says() -> None:
@@ -144,6 +145,7 @@ COMMON = ("recipe", "out", "resume", "on_start", "on_epoch", *Asked.__annotation
 
 @pytest.mark.parametrize("function", OWN)
 def test_a_signature_shows_all_that_can_be_asked(function: Any) -> None:
+    assert [*inspect.signature(Choices.make).parameters] == ["recipe", *Asked.__annotations__]
     shown = inspect.signature(function).parameters
     assert sorted(shown) == sorted((*COMMON, *OWN[function]))
     assert [shown[name].default for name in ("data", "size", "epochs", "device")] == [None, "small", None, "auto"]
