@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "dropkit"
 FRAMEWORKS = {"torch", "jax", "flax", "equinox", "keras", "tensorflow"}
 FRONTENDS = {"numpy", "torch", "jax", "keras"}
-BASE = {"errors", "counter", "layout", "mask"}
-TEXT = {"visible", "writing"}  # what is printed and written, whoever does
+BASE = {"errors", "counter", "threshold", "place", "layout", "mask"}
+TEXT = {"visible", "writing", "plain"}  # what is printed and written, whoever does
 
 # part: what of dropkit it may import. Frontends may also import the framework of their own name; kernels have their own
 # toolchain; the probe sees the frontends and leaves it to lab, report and cli to show what it finds; these three see
@@ -19,17 +19,22 @@ TEXT = {"visible", "writing"}  # what is printed and written, whoever does
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "frontends": {"errors"},
+    "patterns": {"errors"},
     "visible": set(),
     "writing": set(),
+    "plain": set(),
     "counter": {"errors"},
-    "layout": {"errors"},
-    "mask": {"errors", "counter", "layout"},
-    "axes": {"errors"},
+    "threshold": {"errors"},
+    "place": {"errors"},
+    "layout": {"errors", "place"},
+    "mask": {"errors", "counter", "threshold", "place", "axes"},
+    "axes": {"errors", "threshold", "place"},
     "drop": BASE | {"axes"},
     "kernels": {"errors", "counter"},
     "choice": {"errors", "counter", "kernels"},
     "lint": {"errors"},
-    **{frontend: BASE | TEXT | {"axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    **{frontend: BASE | TEXT | {"patterns", "axes", "drop", "kernels", "choice"} for frontend in FRONTENDS},
+    "grid": BASE | {"axes", "drop"},
     "probe": {"errors", "frontends", "mask", "axes", "drop"} | TEXT | FRONTENDS,
 }
 # Keras runs on other frameworks, and its frontend on their frontends: that of the backend is loaded anyway.

@@ -68,7 +68,7 @@ def explain(options: Explaining) -> None:
     """Tell which layers each dropout of a model zeroes, and whose outputs and gradients it changes."""
     explanation = _explained(options)
     from ..probe.findings import findings
-    from ..probe.words import to_json
+    from ..probe.sentences import to_json
 
     found = findings(explanation)
     if options.as_json is not None:
@@ -86,7 +86,7 @@ def doctor(options: Doctoring) -> None:
     """
     from ..probe.findings import check_codes, findings
     from ..probe.findings.about import about
-    from ..probe.words import findings_json
+    from ..probe.sentences import findings_json
 
     if about(options.target.upper()):
         typer.echo(about(options.target.upper()))
@@ -117,8 +117,8 @@ def _show(explanation: "Explanation", found: Sequence["Finding"], target: str, *
     from rich.text import Text
 
     from ..probe.fold import fold
+    from ..probe.sentences import sentences
     from ..probe.tree import LEGEND, tree
-    from ..probe.words import sentences
     from .terminal import console as safe_console
 
     console = safe_console()
@@ -149,7 +149,7 @@ def _write_page(path: Path | None, explanation: "Explanation", found: Sequence["
     if path is None:
         return
     from ..probe.fold import fold
-    from ..probe.words import sentences
+    from ..probe.sentences import sentences
     from ..report.network import render_network
 
     _write(path, render_network(explanation, fold(explanation), sentences(explanation), found), "--html")

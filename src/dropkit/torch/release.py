@@ -7,9 +7,9 @@ import torch
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from .binding import Model
-from .bond import MARK, SEED, STEP, bond_of, clock_of
-from .clock import BoundSite, pieces_of
-from .coordinates import Sharded
+from .bound.bond import MARK, SEED, STEP, bond_of, clock_of
+from .bound.clock import BoundSite, pieces_of
+from .drawing.coordinates import Sharded
 from .layers import Drawn
 
 
@@ -102,7 +102,7 @@ def _dissolve(bond: Any) -> None:
 
 
 def _release(drop: Drawn) -> None:
-    pieces = pieces_of(drop)
+    pieces = pieces_of(drop.site)
     del drop.site
     if pieces:
         drop.site = Sharded(pieces)

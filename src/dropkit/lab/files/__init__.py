@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, DropkitValueError, OutputError
-from ...probe.plain import finite, json_text
+from ...plain import finite, json_text
 from ...writing import left_behind, write_whole
 from . import lock
 from .sealed import read_plain, with_sum, without_sum

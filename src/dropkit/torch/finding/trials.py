@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from .. import coordinates, ranks
+from ..drawing import coordinates, ranks
+from ..drawing.recomputation import in_backward
 from ..layers import Drawn
 from ..reading.calls import find
-from ..recomputation import in_backward
 from .intercept import Intercept, frames
 from .inventory import Site
 
@@ -120,11 +120,11 @@ class Trying(Intercept):
     ) -> Any:
         kwargs = kwargs or {}
         known = None if self.busy or in_backward() else find(func, args, kwargs)
-        running = None if known is None else self._innermost()
+        running = None if known is None else self.innermost()
         if known is None or running is None:
             return super().__torch_function__(func, types, args, kwargs)
         p, training = known.read(args, kwargs)
-        call = self._call(running, known.name, known.kind, p=p, training=training)
+        call = self.call_of(running, known.name, known.kind, p=p, training=training)
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
         if trial is None or not call.drops or self._known(trial):
             return func(*args, **kwargs)
@@ -344,11 +344,11 @@ def _jagged(x: torch.Tensor) -> bool:
 def _part(x: Any, module: nn.Module | None) -> Any:
     """Which part of what this process draws for; equal on those who must draw alike. None if nothing says."""
     if hasattr(x, "device_mesh"):
-        from .. import sharding
+        from ..parts import dtensor
 
         place = None
         if x.device_mesh.get_coordinate() is not None:
-            place = sharding.first_element(tuple(x.shape), x.device_mesh, x.placements)
+            place = dtensor.first_element(tuple(x.shape), x.device_mesh, x.placements)
         return tuple(x.device_mesh.mesh.flatten().tolist()), place, tuple(x.to_local().shape)
     if not isinstance(module, Drawn) or module.site is None or not ranks.several():
         return None

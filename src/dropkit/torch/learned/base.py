@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...axes.when import when as parse_when
+from ...axes.when import When
 from ...errors import DropkitTypeError, DropkitValueError
-from ...layout import Layout
-from .. import ops, ranks, recomputation
-from ..coordinates import draw_for
+from ...place import Place
+from .. import ops
+from ..arithmetic.laws import inverted
+from ..draw import Draw, Words
+from ..drawing import ranks
+from ..drawing.coordinates import draw_for
 from ..layers import Drawn
-from ..recomputation import Words
 from . import reduction
 
-_ANY = 1  # a fixed rate's place in a draw; here the rate is a parameter
+_ANY = inverted(1)  # a fixed rate's place in a draw; here the rate is a parameter
 _PATIENCE = 100  # training forwards of a site without a call of `regularizer` after which it counts as forgotten
 _warned: set[str] = set()  # what has been said once
 live: "weakref.WeakSet[Learned]" = weakref.WeakSet()  # every site there is
@@ -40,13 +42,13 @@ class Learned(Drawn):
     """
 
     rate_names: tuple[str, ...] = ()  # its parameters that are rates, as against weights
-    _since = 0  # training forwards since the last call of `regularizer`
-    _batch = 0  # size of axis 0 in the last of them
+    since = 0  # training forwards since the last call of `regularizer`
+    batch = 0  # size of axis 0 in the last of them
     _shape: tuple[int, ...] = ()  # of the rate, as it was asked for
 
     def __init__(self, when: str = "train") -> None:
         super().__init__()
-        self.when = parse_when(when).value
+        self.when = When.of(when).value
         live.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -122,16 +124,17 @@ class Learned(Drawn):
         text = f"p={self.rate().item():.4g}" if here else f"shape={self._shape}"
         return text + self._more_repr()
 
-    def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
+    def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Place]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
         self._notice(x)
         if ranks.several() and self.site is not None:
             self.site.seen(x)
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
+        assert isinstance(place, Place)
         return draw.key, place
 
-    def _fresh(self, rate: Any) -> recomputation.Draw:
-        return draw_for(rate, site=self.site)
+    def _fresh(self, lowered: Any) -> Draw:
+        return draw_for(lowered, site=self.site)
 
     def _notice(self, x: torch.Tensor) -> None:
         """Warn, once, of a training in which the rate cannot learn as it should."""
@@ -146,13 +149,13 @@ class Learned(Drawn):
                     "there: leave no_grad, or call model.eval() if this is no training",
                 )
             return
-        self._batch = x.shape[0] if x.dim() else 1
+        self.batch = x.shape[0] if x.dim() else 1
         for look in looks:
             look()
         self._look_at_dtypes()
         if self._regularised():
-            self._since += 1
-            if self._since > _PATIENCE:
+            self.since += 1
+            if self.since > _PATIENCE:
                 warn_once(
                     "regularizer",
                     f"a {type(self).__name__} has run {_PATIENCE} training forwards without its regulariser, and the "

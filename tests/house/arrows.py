@@ -1,0 +1,149 @@
+"""Imports point down, name what exists, and run in no circle."""
+
+import ast
+from collections.abc import Iterator
+
+from .plan import APART, BESIDE, FLOORS, FRAMEWORKS, INSIDE, MAY_LOAD, MOVING, ONLY
+from .source import Fault, File, House
+
+_FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def placed(path: str) -> list[str]:
+    """The parts of a file's path without its suffix, at the place it is to have."""
+    path = path.removesuffix(".py")
+    return MOVING.get(path, path).split("/")
+
+
+def upward(house: House) -> list[Fault]:
+    """Imports that do not point down, between rooms, inside rooms with an order, and of frameworks."""
+    return [fault for file in house.files.values() for fault in (*_rooms(house, file), *_frameworks(file))]
+
+
+def _rooms(house: House, file: File) -> Iterator[Fault]:
+    here = placed(file.path)
+    if here[0] not in _FLOOR:
+        yield Fault("floor", file.path, 1, f"{here[0]} has no place in the house; give it one in tests/house/plan.py")
+        return
+    if here[0] == "__init__":  # the names for users, of every room
+        return
+    for item in house.imports(file):
+        target = house.modules.get(item.module)
+        if target is None or (item.module == "dropkit" and item.name == "__version__"):  # None: said by `missing`
+            continue
+        there = placed(target.path)
+        shown = f"imports {item.module}" + (f" ({item.name})" if item.name else "")
+        if there[0] != here[0]:
+            if not _may(here[0], there[0]):
+                yield Fault("floor", file.path, item.line, shown)
+        elif here[0] in APART:
+            if there[1:2] != here[1:2] and here[1:2] != ["__init__"]:
+                yield Fault("floor", file.path, item.line, f"{shown}, its sibling")
+        elif here[0] in INSIDE:
+            yield from _inside(file, item.line, here, there, shown)
+
+
+def _may(here: str, there: str) -> bool:
+    if there not in _FLOOR or (here in ONLY and there not in ONLY[here]):
+        return False
+    return _FLOOR[there] < _FLOOR[here] or (here, there) in BESIDE
+
+
+def _inside(file: File, line: int, here: list[str], there: list[str], shown: str) -> Iterator[Fault]:
+    order = {name: floor for floor, names in enumerate(INSIDE[here[0]]) for name in names}
+    a, b = here[1], there[1]
+    if a not in order:
+        yield Fault(
+            "order", file.path, 1, f"{here[0]}/{a} has no place in the order; give it one in tests/house/plan.py"
+        )
+    elif b in order and order[b] > order[a]:
+        yield Fault("order", file.path, line, shown)
+
+
+def _frameworks(file: File) -> Iterator[Fault]:
+    room = placed(file.path)[0]
+    barred = FRAMEWORKS - MAY_LOAD.get(room, set())
+    for node in ast.walk(file.tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        for name in names:
+            if name.partition(".")[0] in barred:
+                yield Fault("framework", file.path, getattr(node, "lineno", 1), f"imports {name}")
+
+
+def missing(house: House) -> list[Fault]:
+    """Imports of ours that name no file, or nothing in it: those inside functions would fail only when called."""
+    faults = []
+    for file in house.files.values():
+        for item in house.imports(file):
+            target = house.modules.get(item.module)
+            if target is None:
+                if item.module != "dropkit.kernels.cpu._cpu":
+                    faults.append(Fault("missing", file.path, item.line, f"there is no {item.module}"))
+            elif item.name and not _has(target, item.name):
+                faults.append(Fault("missing", file.path, item.line, f"{item.module} has no {item.name}"))
+    return faults
+
+
+def _has(target: File, name: str) -> bool:
+    if name == "*" or name in target.defined or name.startswith("__"):
+        return True
+    # what a module's own __getattr__ answers stands in it as text
+    return "__getattr__" in target.defined and any(
+        isinstance(node, ast.Constant) and node.value == name for node in ast.walk(target.tree)
+    )
+
+
+def circles(house: House) -> list[Fault]:
+    """Files that import each other in a circle, also inside functions and for type checkers.
+
+    The import of a package's own `__init__`, which Python runs on the way to every file in it, is no arrow; a name
+    taken from it is.
+    """
+    arrows: dict[str, dict[str, int]] = {}
+    for file in house.ours:
+        arrows[file.path] = {}
+        if file.path == "__init__.py":
+            continue
+        for item in house.imports(file):
+            target = house.modules.get(item.module)
+            if target is not None and target.path != file.path:
+                arrows[file.path].setdefault(target.path, item.line)
+    return [_circle(arrows, group) for group in _knots(arrows)]
+
+
+def _circle(arrows: dict[str, dict[str, int]], group: list[str]) -> Fault:
+    """The shortest way round from the first file of a knot."""
+    start = min(group)
+    ways = [[start]]
+    while ways:
+        way = ways.pop(0)
+        for after in sorted(arrows[way[-1]]):
+            if after == start:
+                lines = [f"{a}:{arrows[a][b]}" for a, b in zip(way, [*way[1:], start], strict=True)]
+                more = f" (a knot of {len(group)} files)" if len(group) > len(way) else ""
+                return Fault("circle", start, arrows[start][[*way, start][1]], " -> ".join([*lines, start]) + more)
+            if after in group and not any(after in other for other in [way, *ways]):
+                ways.append([*way, after])
+    raise AssertionError(group)
+
+
+def _knots(arrows: dict[str, dict[str, int]]) -> list[list[str]]:
+    """Strongly connected files, two or more of them."""
+    reach = {path: _reached(arrows, path) for path in arrows}
+    groups = {frozenset({a} | {b for b in reach[a] if a in reach[b]}) for a in arrows if a in reach[a]}
+    return sorted(sorted(group) for group in groups)
+
+
+def _reached(arrows: dict[str, dict[str, int]], start: str) -> set[str]:
+    found: set[str] = set()
+    stack = [start]
+    while stack:
+        for after in arrows.get(stack.pop(), ()):
+            if after not in found:
+                found.add(after)
+                stack.append(after)
+    return found
