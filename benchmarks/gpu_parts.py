@@ -242,7 +242,7 @@ def vgg(lines: Lines) -> None:
     from dropkit.lab.plan import Choices, Plan
 
     data, kind = _images()
-    choices = Choices.make("vgg-adaptive", data, "tiny" if DRY else "full", 1, None, DEVICE, "32-true", None)
+    choices = Choices.make("vgg-adaptive", data=data, size="tiny" if DRY else "full", epochs=1, device=DEVICE)
     for strategy in ("none", "fixed") if DRY else ("none", "fixed", "concrete", "disarm"):
         trainer = Trainer(Plan.make(choices, strategy, 0))
         begun = time.perf_counter()

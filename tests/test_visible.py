@@ -225,7 +225,7 @@ def test_ctrl_c_before_there_is_a_folder(
 ) -> None:
     from dropkit.lab import experiment
 
-    def stop(*rest: object) -> None:
+    def stop(*rest: object, **asked: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiment.Choices, "make", stop)

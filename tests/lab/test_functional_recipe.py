@@ -85,7 +85,7 @@ def test_a_functional_run_is_that_of_bound_modules(tmp_path: Path) -> None:
 
 
 def test_masks_are_those_of_seed_site_and_step() -> None:
-    plan = Plan.make(Choices.make(RECIPE, "digits", "tiny", 1, 0.0, "cpu", "32-true", None), "fixed:0.25:0.5", 7)
+    plan = Plan.make(Choices.make(RECIPE, size="tiny", epochs=1, device="cpu"), "fixed:0.25:0.5", 7)
     trainer = Trainer(plan)
     model, seen = trainer.module, {}
 
@@ -150,7 +150,7 @@ def test_learned_rates_are_refused(tmp_path: Path) -> None:
     learned = replace(RECIPE, strategies=standard(FIXED))
     message = r"the rate of dropout1 is a number that a function gets, .*'disarm' would learn it; move it by none"
     with pytest.raises(DropkitValueError, match=message):
-        Trainer(Plan.make(Choices.make(learned, "digits", "tiny", 1, 0.0, "cpu", "32-true", None), "disarm", 0))
+        Trainer(Plan.make(Choices.make(learned, size="tiny", epochs=1, device="cpu"), "disarm", 0))
 
 
 def test_comparison_and_search(tmp_path: Path) -> None:

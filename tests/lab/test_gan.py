@@ -50,7 +50,7 @@ def tiny(out: Path, **choices: Any) -> Run:
 
 
 def engine(strategy: str = "fixed", size: str = "tiny", seed: int = 0, **choices: Any) -> Adversarial:
-    made = Choices.make("gan", "digits", size, choices.get("epochs"), None, "cpu", "32-true", None)
+    made = Choices.make("gan", size=size, device="cpu", **choices)
     return Adversarial(Plan.make(made, strategy, seed))
 
 

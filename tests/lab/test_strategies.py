@@ -35,7 +35,8 @@ def tiny(recipe: str, strategy: str, out: Path, **choices: Any) -> Run:
 
 
 def trainer(strategy: str, recipe: str = "mlp", precision: str = "32-true") -> Trainer:
-    return Trainer(Plan.make(Choices.make(recipe, "digits", "tiny", 3, 0.2, "cpu", precision, None), strategy, 0))
+    choices = Choices.make(recipe, size="tiny", epochs=3, validation=0.2, device="cpu", precision=precision)
+    return Trainer(Plan.make(choices, strategy, 0))
 
 
 @pytest.mark.parametrize("recipe", SITES)

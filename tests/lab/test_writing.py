@@ -157,7 +157,7 @@ def test_a_thread_waits_for_no_other_and_its_own_blocks_nest(tmp_path: Path) -> 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from dropkit.lab.lock import locked
+from dropkit.lab.files.lock import locked
 from dropkit.errors import OutputError
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 end = time.monotonic() + 1.0

@@ -2,45 +2,54 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from ..lab.recipes.recipe import at_least_one
+from .options import taking
+from .target import Options, resolve
+
 if TYPE_CHECKING:
     from ..probe.explanation import Explanation
     from ..probe.findings import Finding
 
-TargetName = Annotated[
-    str, typer.Argument(metavar="TARGET", help="A recipe, module:factory (or module:model), or a .keras file.")
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="SHAPE",
-        help="Of one sample, such as 3,150,150, or 128:int64 for indices; again for each further input.",
-    ),
-]
-DataFile = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="FILE", help="Samples in place of random ones: .npy, .npz, .safetensors."),
-]
-Batch = Annotated[int | None, typer.Option("--batch", metavar="N", help="Samples in the run; 8.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="K", help="Of first weights and random inputs.")]
-Strategy = Annotated[str | None, typer.Option("--strategy", metavar="NAME", help="Of a recipe, such as fixed:0.3.")]
-Size = Annotated[str | None, typer.Option("--size", help="Of a recipe: tiny, small or full; full.")]
-Json = Annotated[
-    str | None, typer.Option("--json", metavar="[FILE]", help="Write JSON, without a file in place of the text.")
-]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with the network drawn.")]
-Ignore = Annotated[
-    list[str] | None,
-    typer.Option("--ignore", metavar="CODE", help="A finding not to look for, such as DK108; again for each further."),
-]
-All = Annotated[bool, typer.Option("--all", help="Show all layers: nothing is folded.")]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examining(Options):
+    """The options of both commands."""
+
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A recipe, module:factory (or module:model), or a .keras file.")
+    ]
+    as_json: Annotated[
+        str | None, typer.Option("--json", metavar="[FILE]", help="Write JSON, without a file in place of the text.")
+    ] = None
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with the network drawn.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explaining(Examining):
+    """The options of `explain`."""
+
+    every: Annotated[bool, typer.Option("--all", help="Show all layers: nothing is folded.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doctoring(Examining):
+    """The options of `doctor`."""
+
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore", metavar="CODE", help="A finding not to look for, such as DK108; again for each further."
+        ),
+    ] = None
 
 
 class OptionalFile(TyperCommand):
@@ -54,43 +63,23 @@ class OptionalFile(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def explain(
-    target: TargetName,
-    shapes: Shapes = None,
-    data: DataFile = None,
-    batch: Batch = None,
-    seed: Seed = 0,
-    strategy: Strategy = None,
-    size: Size = None,
-    as_json: Json = None,
-    html: Html = None,
-    every: All = False,
-) -> None:
+@taking(Explaining)
+def explain(options: Explaining) -> None:
     """Tell which layers each dropout of a model zeroes, and whose outputs and gradients it changes."""
-    explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
+    explanation = _explained(options)
     from ..probe.findings import findings
     from ..probe.record import to_json
 
     found = findings(explanation)
-    if as_json is not None:
-        _write_json(as_json, to_json(explanation))
-    if as_json != "-":
-        _show(explanation, found, target, opened=every)
-    _write_page(html, explanation, found)
+    if options.as_json is not None:
+        _write_json(options.as_json, to_json(explanation))
+    if options.as_json != "-":
+        _show(explanation, found, options.target, opened=options.every)
+    _write_page(options.html, explanation, found)
 
 
-def doctor(
-    target: TargetName,
-    shapes: Shapes = None,
-    data: DataFile = None,
-    batch: Batch = None,
-    seed: Seed = 0,
-    strategy: Strategy = None,
-    size: Size = None,
-    as_json: Json = None,
-    html: Html = None,
-    ignore: Ignore = None,
-) -> None:
+@taking(Doctoring)
+def doctor(options: Doctoring) -> None:
     """Tell what about a model's dropout is likely not meant; exit status 1 if there is anything.
 
     With a code in place of the target, such as DK109: what it means, how it is measured, and when to ignore it.
@@ -99,38 +88,27 @@ def doctor(
     from ..probe.findings.about import about
     from ..probe.record import findings_json
 
-    if about(target.upper()):
-        typer.echo(about(target.upper()))
+    if about(options.target.upper()):
+        typer.echo(about(options.target.upper()))
         return
-    ignored = [code.upper() for code in ignore or ()]
+    ignored = [code.upper() for code in options.ignore or ()]
     check_codes(ignored)
-    explanation = _explained(target, shapes or (), data, batch, seed, strategy, size)
+    explanation = _explained(options)
     found = findings(explanation, ignored)
-    if as_json is not None:
-        _write_json(as_json, findings_json(explanation, ignored))
-    if as_json != "-":
+    if options.as_json is not None:
+        _write_json(options.as_json, findings_json(explanation, ignored))
+    if options.as_json != "-":
         typer.echo(found)
-    _write_page(html, explanation, found)
+    _write_page(options.html, explanation, found)
     raise typer.Exit(1 if found else 0)
 
 
-def _explained(
-    target: str,
-    shapes: Sequence[str],
-    data: Path | None,
-    batch: int | None,
-    seed: int,
-    strategy: str | None,
-    size: str | None,
-) -> "Explanation":
-    from ..lab.recipes.recipe import at_least_one
+def _explained(options: Examining) -> "Explanation":
     from ..probe import explain as run
-    from .target import Options, resolve
 
-    if batch is not None:
-        at_least_one("batch", batch)
-    options = Options(shapes=shapes, data=data, batch=batch, seed=seed, strategy=strategy, size=size)
-    found = resolve(target, options)
+    if options.batch is not None:
+        at_least_one("batch", options.batch)
+    found = resolve(options.target, options)
     explanation = run(found.model, *found.inputs, **found.kwargs)
     return explanation if found.name is None else replace(explanation, model=found.name)
 

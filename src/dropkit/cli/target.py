@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
+from numpy.typing import NDArray
 
 from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..frontends import is_keras, is_torch
@@ -27,12 +29,11 @@ from . import inputs
 FACTORY = "a function without arguments that returns the model, or (model, inputs)"
 # Files of weights, or of pickled code, by what to say of them.
 WEIGHTS = {".h5", ".hdf5", ".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib", ".onnx", ".pb"}
-PARTS = ("discriminator", "generator")  # of a model of two networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says besides the target; None and () where it says nothing.
+    """What the command line says besides the target; None where it says nothing.
 
     Args:
         shapes: of inputs, as `Input.parse` reads them.
@@ -42,12 +43,24 @@ class Options:
         strategy, size: of a recipe.
     """
 
-    shapes: Sequence[str] = ()
-    data: Path | None = None
-    batch: int | None = None
-    seed: int = 0
-    strategy: str | None = None
-    size: str | None = None
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="Of one sample, such as 3,150,150, or 128:int64 for indices; again for each further input.",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="Samples in place of random ones: .npy, .npz, .safetensors."),
+    ] = None
+    batch: Annotated[int | None, typer.Option("--batch", metavar="N", help="Samples in the run; 8.")] = None
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="Of first weights and random inputs.")] = 0
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="NAME", help="Of a recipe, such as fixed:0.3.")
+    ] = None
+    size: Annotated[str | None, typer.Option("--size", help="Of a recipe: tiny, small or full; full.")] = None
 
     def arrays(self, model: Any) -> inputs.Arrays | None:
         """The inputs that are asked for."""
@@ -117,59 +130,71 @@ def _refused(path: Path) -> str:
 
 
 def _recipe(recipe: Recipe, part: str, options: Options) -> Target:
-    if recipe.engine == "numpy":
+    networks = recipe.engine.networks
+    if recipe.engine.framework not in SETTLED:
         raise DropkitTypeError(
-            f"recipe {recipe.name!r} is made of NumPy layers, and explained are models of torch and Keras; "
-            "its network is that of the recipe 'mlp'"
+            f"recipe {recipe.name!r} is made of {recipe.engine.title} layers, and explained are models of torch and "
+            "Keras; its network is that of the recipe 'mlp'"
         )
     if options.shapes:
         raise DropkitValueError(f"recipe {recipe.name!r} knows its inputs: leave --input out")
-    pair = recipe.engine == "adversarial"
-    if part not in (("", *PARTS) if pair else ("",)):
-        known = f"give {' or '.join(f'{recipe.name}:{name}' for name in PARTS)}" if pair else f"give {recipe.name}"
-        raise DropkitValueError(f"recipe {recipe.name!r} has no part {part!r}: {known}")
+    if part and part not in networks:
+        names = [f"{recipe.name}:{network}" for network in networks] or [recipe.name]
+        raise DropkitValueError(f"recipe {recipe.name!r} has no part {part!r}: give {' or '.join(names)}")
     settings = sized(recipe, options.size or "full", recipe.data, None)
-    strategy = Strategy.parse(options.strategy or "fixed")
-    rates = strategy_rates(recipe, strategy, settings, steps=1)
-    name = f"{recipe.name}{f':{part or PARTS[0]}' if pair else ''}"
+    rates = strategy_rates(recipe, Strategy.parse(options.strategy or "fixed"), settings, steps=1)
+    part = part or next(iter(networks), "")
+    name = f"{recipe.name}:{part}" if networks else recipe.name
     if recipe.prepare is not None:
         return _whole(name, settings, rates, options)
-    return _on_digits(recipe, name, part or PARTS[0], settings, rates, options)
+    return _on_its_data(recipe, name, part, settings, rates, options)
 
 
-def _on_digits(recipe: Recipe, name: str, part: str, settings: Settings, rates: Rates, options: Options) -> Target:
-    """A recipe's model for the data that come along, and some of these."""
+def _on_its_data(recipe: Recipe, name: str, part: str, settings: Settings, rates: Rates, options: Options) -> Target:
+    """A recipe's model, or a part of it, for the recipe's data, and some of these."""
     from ..lab.data.sets import load_data
 
     data = load_data(recipe.data)
     images = data.train_x[: options.batch or inputs.BATCH]
-    if recipe.engine == "keras":
-        from ..lab.keras_backend import require
-
-        require()
-        from ..keras import bind as bind_keras
-
-        model = recipe.build(settings, data.shape, data.classes, options.seed)
-        bind_keras(model, options.seed)
-        _set_keras_rates(model, rates)
-    else:
-        from ..lab.engines.moves import Sites
-        from ..torch import bind
-
-        model = recipe.build(settings, data.shape, data.classes, options.seed)
-        if recipe.engine == "adversarial":
-            model, rates = model.get_submodule(part), rates if part == PARTS[0] else {}
-            images = 2 * images - 1
-            if part != PARTS[0]:
-                latent = inputs.Input((settings.latent,))  # type: ignore[attr-defined]  # a GAN's settings have it
-                images = latent.random(len(images), options.seed, 0, None)
-        moved = Sites(model, rates, recipe.feeds)
-        moved.set(0)
-        if moved.modules:
-            bind(model, seed=options.seed)
+    model = recipe.build(settings, data.shape, data.classes, options.seed)
+    if part:
+        model, rates = model.get_submodule(part), rates if part == recipe.engine.networks[0] else {}
+        images = _for_part(part, 2 * images - 1, settings, options)
+    SETTLED[recipe.engine.framework](model, rates, recipe, options.seed)
     arrays = options.arrays(model)
     positional, by_name = inputs.arguments(model, [images] if arrays is None else arrays)
     return Target(name, model, positional, by_name)
+
+
+def _for_part(part: str, images: NDArray, settings: Settings, options: Options) -> NDArray:
+    """What a network of a pair takes: images in [-1, 1], or as many latent vectors."""
+    if part != "generator":
+        return images
+    latent = inputs.Input((settings.latent,))  # type: ignore[attr-defined]  # a GAN's settings have it
+    return latent.random(len(images), options.seed, 0, None)
+
+
+def _settle_torch(model: Any, rates: Rates, recipe: Recipe, seed: int) -> None:
+    """Bind a recipe's model, with its rates as they are at first."""
+    from ..lab.engines.moves import Sites
+    from ..torch import bind
+
+    moved = Sites(model, rates, recipe.feeds)
+    moved.set(0)
+    if moved.modules:
+        bind(model, seed=seed)
+
+
+def _settle_keras(model: Any, rates: Rates, recipe: Recipe, seed: int) -> None:
+    """The same of a Keras model."""
+    from ..keras import bind
+
+    bind(model, seed)
+    _set_keras_rates(model, rates)
+
+
+SETTLED = {"torch": _settle_torch, "keras": _settle_keras}
+"""Frameworks whose models are explained."""
 
 
 def _whole(name: str, settings: Settings, rates: Rates, options: Options) -> Target:

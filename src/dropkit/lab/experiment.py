@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
-from .data.sets import Data
 from .files import write_json, write_text
 from .files.lock import locked
-from .plan import Choices, Plan, environment, open_folder
+from .plan import Asked, Choices, Plan, spelled_out
 from .recipes.recipe import Recipe, Strategy, at_least_one
 from .runs.events import require
+from .runs.folder import environment, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
 from .telling.page import page
 from .telling.table import Line, lines, markdown
@@ -33,24 +33,18 @@ class Comparison:
     folder: Path
 
 
+@spelled_out()
 def train(
     recipe: str | Recipe = "mlp",
     *,
     strategy: str = "fixed",
     seed: int = 0,
-    data: str | Path | Data | None = None,
-    size: str = "small",
-    epochs: int | None = None,
-    validation: float | None = None,
     out: str | Path,
     resume: bool = False,
-    device: str = "auto",
-    precision: str = "32-true",
-    data_dir: str | Path | None = None,
-    weights: str | Path | None = None,
     tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
+    **asked: Unpack[Asked],
 ) -> Run:
     """Train a recipe once, into a folder: config, metrics, checkpoint, state to resume from, result.
 
@@ -86,7 +80,7 @@ def train(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
+    choices = Choices.make(recipe, **asked)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     with locked(folder):
         if on_start is not None:
@@ -101,24 +95,18 @@ def train(
     return run
 
 
+@spelled_out()
 def compare(
     recipe: str | Recipe = "mlp",
     *,
-    data: str | Path | Data | None = None,
     strategies: Sequence[str] | None = None,
     seeds: int | None = None,
-    size: str = "small",
-    epochs: int | None = None,
-    validation: float | None = None,
     out: str | Path,
     resume: bool = False,
-    device: str = "auto",
-    precision: str = "32-true",
-    data_dir: str | Path | None = None,
-    weights: str | Path | None = None,
     tensorboard: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
+    **asked: Unpack[Asked],
 ) -> Comparison:
     """Train under several strategies with the seeds 0, 1, ..., and tell which is better.
 
@@ -139,27 +127,39 @@ def compare(
     """
     if tensorboard:
         require()
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir, weights)
+    choices = Choices.make(recipe, **asked)
     names = _names(choices.recipe, strategies)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
-    plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(count)]
-    config = {**choices.record(), "strategies": names, "seeds": count}
-    config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
+    config, plans = paired(choices, names, count)
     folder, total = Path(out), choices.settings.epochs
-    # Seed by seed, so that an interrupted comparison is as paired as it can be.
-    work = [(plan, folder / plan.strategy.folder / f"seed{plan.seed}") for row in plans for plan in row]
-    runs: dict[str, list[Run]] = {name: [] for name in names}
     with locked(folder):
         # The rates of each run are compared with its own config; here only their names may grow.
         open_folder(folder, config, resume=resume, may_grow=("epochs", "seeds", "strategies"), ignore=("rates",))
-        for _, place in work:
+        places = [plan.place(folder) for plan in plans]
+        for place in places:
             check_files(place)
         if on_start is not None:
-            on_start(sum(min(epochs_done(place), total) for _, place in work), len(work) * total)
-        for plan, place in work:
-            run = run_plan(plan, place, resume=True, on_epoch=on_epoch, tensorboard=tensorboard)
-            runs[str(plan.strategy)].append(run)
-        return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
+            on_start(sum(min(epochs_done(place), total) for place in places), len(places) * total)
+        return finish(config, run_paired(plans, folder, on_epoch, tensorboard), folder)
+
+
+def paired(choices: Choices, names: Sequence[str], seeds: int) -> tuple[dict[str, Any], list[Plan]]:
+    """The config of a comparison, and its plans: seed by seed, so that an interrupted one is as paired as it can be."""
+    plans = [Plan.make(choices, name, seed) for seed in range(seeds) for name in names]
+    config = {**choices.record(), "strategies": list(names), "seeds": seeds}
+    config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[: len(names)]}
+    return config, plans
+
+
+def run_paired(
+    plans: Sequence[Plan], folder: Path, on_epoch: OnEpoch | None, tensorboard: bool = False
+) -> dict[str, tuple[Run, ...]]:
+    """Train plans, each from where its own folder stands; the runs of each strategy, in the order of their seeds."""
+    runs: dict[str, tuple[Run, ...]] = {}
+    for plan in plans:
+        run = run_plan(plan, plan.place(folder), resume=True, on_epoch=on_epoch, tensorboard=tensorboard)
+        runs[str(plan.strategy)] = (*runs.get(str(plan.strategy), ()), run)
+    return runs
 
 
 def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: Path) -> Comparison:

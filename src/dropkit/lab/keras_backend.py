@@ -37,3 +37,8 @@ def require() -> Any:
             f"{', '.join(TRAINS)}"
         )
     return keras
+
+
+def backend() -> str:
+    """The name of the backend that Keras runs on; raises what `require` raises."""
+    return str(require().config.backend())

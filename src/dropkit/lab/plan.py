@@ -1,34 +1,58 @@
 """Everything that decides a run's numbers, checked before the first step and written as its config.json."""
 
+import inspect
 import math
-import platform
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..counter import Key
-from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
+from ..errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from . import pictures, recipes
 from .data.sets import Data, load_data
-from .files import claim, read_sealed_json, write_sealed
-from .keras_backend import require
 from .order import held_out
+from .recipes.engine import DEVICES, PRECISIONS
 from .recipes.recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
 
-DEVICES = ("auto", "cpu", "cuda")
-# 16-mixed is left out: its loss scale is a state that a resumed run would have to carry too.
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 FORMAT = 2
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Asked(TypedDict, total=False):
+    """What a caller may say of how a recipe is trained, whatever the strategy and the seed; see `train`."""
+
+    data: str | Path | Data | None
+    size: str
+    epochs: int | None
+    validation: float | None
+    device: str
+    precision: str
+    data_dir: str | Path | None
+    weights: str | Path | None
+
+
+def spelled_out(**defaults: Any) -> Callable[[Function], Function]:
+    """Show in a function's signature what its `**asked` may be; the defaults are those of `Choices.make`, or these."""
+
+    def spell(function: Function) -> Function:
+        own = inspect.signature(function)
+        words = [word for word in own.parameters.values() if word.kind is not inspect.Parameter.VAR_KEYWORD]
+        for name, word in inspect.signature(Choices.make).parameters.items():
+            if name in Asked.__annotations__:
+                words.append(word.replace(default=defaults.get(name, word.default)))
+        function.__signature__ = own.replace(parameters=words)  # type: ignore[attr-defined]
+        return function
+
+    return spell
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the caller chooses besides strategy and seed; checked on construction, see `train` for the meanings."""
+    """What is chosen besides strategy and seed, as plain values; `make` checks them, see `train` for the meanings."""
 
     recipe: Recipe
     data: Data
@@ -38,18 +62,21 @@ class Choices:
     device: str
     precision: str
     prepared: Prepared | None = None
+    backend: str | None = None
+    """What the engine's framework runs on, where that can be chosen."""
 
     @classmethod
     def make(
         cls,
         recipe: str | Recipe,
-        data: str | Path | Data | None,
-        size: str,
-        epochs: int | None,
-        validation: float | None,
-        device: str,
-        precision: str,
-        data_dir: str | Path | None,
+        *,
+        data: str | Path | Data | None = None,
+        size: str = "small",
+        epochs: int | None = None,
+        validation: float | None = None,
+        device: str = "auto",
+        precision: str = "32-true",
+        data_dir: str | Path | None = None,
         weights: str | Path | None = None,
     ) -> "Choices":
         """Check the choices, load the data and prepare it where the recipe asks for that; cheap checks come first."""
@@ -58,16 +85,19 @@ class Choices:
         name = data.name if isinstance(data, Data) else str(data)
         settings = sized(found, size, name, epochs)
         held = _fraction(settings.validation if validation is None else validation)
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", str(precision), PRECISIONS)
-        device = _device(device, found)
-        _check_engine(found, precision, weights)
+        _check_precision(found, precision)
+        device = _device(found, device)
         _check_figures(found, held)
+        if weights is not None and found.prepare is None:
+            raise DropkitValueError(
+                f"recipe {found.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
+            )
+        backend = found.engine.backend() if found.engine.backend else None
         loaded = data if isinstance(data, Data) else load_data(data, data_dir, settings.image_size)
         if found.prepare is None:
-            return cls(found, loaded, size, settings, held, device, precision)
+            return cls(found, loaded, size, settings, held, device, precision, backend=backend)
         prepared = found.prepare(loaded, settings, None if weights is None else Path(weights))
-        return cls(found, prepared.data, size, settings, held, device, precision, prepared)
+        return cls(found, prepared.data, size, settings, held, device, precision, prepared, backend)
 
     @property
     def train_samples(self) -> int:
@@ -105,14 +135,13 @@ class Choices:
         settings = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
         del settings["validation"]  # what counts is what was chosen
-        engine = {} if self.recipe.engine == "torch" else {"engine": self.recipe.engine}
-        if self.recipe.engine == "keras":
-            engine["backend"] = require().config.backend()
+        backend = {} if self.backend is None else {"backend": self.backend}
         prepared = {} if self.prepared is None else {"prepared": self.prepared.about}
         return {
             "format": FORMAT,
             "recipe": self.recipe.name,
-            **engine,
+            **self.recipe.engine.record(),
+            **backend,
             **prepared,
             "data": self.data.name,
             "fingerprint": self.data.fingerprint,
@@ -147,6 +176,10 @@ class Plan:
             )
         return cls(choices, parsed, rates, Key(seed).seed)
 
+    def place(self, folder: Path) -> Path:
+        """Where its run lies in the folder of a comparison."""
+        return folder / self.strategy.folder / f"seed{self.seed}"
+
     def record(self) -> dict[str, Any]:
         """As plain values for config.json."""
         choices = self.choices.record()
@@ -165,18 +198,15 @@ def _fraction(value: float) -> float:
     return float(value)
 
 
-def _check_engine(recipe: Recipe, precision: str, weights: str | Path | None) -> None:
-    if weights is not None and recipe.prepare is None:
+def _check_precision(recipe: Recipe, precision: str) -> None:
+    engine = recipe.engine
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", str(precision), PRECISIONS)
+    if precision not in engine.precisions:
         raise DropkitValueError(
-            f"recipe {recipe.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
+            f"recipe {recipe.name!r} trains with {engine.title} in {' or '.join(engine.precisions)} only, got "
+            f"precision {precision!r}"
         )
-    names = {"keras": "Keras", "numpy": "NumPy"}
-    if recipe.engine in names and precision != "32-true":
-        raise DropkitValueError(
-            f"recipe {recipe.name!r} trains with {names[recipe.engine]} in 32-true only, got precision {precision!r}"
-        )
-    if recipe.engine == "keras":
-        require()
 
 
 def _check_figures(recipe: Recipe, held: float) -> None:
@@ -189,95 +219,18 @@ def _check_figures(recipe: Recipe, held: float) -> None:
         )
 
 
-def _device(name: str, recipe: Recipe) -> str:
+def _device(recipe: Recipe, name: str) -> str:
     import torch
 
+    engine = recipe.engine
     if name not in DEVICES:
         raise UnknownNameError("device", str(name), DEVICES)
-    if recipe.engine == "numpy":
-        if name == "cuda":
-            raise DropkitValueError(f"recipe {recipe.name!r} trains with NumPy, on the CPU: leave --device cuda out")
-        return "cpu"
+    if name not in engine.devices:
+        raise DropkitValueError(
+            f"recipe {recipe.name!r} trains with {engine.title}, on the CPU: leave --device {name} out"
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise DropkitValueError("device 'cuda' is not available here; use --device cpu, or auto to take what there is")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if "cuda" in engine.devices and torch.cuda.is_available() else "cpu"
     return name
-
-
-def open_folder(
-    folder: Path,
-    config: Mapping[str, Any],
-    *,
-    resume: bool,
-    may_grow: tuple[str, ...],
-    ignore: tuple[str, ...] = (),
-) -> bool:
-    """Claim a folder and write its config.json; or, on resume, check that it holds the same run.
-
-    Args:
-        folder: of the run.
-        config: plain values.
-        resume: continue what the folder holds; an empty one is started.
-        may_grow: names whose values may be larger than before: numbers, or lists of names.
-        ignore: names that are not compared.
-
-    Returns:
-        Whether the folder held a run.
-
-    Raises:
-        OutputError: it cannot be written, is taken, or holds a run with other settings.
-    """
-    started = claim(folder, resume=resume)
-    if started:
-        compared = {name: value for name, value in config.items() if name not in ignore}
-        check_same(folder, compared, may_grow)
-    write_sealed(folder / "config.json", {**config, "environment": environment()})
-    return started
-
-
-def check_same(folder: Path, now: Mapping[str, Any], may_grow: tuple[str, ...]) -> None:
-    """Check that a folder holds a run of these settings.
-
-    Raises:
-        DataError: its config.json is damaged.
-        OutputError: it holds a run with other settings.
-    """
-    before = read_sealed_json(folder / "config.json")
-    for name in now:
-        old, new = before.get(name), now[name]
-        if old == new or (name in may_grow and _grows(old, new)):
-            continue
-        if name == "settings" and isinstance(old, dict):
-            name = next(part for part in new if old.get(part) != new[part])
-            old, new = old.get(name), new[name]
-        more = "; it may grow on --resume, not shrink" if name in may_grow else ""
-        raise OutputError(
-            f"{folder} holds a run with {name} {old!r}, this one has {new!r}{more}: "
-            "repeat the first settings or choose another --out"
-        )
-
-
-def _grows(old: Any, new: Any) -> bool:
-    if isinstance(new, list):
-        return isinstance(old, list) and set(old) <= set(new)
-    return isinstance(old, int) and old <= new
-
-
-def environment() -> dict[str, Any]:
-    """What a run's numbers also depend on: versions and threads. Recorded, not compared."""
-    import numpy
-    import torch
-
-    from .. import __version__
-
-    keras = sys.modules.get("keras")
-    return {
-        "dropkit": __version__,
-        **({} if keras is None else {"keras": keras.__version__}),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }

@@ -8,20 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from ..axes.rate import probability
 from ..counter import Key
 from ..errors import DataError, DropkitValueError
-from .data.sets import Data
-from .experiment import Comparison, OnStart, finish
+from .experiment import Comparison, OnStart, finish, paired, run_paired
 from .files import AGAIN, read_json, write_json
 from .files.lock import locked
 from .files.sealed import DAMAGED, SUM, UNSEALED, digest_of
-from .plan import Choices, Plan, check_same, open_folder
+from .plan import Asked, Choices, Plan, spelled_out
 from .recipes.recipe import Recipe, Strategy, at_least_one, strategy_rates
+from .runs.folder import check_same, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
 from .telling.stats import MOST_SEEDS, Interval, mean_interval
 from .telling.table import BASELINE, LAST
@@ -29,6 +29,7 @@ from .telling.table import BASELINE, LAST
 FIXED = "fixed"
 STARTUP = 10  # trials drawn at random before the sampler models them, Optuna's own number
 FIRST_SEED = MOST_SEEDS  # of the trials, beyond those of any comparison
+VALIDATION = 0.1  # the fraction that is held out to choose by
 YARDSTICK = "yardstick"
 SHARED = "shared"  # the name of a rate that all sites have in common
 
@@ -111,6 +112,7 @@ class Search:
         return Strategy(FIXED, tuple(min(max(round(found[name], 4), self.low), self.high) for name in names))
 
 
+@spelled_out(validation=VALIDATION)
 def tune(
     recipe: str | Recipe = "mlp",
     *,
@@ -120,17 +122,11 @@ def tune(
     shared: bool = False,
     seeds: int | None = None,
     seed: int = 0,
-    data: str | Path | Data | None = None,
-    size: str = "small",
-    epochs: int | None = None,
-    validation: float = 0.1,
     out: str | Path,
     resume: bool = False,
-    device: str = "auto",
-    precision: str = "32-true",
-    data_dir: str | Path | None = None,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
+    **asked: Unpack[Asked],
 ) -> Tuning:
     """Search constant rates, one for each site, for the lowest mean validation loss over paired seeds (Optuna, TPE).
 
@@ -143,10 +139,10 @@ def tune(
         shared: one rate for all sites.
         seeds: how many for each trial and for the comparison; the size's own by default.
         seed: of the search; the same seed tries the same rates.
-        validation: fraction of the training set to hold out, more than 0.
+        validation: fraction of the training set to hold out, more than 0; 0.1 by default.
         out: folder: config.json, trials.json, result.json, `trial-<k>/seed<s>/`, and `yardstick/`, a comparison.
         resume: continue; trials may be more than before, everything else must be the same.
-        recipe, data, size, epochs, device, precision, data_dir, on_start, on_epoch: see `train`.
+        recipe, data, size, epochs, device, precision, data_dir, weights, on_start, on_epoch: see `train`.
 
     Raises: what `train` raises, and
         DropkitValueError: no part is held out, or low is not below high.
@@ -158,7 +154,8 @@ def tune(
     (2, ['none', 'fixed'], ['dropout1', 'dropout2'])
     """
     version, folder = _optuna().__version__, Path(out)
-    choices = Choices.make(recipe, data, size, epochs, validation, device, precision, data_dir)
+    asked.setdefault("validation", VALIDATION)
+    choices = Choices.make(recipe, **asked)
     search = Search(_sites(choices), low, high, shared, seed)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config = {**choices.record(), "trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
@@ -297,17 +294,11 @@ def _others(choices: Choices) -> list[str]:
 def _compare(choices: Choices, best: str, seeds: int, folder: Path, on_epoch: OnEpoch | None) -> Comparison:
     """The best constant rates on the test set, beside the recipe's own, seed by seed."""
     names = [*_others(choices), best]
-    plans = [[Plan.make(choices, name, seed) for name in names] for seed in range(seeds)]
-    config = {**choices.record(), "strategies": names, "seeds": seeds}
-    config["rates"] = {str(plan.strategy): plan.record()["rates"] for plan in plans[0]}
+    config, plans = paired(choices, names, seeds)
     # After more trials another one may be the best, and `compare` may have added strategies and seeds.
     with locked(folder):
         open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates", "seeds"))
-        runs: dict[str, list[Run]] = {name: [] for name in names}
-        for plan in (plan for row in plans for plan in row):
-            place = folder / plan.strategy.folder / f"seed{plan.seed}"
-            runs[str(plan.strategy)].append(run_plan(plan, place, resume=True, on_epoch=on_epoch))
-        return finish(config, {name: tuple(group) for name, group in runs.items()}, folder)
+        return finish(config, run_paired(plans, folder, on_epoch), folder)
 
 
 def _result(tuning: Tuning) -> dict[str, Any]:

@@ -6,7 +6,6 @@ weights, written whole or not at all, and read without running code.
 
 import hashlib
 import math
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,13 +21,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...errors import OutputError
 from ...torch import Dropout, bind
 from ..data.sets import Data
 from ..files import write_bytes
+from ..files.cache import cache, keep
 from ..files.sealed import SUM, header_text, read_sealed, seal
 from ..order import epoch_order
-from ..recipes.frozen import VARIABLE
 from ..recipes.weights import set_first_weights
 
 SEED = 0
@@ -91,7 +89,7 @@ def judge(data: Data, training: Training | None = None) -> Judge:
     (2, 128)
     """
     training = training or Training()
-    path = _folder() / f"{_key(data, training)}.safetensors"
+    path = cache("judges") / f"{_key(data, training)}.safetensors"
     model = network(data, training)
     header = _load(path, model)
     if header is not None:
@@ -156,15 +154,6 @@ def _key(data: Data, training: Training) -> str:
     return hashlib.sha256(repr((data.fingerprint, data.shape, SEED, training)).encode()).hexdigest()
 
 
-def _folder() -> Path:
-    root = os.environ.get(VARIABLE)
-    if not root:
-        import pooch
-
-        root = str(pooch.os_cache("dropkit"))
-    return Path(root) / "judges"
-
-
 def _load(path: Path, model: nn.Sequential) -> dict[str, float] | None:
     """Weights from a file into the model; None where it is missing or damaged: they can be trained again."""
     try:
@@ -179,10 +168,4 @@ def _load(path: Path, model: nn.Sequential) -> dict[str, float] | None:
 
 def _keep(path: Path, model: nn.Sequential, about: Mapping[str, Any]) -> str:
     weights = {name: value.detach().contiguous() for name, value in model.named_parameters()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, seal(save(weights, header_text(about))))
-    except (OSError, OutputError) as error:
-        reason = error.__cause__ or error
-        return f"not kept ({reason}): set {VARIABLE} to a folder that can be written"
-    return f"kept in {path}"
+    return keep(path, lambda: write_bytes(path, seal(save(weights, header_text(about)))))

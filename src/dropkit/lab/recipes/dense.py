@@ -8,6 +8,7 @@ Cross-entropy. Chosen here: Adam at Keras' own 0.001, batches of 32, weights N(0
 from dataclasses import replace
 from typing import Any
 
+from .engine import KERAS
 from .recipe import Recipe, Settings
 from .strategies import scheduled
 
@@ -56,6 +57,6 @@ DENSE = Recipe(
     strategies=scheduled(FIXED),
     feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
-    engine="keras",
+    engine=KERAS,
     needs=(("keras", '"dropkit[keras]"'),),
 )

@@ -5,7 +5,6 @@ Keras' version and backend. It is written whole or not at all, and read without 
 """
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, DropkitValueError, OutputError
+from ...errors import DataError, DropkitValueError
 from ...visible import one_line
 from ..data.sets import Data
 from ..files.arrays import load_arrays, save_arrays
+from ..files.cache import cache, keep
 from ..files.sealed import SUM
 from ..order import first_weights
 from .recipe import Prepared, Settings
@@ -25,7 +25,6 @@ from .recipe import Prepared, Settings
 NETWORK, CUT = "InceptionV3", "mixed7"
 LEAST = 75  # pixels, of InceptionV3
 BATCH = 32
-VARIABLE = "DROPKIT_CACHE"
 PUBLISHED = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SITE = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
 RANDOM = (
@@ -59,7 +58,7 @@ def prepare(data: Data, settings: Settings, weights: Path | None) -> Prepared:
     train, test = data.train_x[: settings.train_samples], data.test_x[: settings.test_samples]
     digest = _digest(weights)
     about = f"{NETWORK} to {CUT}, " + ("random weights" if digest is None else f"weights of sha256 {digest}")
-    path = _folder() / f"{_key(data, (len(train), len(test)), about)}.safetensors"
+    path = cache("features") / f"{_key(data, (len(train), len(test)), about)}.safetensors"
     found, remark = _load(path), f"kept in {path}"
     if found is None:
         network = frozen((data.shape[1], data.shape[2], 3), weights)
@@ -171,15 +170,6 @@ def _key(data: Data, samples: tuple[int, int], about: str) -> str:
     return hashlib.sha256(repr((data.fingerprint, data.shape, samples, about, place)).encode()).hexdigest()
 
 
-def _folder() -> Path:
-    root = os.environ.get(VARIABLE)
-    if not root:
-        import pooch
-
-        root = str(pooch.os_cache("dropkit"))
-    return Path(root) / "features"
-
-
 def _load(path: Path) -> Features | None:
     """Features in a file, or None where it is missing or damaged: they can be computed again."""
     from safetensors import SafetensorError
@@ -192,12 +182,6 @@ def _load(path: Path) -> Features | None:
 
 
 def _keep(path: Path, features: Features, about: str) -> str:
-    """Write a file of features; says where, or why not, for a run can do without."""
-    header = {"about": about, "seconds": features.seconds}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(path, {"train": features.train, "test": features.test}, header)
-    except (OSError, OutputError) as error:
-        reason = error.__cause__ or error
-        return f"not kept ({reason}): set {VARIABLE} to a folder that can be written"
-    return f"kept in {path}"
+    """Write a file of features; says where, or why not."""
+    arrays, header = {"train": features.train, "test": features.test}, {"about": about, "seconds": features.seconds}
+    return keep(path, lambda: save_arrays(path, arrays, header))

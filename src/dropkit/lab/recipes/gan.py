@@ -16,6 +16,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
+from .engine import ADVERSARIAL
 from .measures import Chart, Column, Figures, Line
 from .recipe import Recipe, Settings
 from .strategies import scheduled
@@ -183,7 +184,7 @@ GAN = Recipe(
     feeds={"dropout1": "hidden2", "dropout2": "hidden3", "dropout3": "output"},
     build=build,  # type: ignore[arg-type]  # its settings are those that it makes
     compared=("none", "fixed", "fixed:0.3"),
-    engine="adversarial",
+    engine=ADVERSARIAL,
     needs=(("PIL", "pillow"),),
     figures=FIGURES,
 )

@@ -10,6 +10,7 @@ from math import prod
 
 from ...numpy import Dense, Dropout
 from ..order import first_weights
+from .engine import NUMPY
 from .mlp import FIXED, settings
 from .recipe import Recipe, Settings
 from .strategies import SCHEDULED, chosen
@@ -39,5 +40,5 @@ NUMPY_MLP = Recipe(
     feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
     compared=(*SCHEDULED, "decay"),
-    engine="numpy",
+    engine=NUMPY,
 )

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...axes.rate import Rate, controllers, probability
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
+from .engine import TORCH, Engine, engine_of
 from .measures import CLASSIFICATION, Figures
 
 if TYPE_CHECKING:
     from ..data.sets import Data
 
-ENGINES = ("torch", "keras", "numpy", "adversarial")
 SIZES = ("tiny", "small", "full")
 
 
@@ -120,8 +120,8 @@ class Recipe:
             that ends in probabilities, with its first weights and a Dropout of dropkit's at each site, or at a torch
             module's a number that its forward hands to a function; for "numpy" the layers of `dropkit.numpy` by name.
         compared: the strategies of a comparison that names none; all by default.
-        engine: what trains it: "torch", "keras" for `keras.Model.fit`, "numpy" for layers with their own backward
-            pass, or "adversarial" for two torch networks, one against the other.
+        engine: what trains it, an Engine or its name: "torch", "keras" for `keras.Model.fit`, "numpy" for layers with
+            their own backward pass, or "adversarial" for two torch networks, one against the other.
         data: the data set of a run that names none.
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
         figures: what its runs measure, and by which of these figures strategies are compared.
@@ -135,7 +135,7 @@ class Recipe:
     feeds: Mapping[str, str]
     build: Callable[[Settings, tuple[int, ...], int, int], Any]
     compared: tuple[str, ...] = ()
-    engine: str = "torch"
+    engine: Engine = TORCH
     data: str = "digits"
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
     figures: Figures = CLASSIFICATION
@@ -156,8 +156,7 @@ class Recipe:
         return f"needs {words}, {how}"
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise UnknownNameError("engine", self.engine, ENGINES)
+        object.__setattr__(self, "engine", engine_of(self.engine))
 
 
 def learned_method(rates: Rates) -> str | None:

@@ -7,14 +7,18 @@ so that what they add is what moved, and they stay within BOUNDS.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from ...axes.rate import Constant, Exponential, Gap, Step
+from ...axes.rate import Constant, Exponential, Gap, Rate, Step
 from ...errors import DropkitValueError, UnknownNameError
 from .recipe import LearnedRate, Rates, Settings, StrategyRates
 
 BOUNDS = (0.0, 0.5)
 ADAPTIVE = ("concrete", "disarm", "hypergradient", "gap")
 SCHEDULED = ("none", "fixed", "step")
+
+Rule = Callable[[Settings, int, float], Rate | LearnedRate]
+"""(settings, optimizer steps an epoch, a site's fixed rate) -> what moves that rate; pickled by its name."""
 
 
 def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
@@ -44,70 +48,85 @@ def chosen(fixed: Mapping[str, float], *names: str) -> dict[str, StrategyRates]:
     >>> list(chosen({"drop1": 0.5}, "none", "decay"))
     ['none', 'decay']
     """
-    known = {
-        "none": _plain("none", lambda settings, steps: {site: Constant(0.0) for site in fixed}),
-        "fixed": _fixed(fixed),
-        "step": _plain("step", lambda settings, steps: dict.fromkeys(fixed, _step(settings, steps))),
-        "decay": _plain("decay", lambda settings, steps: dict.fromkeys(fixed, _decay(settings, steps))),
-        "concrete": _plain("concrete", _learned("concrete", fixed)),
-        "disarm": _plain("disarm", _learned("disarm", fixed)),
-        "hypergradient": _plain("hypergradient", _learned("hypergradient", fixed)),
-        "gap": _plain("gap", lambda settings, steps: {site: _gap(settings, p) for site, p in fixed.items()}),
-    }
+    known: dict[str, StrategyRates] = {name: Ruled(name, fixed, rule) for name, rule in RULES.items()}
+    known["fixed"] = Fixed(fixed)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UnknownNameError("strategy", unknown[0], known)
     return {name: known[name] for name in names}
 
 
-def _plain(name: str, rates: Callable[[Settings, int], Rates]) -> StrategyRates:
-    """A strategy whose name takes no rates."""
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Constant rates: the recipe's, or those written after the name, one for all sites or one for each."""
 
-    def strategy(settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
-        if values:
-            raise DropkitValueError(
-                f"strategy {name!r} takes no rates, got {values}; only fixed does, as in fixed:0.2:0.5"
-            )
-        return rates(settings, steps)
+    fixed: Mapping[str, float]
 
-    return strategy
-
-
-def _fixed(fixed: Mapping[str, float]) -> StrategyRates:
-    """Constant rates: the recipe's, or those given, one for all sites or one for each."""
-
-    def strategy(settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
+    def __call__(self, settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
+        """Site -> its constant."""
+        fixed = self.fixed
         found = {0: tuple(fixed.values()), 1: values * len(fixed), len(fixed): values}.get(len(values))
         if found is None:
             raise DropkitValueError(f"strategy 'fixed' takes one rate or {len(fixed)}, got {len(values)}: {values}")
         return {site: Constant(p) for site, p in zip(fixed, found, strict=True)}
 
-    return strategy
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """A strategy that moves each site's rate by one rule, from its fixed rate, and whose name takes no rates."""
+
+    name: str
+    fixed: Mapping[str, float]
+    rule: Rule
+
+    def __call__(self, settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
+        """Site -> what the rule makes of its fixed rate."""
+        if values:
+            raise DropkitValueError(
+                f"strategy {self.name!r} takes no rates, got {values}; only fixed does, as in fixed:0.2:0.5"
+            )
+        return {site: self.rule(settings, steps, p) for site, p in self.fixed.items()}
 
 
-def _step(settings: Settings, steps: int) -> Step:
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """The rule of a rate that is learned by a method of `LearnedRate`."""
+
+    method: str
+
+    def __call__(self, settings: Settings, steps: int, p: float) -> LearnedRate:
+        """A rate that starts at p."""
+        every = settings.hypergradient_every if self.method == "hypergradient" else 1
+        return LearnedRate(
+            method=self.method, start=p, bounds=BOUNDS, learning_rate=settings.rate_learning_rate, every=every
+        )
+
+
+def _none(settings: Settings, steps: int, p: float) -> Constant:
+    return Constant(0.0)
+
+
+def _step(settings: Settings, steps: int, p: float) -> Step:
     """Starts at 0.5 and falls by 0.1 every few epochs, never below 0.1."""
     return Step(start=0.5, drop=0.1, every=settings.step_epochs * steps, floor=0.1)
 
 
-def _decay(settings: Settings, steps: int) -> Exponential:
+def _decay(settings: Settings, steps: int, p: float) -> Exponential:
     """From 0.5 towards 0.1, as `step` goes, but smoothly: half of what is left in as many epochs as `step` stays."""
     return Exponential(start=0.5, end=0.1, gamma=math.log(2) / (settings.step_epochs * steps))
 
 
-def _learned(method: str, fixed: Mapping[str, float]) -> Callable[[Settings, int], Rates]:
-    def rates(settings: Settings, steps: int) -> Rates:
-        every = settings.hypergradient_every if method == "hypergradient" else 1
-        return {
-            site: LearnedRate(
-                method=method, start=p, bounds=BOUNDS, learning_rate=settings.rate_learning_rate, every=every
-            )
-            for site, p in fixed.items()
-        }
-
-    return rates
-
-
-def _gap(settings: Settings, p: float) -> Gap:
+def _gap(settings: Settings, steps: int, p: float) -> Gap:
     low, high = BOUNDS
     return Gap(settings.gap_target, start=p, low=low, high=high, gain=settings.gap_gain)
+
+
+RULES: dict[str, Rule] = {
+    "none": _none,
+    "step": _step,
+    "decay": _decay,
+    "concrete": Learning("concrete"),
+    "disarm": Learning("disarm"),
+    "hypergradient": Learning("hypergradient"),
+    "gap": _gap,
+}

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...errors import DropkitValueError
 from . import frozen
+from .engine import KERAS
 from .recipe import Recipe, Settings
 from .strategies import scheduled
 
@@ -105,7 +106,7 @@ TRANSFER = Recipe(
     strategies=scheduled(FIXED),
     feeds={"dropout": "output"},
     build=build,
-    engine="keras",
+    engine=KERAS,
     needs=(("keras", '"dropkit[keras]"'), ("PIL", "pillow")),
     data="flowers2",
     prepare=frozen.prepare,

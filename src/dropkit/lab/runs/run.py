@@ -13,13 +13,13 @@ import torch
 from ...errors import DataError, DropkitValueError, OutputError
 from ..engines.checkpoint import Progress
 from ..engines.loop import Row
-from ..engines.torch import Trainer
 from ..files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
 from ..files.lock import locked
 from ..files.sealed import SUM, UNSEALED, digest_of, read_sealed
-from ..plan import Choices, Plan, open_folder
+from ..plan import Choices, Plan
 from ..recipes.measures import CLASSIFICATION, Figures
 from .events import Events
+from .folder import open_folder
 
 OnEpoch = Callable[[Plan, Row], None]
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
@@ -40,8 +40,8 @@ class Run:
     pictures: tuple[Path, ...] = ()
 
 
-class Engine(Protocol):
-    """What trains a plan an epoch at a time."""
+class Trains(Protocol):
+    """What an engine makes of a plan: it trains an epoch at a time."""
 
     def epoch(self, number: int, step: int) -> Row:
         """Train epoch `number`, which begins at an optimizer step; then score all parts."""
@@ -58,29 +58,13 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Draws(Protocol):
-    """An engine whose model makes images."""
+    """A trainer whose model makes images."""
 
     remarks: tuple[str, ...]
     """What a reader of the figures has to know."""
 
     def picture(self) -> bytes:
         """What the model makes now, as a PNG file."""
-
-
-def _engine(plan: Plan) -> Engine:
-    if plan.choices.recipe.engine == "torch":
-        return Trainer(plan)
-    if plan.choices.recipe.engine == "numpy":
-        from ..engines.numpy import NumpyTrainer
-
-        return NumpyTrainer(plan)
-    if plan.choices.recipe.engine == "adversarial":
-        from ..engines.adversarial import Adversarial
-
-        return Adversarial(plan)
-    from ..engines.keras import KerasTrainer
-
-    return KerasTrainer(plan)
 
 
 def run_plan(
@@ -93,13 +77,8 @@ def run_plan(
 
 def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tensorboard: bool) -> Run:
     started = open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
-    trainer, progress = _engine(plan), Progress(run=_identity(plan))
-    state = folder / STATE
-    if started and state.exists():
-        progress = trainer.load(state)
-        if progress.run != _identity(plan):
-            raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
-        _check_tensors(folder / CHECKPOINT)
+    trainer: Trains = plan.choices.recipe.engine.start(plan)
+    progress = _resumed(trainer, plan, folder) if started else Progress(run=_identity(plan))
     events = Events(folder / "tensorboard", done=len(progress.rows)) if tensorboard else nullcontext()
     with _threads(plan.choices.settings.threads), events as log:
         for number in range(len(progress.rows) + 1, plan.choices.settings.epochs + 1):
@@ -113,6 +92,22 @@ def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tenso
                 log.add(row)
             if on_epoch is not None:
                 on_epoch(plan, row)
+    return _finished(trainer, plan, progress, folder)
+
+
+def _resumed(trainer: Trains, plan: Plan, folder: Path) -> Progress:
+    """Where the folder's run stands; the trainer goes on from there."""
+    state = folder / STATE
+    if not state.exists():
+        return Progress(run=_identity(plan))
+    progress = trainer.load(state)
+    if progress.run != _identity(plan):
+        raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
+    _check_tensors(folder / CHECKPOINT)
+    return progress
+
+
+def _finished(trainer: Trains, plan: Plan, progress: Progress, folder: Path) -> Run:
     # Also after a resume that had nothing left to train: the run may have died between its state and these.
     write_rows(folder / "metrics.csv", progress.rows)
     run = Run(
@@ -207,7 +202,7 @@ def _remarks(choices: Choices, rows: list[Row]) -> tuple[str, ...]:
     return (*prepared.remarks, saved)
 
 
-def _keep(trainer: Engine, plan: Plan, progress: Progress, folder: Path) -> None:
+def _keep(trainer: Trains, plan: Plan, progress: Progress, folder: Path) -> None:
     """Write the checkpoint where this epoch is the best, then the state, then the rows for reading."""
     row = progress.rows[-1]
     loss = row.get("validation_loss")

@@ -1,0 +1,135 @@
+"""What `train`, `compare` and `tune` can be told: each option once, as the field of a value that the command gets."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from ..lab import recipes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """The options of every command that trains; see `dropkit.lab.train` for the meanings."""
+
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="See `dropkit recipes`.")]
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME|DIR",
+            help="digits, fashion-mnist, mnist, cifar10, flowers2, or a folder of IDX files or images; the recipe's "
+            "own.",
+        ),
+    ] = None
+    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")] = None
+    size: Annotated[
+        str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")
+    ] = "small"
+    validation: Annotated[
+        float | None,
+        typer.Option("--validation", metavar="FRACTION", help="Hold out a part of the training set; the recipe's own."),
+    ] = None
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE.")] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what the output folder holds.")] = False
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto"
+    precision: Annotated[str, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or bf16-true.")] = (
+        "32-true"
+    )
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Folder of fashion_mnist/, mnist/, ...; or set DROPKIT_DATA.")
+    ] = None
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained weights of the frozen part (transfer).")
+    ] = None
+
+    def folder(self, *more: str) -> Path:
+        """Where the results go: as asked, or a folder of `runs/` named after what is trained."""
+        recipe = recipes.get(self.recipe)
+        data = Path(recipe.data if self.data is None else self.data).name or "data"
+        return self.out or Path("runs") / "-".join([recipe.name, data, self.size, *more])
+
+    def preparing(self) -> str:
+        """What is done before the first epoch, for the bar."""
+        recipe = recipes.get(self.recipe)
+        more = "" if recipe.prepare is None else ", what is computed once from them"
+        return f"preparing {recipe.name}: the data {recipe.data if self.data is None else self.data}{more}, the model"
+
+    def words(self, **others: Any) -> dict[str, Any]:
+        """As the lab's function of the command's name takes them, some replaced by others."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched(Trained):
+    """Those of commands whose runs can be watched."""
+
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write event files, into each run's folder.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing(Watched):
+    """The options of `compare`."""
+
+    strategies: Annotated[
+        str | None,
+        typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,gap; or all."),
+    ] = None
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Paired seeds 0 to N - 1.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once(Watched):
+    """The options of `train`."""
+
+    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3.")] = "fixed"
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-STRATEGY-seedK.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searching(Trained):
+    """The options of `tune`."""
+
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="How many rates to try.")] = 20
+    low: Annotated[float, typer.Option("--low", metavar="P", help="Lowest rate.")] = 0.0
+    high: Annotated[float, typer.Option("--high", metavar="P", help="Highest rate.")] = 0.8
+    shared: Annotated[bool, typer.Option("--shared", help="One rate for all sites.")] = False
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Runs of each trial.")] = None
+    seed: Annotated[int, typer.Option("--seed", metavar="K", help="Of the search.")] = 0
+    validation: Annotated[float | None, typer.Option("--validation", metavar="FRACTION", help="Part to choose by.")] = (
+        0.1
+    )
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-tune.")] = None
+
+
+Kind = TypeVar("Kind")
+
+
+def taking(kind: type[Kind], after: str = "") -> Callable[[Callable[[Kind], None]], Callable[..., None]]:
+    """Make a command of a function of one value, whose fields become the command's options.
+
+    Args:
+        kind: a dataclass; its fields are annotated as typer's parameters are.
+        after: the field behind which those stand that its base has not; behind all by default.
+    """
+    known = inspect.signature(kind).parameters
+    old = [name for name in known if name in inspect.signature(kind.__mro__[1]).parameters]
+    place = old.index(after) + 1 if after else len(old)
+    order = [*old[:place], *(name for name in known if name not in old), *old[place:]]
+
+    def command(function: Callable[[Kind], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def called(**words: Any) -> None:
+            function(kind(**words))
+
+        called.__signature__ = inspect.Signature([known[name] for name in order])  # type: ignore[attr-defined]
+        return called
+
+    return command
