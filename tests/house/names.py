@@ -8,6 +8,7 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .plan import OF_FRAMEWORKS
 from .source import Fault, File, House
 
 _READS = {"getattr", "hasattr", "isinstance", "issubclass"}
@@ -32,7 +33,7 @@ class Names:
 
     def __init__(self, house: House, file: File) -> None:
         self.house, self.file = house, file
-        self.bound: dict[str, Thing] = {}
+        self.bound: dict[str, Thing] = {}  # what each name stands for
         for item in house.imports(file):
             if item.bound is not None:
                 self.bound[item.bound] = self._followed(Thing(item.module, item.name))
@@ -127,7 +128,7 @@ def _private(house: House, file: File) -> Iterator[Fault]:
 
 
 def private_attributes(house: House) -> list[Fault]:
-    """Private attributes of objects of ours, used where no class of the file has one of that name."""
+    """Private attributes of our classes that a file uses in which no class has one of that name."""
     owners: dict[str, set[str]] = {}
     for file in house.ours:
         for name in _own_attributes(file):
@@ -138,7 +139,12 @@ def private_attributes(house: House) -> list[Fault]:
             if not (isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr in owners):
                 continue
             base = ast.unparse(node.value)
-            if base in _SELF or base.startswith("super(") or file.path in owners[node.attr]:
+            if (
+                node.attr in OF_FRAMEWORKS
+                or base in _SELF
+                or base.startswith("super(")
+                or file.path in owners[node.attr]
+            ):
                 continue
             where = ", ".join(sorted(owners[node.attr]))
             faults.append(Fault("private attribute", file.path, node.lineno, f"uses {ast.unparse(node)}, of {where}"))

@@ -23,9 +23,10 @@ BESIDE = {
 }
 # Rooms that see less than what is below them.
 ONLY = {
-    "axes": {"errors", "threshold"},
+    "axes": {"errors", "threshold", "place"},
     "lint": {"errors", "finding"},
     "kernels": {"errors", "counter"},
+    "grid": {"errors", "threshold", "axes", "drop"},
     "choice": {"errors", "counter", "kernels"},
     "report": {"errors", "visible", "writing", "plain", "finding", "probe"},
 }
@@ -54,9 +55,11 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"drawing"},
         {"parts"},
         {"ops"},
+        {"bound"},
         {"layers", "functional", "fused", "attention", "norm"},
-        {"binding", "sharding", "learned", "weights", "structures"},
-        {"reading", "finding"},
+        {"reading"},
+        {"binding", "sharding", "learned", "weights", "structures", "pipelines", "release"},
+        {"finding"},
         {"moving", "changing"},
         {"__init__"},
     ),
@@ -73,9 +76,26 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
     ),
 }
 
+# Former names that do more than import, and what is called so now. They are for programs; nobody of ours imports them.
+FORMER = {"layout": "place"}
+
+# Private attributes of frameworks' classes that we have to read; some classes of ours have them too.
+OF_FRAMEWORKS = {"_parameters": "torch.nn.Module", "_value": "keras.Variable"}
+
 # While rooms move: where a file that still has its old name will be.
 MOVING: dict[str, str] = {
     "layout": "place",
+    "cli": "cli/__init__",
+    "jax/layers": "jax/nnx",
+    "jax/equinox": "jax/equinox/layers",
+    "keras/noise": "keras/gaussian",
+    "keras/sites": "keras/paths",
+    "keras/words": "keras/bits",
+    "probe/words": "probe/sentences",
+    "report/figures": "report/plots",
+    "torch/norm": "torch/fused",
+    "lab/data": "lab/data/sets",
+    "lab/files": "lab/files/__init__",
     "lab/commands": "cli/lab",
     "lab/probing": "cli/probe",
     "lab/target": "cli/target",
@@ -87,20 +107,76 @@ MOVING: dict[str, str] = {
         "formula", "cpu", "cuda", "registered", "scripted", "noise")},
     "torch/elsewhere": "torch/arithmetic/tracing",
     **{f"torch/{name}": f"torch/drawing/{name}" for name in (
-        "coordinates", "clock", "recomputation", "ranks", "calls", "transforms", "pipelines", "unplaced", "sizes")},
+        "coordinates", "recomputation", "ranks")},
+    "torch/transforms": "torch/arithmetic/transforms",
     **{f"torch/{name}": f"torch/moving/{name}" for name in ("schedule", "callbacks", "rate_log")},
-    **{f"torch/{name}": f"torch/binding/{name}" for name in ("bond", "state", "release")},
+    **{f"torch/{name}": f"torch/bound/{name}" for name in ("bond", "state", "calls", "clock", "unplaced", "sizes")},
     "torch/overlay": "torch/changing/overlay",
-    **{f"lab/{name}": f"lab/data/{name}" for name in ("idx", "cifar", "images", "limits", "sealed", "lock")},
+    **{f"lab/{name}": f"lab/data/{name}" for name in ("idx", "cifar", "images", "limits")},
+    **{f"lab/{name}": f"lab/files/{name}" for name in ("arrays", "sealed", "lock")},
     **{f"lab/{name}": f"lab/recipes/{name}" for name in (
         "recipe", "strategies", "figures", "features", "weights", "keras_weights")},
     **{f"lab/{name}": f"lab/engines/{name}" for name in (
-        "loop", "keras_run", "numpy_run", "by_hand", "adversarial", "sites", "gradients", "checkpoint", "arrays",
+        "loop", "keras_run", "numpy_run", "by_hand", "adversarial", "sites", "gradients", "checkpoint",
         "judge", "quality")},
     "lab/run": "lab/runs/run",
     "lab/events": "lab/runs/events",
     **{f"lab/{name}": f"lab/telling/{name}" for name in ("stats", "table", "verdict", "page")},
 }  # fmt: skip
+
+# Whose public names need a docstring with an example: packages, and files that users import from.
+DOCUMENTED = (
+    "",
+    "grid",
+    "axes/noise",
+    "axes/share",
+    "axes/rate",
+    "axes/when",
+    "numpy",
+    "torch",
+    "torch/functional",
+    "torch/learned",
+    "jax",
+    "jax/nnx",
+    "jax/linen",
+    "jax/equinox",
+    "keras",
+    "probe",
+    "probe/findings",
+    "uncertainty",
+    "lint",
+    "report",
+    "lab",
+)
+
+# What is still out of place while rooms move: how many faults of a check a room may have at most.
+AWAITED: dict[tuple[str, str], int] = {
+    ("axes", "docstring"): 11,
+    ("drop", "core"): 1,
+    ("grid", "docstring"): 9,
+    ("jax", "docstring"): 9,
+    ("jax", "former name"): 2,
+    ("jax", "long file"): 1,
+    ("keras", "former name"): 2,
+    ("keras", "private attribute"): 1,
+    ("lab", "docstring"): 7,
+    ("mask", "floor"): 2,
+    ("mask", "long file"): 1,
+    ("probe", "circle"): 1,
+    ("probe", "docstring"): 2,
+    ("probe", "floor"): 1,
+    ("probe", "long file"): 1,
+    ("probe", "patch"): 3,
+    ("probe", "private attribute"): 5,
+    ("report", "docstring"): 6,
+    ("torch", "circle"): 1,
+    ("torch", "docstring"): 2,
+    ("torch", "former name"): 10,
+    ("torch", "long file"): 1,
+    ("torch", "order"): 6,
+    ("torch", "private"): 1,
+    ("torch", "private attribute"): 2,
+}
 
 # The core, by what a file's path begins with, and how many code lines it may have.
 CORE = ("errors", "counter", "threshold", "place", "layout", "mask", "axes", "drop", "choice")
