@@ -64,6 +64,10 @@ class Site:
         idle: why it can never drop ("one layer: ...", "off by name: ..."); empty otherwise.
         note: what else should be known about it.
         source: file and line of a functional call.
+
+    >>> site = Site(name="2", kind="Dropout", layer="2", p=0.5, mask_shape=(4, 16), calls=2)
+    >>> site.drops, site.draws, site.draws_of_a_forward
+    (True, 16, 32)
     """
 
     name: str
@@ -137,6 +141,10 @@ class Layer:
         input_variance_error: standard error of that, over the masks; None where there is but one.
         random: its output changes from run to run with all dropout off.
         activation: name of the activation it is or ends in, in lower case; None where there is none or it is unknown.
+
+    >>> layer = Layer(name="0", parent="", kind="Linear", parameters=36, trainable=0, changed_by=("2",))
+    >>> layer.frozen, layer.touched
+    (True, True)
     """
 
     name: str
