@@ -75,10 +75,10 @@ class Quick:
             self._refuse(torch.onnx, "export", "compiles")
             self._refuse(torch.library, "opcheck", "compiles")
         if importlib.util.find_spec("lightning_fabric"):
-            from dropkit.lab import loop, numpy_run
+            from dropkit.lab.engines import loop, numpy
 
             self._refuse(loop.Loop, "epoch", "trains")
-            self._refuse(numpy_run.NumpyTrainer, "epoch", "trains")
+            self._refuse(numpy.NumpyTrainer, "epoch", "trains")
 
     def _refuse(self, owner: Any, name: str, why: str) -> None:
         original: Callable[..., Any] = getattr(owner, name)

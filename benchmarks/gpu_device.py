@@ -76,7 +76,7 @@ class Graph:
 
 def as_captured(call: Callable[[], Any]) -> Any:
     """A call that takes the way of a captured one, without a capture."""
-    from dropkit.torch import cuda
+    from dropkit.torch.arithmetic import cuda
 
     before = cuda.capturing
     cuda.capturing = lambda: True

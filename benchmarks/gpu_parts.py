@@ -218,7 +218,7 @@ def _installed(name: str) -> bool:
 def _images() -> tuple[Any, str]:
     """CIFAR-10 where a folder holds it, and otherwise noise of its shape; and which of the two it is."""
     from dropkit.errors import DataError
-    from dropkit.lab.data import Data, load_data
+    from dropkit.lab.data.sets import Data, load_data
 
     folder = Path(os.environ.get("DROPKIT_DATA") or ROOT / "build" / "gpu-data")
     if not DRY and (folder / "cifar10").is_dir():
@@ -238,7 +238,7 @@ def vgg(lines: Lines) -> None:
     if missing:
         lines.add(result=f"skipped: not installed: {', '.join(missing)}")
         return
-    from dropkit.lab.loop import Trainer
+    from dropkit.lab.engines.torch import Trainer
     from dropkit.lab.plan import Choices, Plan
 
     data, kind = _images()

@@ -30,7 +30,7 @@ def nnx_call(kind: str) -> Callable[[], object]:
     from flax import nnx
 
     from dropkit.jax import bind
-    from dropkit.jax.layers import Dropout
+    from dropkit.jax.nnx import Dropout
 
     make = {"none": None, "flax": nnx.Dropout}.get(kind, Dropout)
 

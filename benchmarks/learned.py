@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dropkit.lab.data import load_data
+from dropkit.lab.data.sets import load_data
 from dropkit.torch import at
 from dropkit.torch.learned import (
     ConcreteDropout,

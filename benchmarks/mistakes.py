@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropkit.lab import Data, load_data
-from dropkit.lab.by_hand import score, train_epoch
+from dropkit.lab.engines.by_hand import score, train_epoch
 from dropkit.lab.order import epoch_order
 from dropkit.lab.recipes.numpy_mlp import NUMPY_MLP
 from dropkit.numpy import Dense, Dropout, Sequential

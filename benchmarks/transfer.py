@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dropkit.lab.features import frozen, prepare
 from dropkit.lab.keras_backend import require
 from dropkit.lab.order import epoch_order
 from dropkit.lab.recipes import transfer
+from dropkit.lab.recipes.frozen import frozen, prepare
 
 keras = require()
 

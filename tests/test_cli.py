@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dropkit import cli
-from dropkit.lab import loop
+from dropkit.lab.engines import loop
 
 COMMAND = [sys.executable, "-m", "dropkit.cli"]
 TINY = ["--size", "tiny", "--epochs", "1", "--device", "cpu"]
@@ -151,11 +151,11 @@ def test_missing_data_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_missing_extra_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "dropkit.lab.commands", None)
+    monkeypatch.setitem(sys.modules, "dropkit.cli.lab", None)
     with pytest.raises(ModuleNotFoundError):
         # A module of our own that is missing is a fault, not a missing extra.
         cli.main(["recipes"])
-    monkeypatch.delitem(sys.modules, "dropkit.lab.commands")
+    monkeypatch.delitem(sys.modules, "dropkit.cli.lab")
     monkeypatch.setitem(sys.modules, "typer", None)
     assert status("recipes") == 2
     assert one_line(capsys) == 'dropkit: error: typer is not installed; the lab needs it: pip install "dropkit[lab]"'
@@ -164,7 +164,7 @@ def test_missing_extra_says_what_to_install(
 def test_interrupt_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = loop.Trainer.epoch
+    once = loop.Loop.epoch
 
     def interrupted(self, number, step):
         if number == 2:
@@ -173,7 +173,7 @@ def test_interrupt_says_how_to_go_on(
 
     out = ["--out", str(tmp_path / "run")]
     tiny = ["--size", "tiny", "--device", "cpu"]
-    monkeypatch.setattr(loop.Trainer, "epoch", interrupted)
+    monkeypatch.setattr(loop.Loop, "epoch", interrupted)
     assert status("train", "mlp", *tiny, *out) == 130
     assert "the same command with --resume continues" in capsys.readouterr().err
     monkeypatch.undo()

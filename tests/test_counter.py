@@ -65,6 +65,23 @@ def test_known_answers(product: Callable, kind: str, rounds: int, counter: tuple
         assert word == wanted if kind == "int" else word.tolist() == [wanted, wanted]
 
 
+@pytest.mark.parametrize(("rounds", "counter", "key", "result"), KNOWN_ANSWERS)
+def test_words_of_32_bits_with_arithmetic_of_their_own(rounds: int, counter: tuple, key: tuple, result: tuple) -> None:
+    def product(word: np.ndarray, multiplier: int) -> tuple[np.ndarray, np.ndarray]:
+        wide = word.astype(np.uint64) * np.uint64(multiplier)
+        return (wide >> np.uint64(32)).astype(np.uint32), word * np.uint32(multiplier)
+
+    def plus(word: np.ndarray, number: int) -> np.ndarray:
+        return word + np.uint32(number)
+
+    def make(word: int) -> np.ndarray:
+        return np.array([word, word], np.uint32)
+
+    words = philox4x32(tuple(map(make, counter)), tuple(map(make, key)), rounds, product, plus)
+    assert [word.dtype for word in words] == [np.uint32] * 4
+    assert [word.tolist() for word in words] == [[wanted, wanted] for wanted in result]
+
+
 @pytest.mark.parametrize("vector", json.loads((GOLDEN / "mask_vectors.json").read_text())["fold"])
 def test_fold_vectors(vector: dict) -> None:
     assert site_id(vector["site"]) == vector["site_id"]

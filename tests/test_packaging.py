@@ -70,7 +70,7 @@ def test_the_lab_brings_what_is_small() -> None:
 def test_recipes_say_what_they_need_and_whether_it_is_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dropkit.lab import recipe
+    from dropkit.lab.recipes import recipe
 
     monkeypatch.setattr(recipe, "find_spec", lambda name: None if name == "keras" else name)
     lines = {line.split()[0]: line for line in printed(capsys, "recipes").splitlines()}

@@ -16,8 +16,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from dropkit import cli
-from dropkit.lab.console import Bar
-from dropkit.lab.terminal import SafeConsole, console
+from dropkit.cli.console import Bar
+from dropkit.cli.terminal import SafeConsole, console
 from dropkit.visible import Visible, one_line, shown, visible
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\r\u202e\u2066\u2028"
@@ -182,7 +182,7 @@ def test_progress_is_told_where_output_is_no_terminal(tmp_path: Path, capsys: py
 def test_the_bar_says_what_it_prepares() -> None:
     stream = io.StringIO()
     out = SafeConsole(file=stream, force_terminal=True, width=100, color_system=None)
-    from dropkit.lab.console import progress_bar
+    from dropkit.cli.console import progress_bar
 
     with progress_bar(out, "preparing mlp: the data digits, the model") as bar:
         assert isinstance(bar, Bar)
@@ -210,7 +210,7 @@ cli.main({words!r})
 """
 
 
-@pytest.mark.parametrize("place", ["numpy", "dropkit.lab.commands", "torch", "dropkit.lab.experiment"])
+@pytest.mark.parametrize("place", ["numpy", "dropkit.cli.lab", "torch", "dropkit.lab.experiment"])
 def test_ctrl_c_while_modules_load_is_one_word(place: str, tmp_path: Path) -> None:
     """E9."""
     words = ["compare", "mlp", "--out", str(tmp_path / "o")]

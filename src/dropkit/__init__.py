@@ -21,6 +21,7 @@ from .choice import info as info  # noqa: E402
 from .counter import Key as Key  # noqa: E402
 from .drop import Drop as Drop  # noqa: E402
 from .errors import DropkitError as DropkitError  # noqa: E402
+from .grid import grid as grid  # noqa: E402
 from .mask import keep as keep  # noqa: E402
 from .mask import normal as normal  # noqa: E402
 from .mask import uniform as uniform  # noqa: E402
@@ -39,6 +40,7 @@ __all__ = [
     "axes",
     "doctor",
     "explain",
+    "grid",
     "info",
     "keep",
     "normal",

@@ -32,6 +32,11 @@ def wrapping_product(word: Any, multiplier: int) -> tuple[Any, Any]:
     return (product >> 32) & MASK32, product & MASK32
 
 
+def wrapping_sum(word: Any, number: int) -> Any:
+    """The low 32 bits of a sum of two 32-bit numbers."""
+    return (word + number) & MASK32
+
+
 def split_product(word: Any, multiplier: int) -> tuple[Any, Any]:
     """The same by halves of the multiplier, never past 2**49: for compilers that fold constants and do not wrap."""
     low, high = word * (multiplier & 0xFFFF), word * (multiplier >> 16)
@@ -44,6 +49,7 @@ def philox4x32(
     key: tuple[Any, Any],
     rounds: int,
     product: Callable[[Any, int], tuple[Any, Any]] = wrapping_product,
+    plus: Callable[[Any, int], Any] = wrapping_sum,
 ) -> tuple[Any, Any, Any, Any]:
     """Philox4x32: four 32-bit words from four counter words and two key words.
 
@@ -55,7 +61,8 @@ def philox4x32(
             uint64, torch int64): the products wrap modulo 2**64, and only their 64 bits are used.
         key: two words below 2**32, ints or arrays that broadcast against the counter.
         rounds: 7 for masks, 10 for folding keys.
-        product: how to multiply 32-bit numbers.
+        product: how to multiply a word by a 32-bit constant: high and low 32 bits.
+        plus: how to add a 32-bit constant to a word: the low 32 bits. With these two, words may be of 32 bits.
 
     Returns:
         Four words below 2**32, of the counter's kind.
@@ -69,8 +76,7 @@ def philox4x32(
         high0, low0 = product(c0, MULTIPLIERS[0])
         high1, low1 = product(c2, MULTIPLIERS[1])
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 = (k0 + WEYL[0]) & MASK32
-        k1 = (k1 + WEYL[1]) & MASK32
+        k0, k1 = plus(k0, WEYL[0]), plus(k1, WEYL[1])
     return c0, c1, c2, c3
 
 

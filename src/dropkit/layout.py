@@ -1,83 +1,18 @@
-"""Where the elements of a tensor lie in the global noise tensor.
+"""The former name of `dropkit.place`."""
 
-A mask bit belongs to a *global* index: the C-order index of the element in the whole noise tensor, whose shared axes
-have size 1. A shard, a micro-batch or a reordered batch computes its own slice of the one mask by saying where it lies.
-"""
-
-import math
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-from .errors import DropkitTypeError, DropkitValueError
+from .place import MAX_INDEX as MAX_INDEX
+from .place import Part, place_of
+from .place import Place as Layout
+from .place import axes as axes
+from .place import check_last_row as check_last_row
+from .place import noise_shape as noise_shape
+from .place import symbolic_place as symbolic_layout
+from .place import whole_place as whole_layout
 
-MAX_INDEX = 1 << 63
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where a local tensor lies in the global noise tensor: index = base + sum over axes of coordinate * stride.
-
-    Args:
-        shape: the local noise shape: the activation's, with 1 on every shared axis.
-        strides: C-order strides of the global noise tensor, 0 on shared axes.
-        base: index of the local element (0, ..., 0).
-        rows: where given, the global row number of each entry of axis 0, in place of its local coordinate.
-        shift: where given, an integer array added to every index: what tells the slices of a vectorised map apart.
-    """
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    base: int = 0
-    rows: Any = None
-    shift: Any = None
-    flat: bool = field(init=False)  # whether the indices are consecutive
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "flat", self.rows is None and self.shift is None and self.runs()[0] == 0)
-
-    def runs(self) -> tuple[int, int]:
-        """How many leading axes are walked one by one, and how many consecutive indices lie under each position."""
-        run = 1
-        for axis in reversed(range(len(self.shape))):
-            by_rows = axis == 0 and self.rows is not None
-            if by_rows or (self.shape[axis] != 1 and self.strides[axis] != run):
-                return axis + 1, run
-            run *= self.shape[axis]
-        return 0, run
-
-
-def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
-    """The shape with 1 on every shared axis; negative axes count from the end.
-
-    >>> noise_shape((8, 3, 32, 32), share=(-1, -2))
-    (8, 3, 1, 1)
-    """
-    noise = list(shape)
-    for axis in axes(share):
-        if not -len(noise) <= axis < len(noise):
-            raise DropkitValueError(
-                f"share axis {axis} does not exist in a tensor of shape {tuple(shape)}; "
-                f"axes run from {-len(noise)} to {len(noise) - 1}"
-            )
-        noise[axis] = 1
-    return tuple(noise)
-
-
-def axes(share: Sequence[int] | int) -> Sequence[int]:
-    if isinstance(share, str) or not hasattr(share, "__iter__"):
-        try:
-            return (operator.index(share),)
-        except TypeError:
-            raise DropkitTypeError(
-                f"share must be a sequence of axis numbers, got {share!r} of type {type(share).__name__}"
-            ) from None
-    try:
-        return [operator.index(axis) for axis in share]
-    except TypeError:
-        raise DropkitTypeError(f"share must hold integers, got {share!r}") from None
+__all__ = ["MAX_INDEX", "Layout", "axes", "check_last_row", "layout", "noise_shape", "symbolic_layout", "whole_layout"]
 
 
 def layout(
@@ -88,102 +23,5 @@ def layout(
     rows: Any = None,
     split: Sequence[tuple[int, int, int]] = (),
 ) -> Layout:
-    """The layout of a tensor of `shape` whose `share` axes share a draw, placed in the whole by offset, split or rows.
-
-    Args:
-        shape, share: of the local tensor.
-        offset, global_shape: where it starts in a whole, and the whole's shape.
-        rows: global row number of each entry of axis 0; what else is said of axis 0 is then of no account.
-        split: triples (axis, index, count): that whole is itself piece `index` of `count` equal ones along the axis.
-
-    Raises:
-        DropkitValueError: a share axis that does not exist, an offset without a global shape or outside it, rows that
-            are not one number for each entry of axis 0, more than 2**63 elements.
-    """
-    shape = tuple(shape)
-    if rows is None and offset is None and global_shape is None and not split:
-        _check_size(noise_shape(shape, share))
-        return symbolic_layout(shape, share)
-    whole = _whole_shape(shape, offset, global_shape, rows)
-    start = (0,) * len(shape) if offset is None else tuple(operator.index(o) for o in offset)
-    start, whole = _of_pieces(start, whole, split)
-    for axis, (first, size, total) in enumerate(zip(start, shape, whole, strict=True)):
-        if rows is not None and axis == 0:
-            continue
-        if first < 0 or first + size > total:
-            raise DropkitValueError(
-                f"offset {start} puts a tensor of shape {shape} outside global_shape {whole}: axis {axis} would reach "
-                f"from {first} to {first + size} of {total}"
-            )
-    noise = noise_shape(shape, share)
-    _check_size(noise_shape(whole, share))
-    strides = _strides(noise_shape(whole, share), _shared(shape, share))
-    base = sum(first * stride for first, stride in zip(start, strides, strict=True))
-    by_rows = rows is not None and 0 not in _shared(shape, share)  # sharing axis 0 means no row has a mask of its own
-    return Layout(noise, strides, base, rows if by_rows else None)
-
-
-@lru_cache(maxsize=4096)
-def whole_layout(shape: tuple[int, ...], share: tuple[int, ...]) -> Layout:
-    """`layout` of a whole tensor, remembered: a training step asks for the same few again and again."""
-    return layout(shape, share)
-
-
-def symbolic_layout(shape: tuple[int, ...], share: Sequence[int]) -> Layout:
-    """`layout` of a whole tensor whose sizes may be symbols: a question how large they are would bound an export."""
-    noise = noise_shape(shape, share)
-    return Layout(noise, _strides(noise, _shared(shape, share)))
-
-
-def check_last_row(place: Layout, last: int) -> None:
-    """Refuse rows of which the last one's elements lie past index 2**63."""
-    if (last + 1) * place.strides[0] > MAX_INDEX:
-        raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
-
-
-def _whole_shape(
-    shape: tuple[int, ...], offset: Sequence[int] | None, global_shape: Sequence[int] | None, rows: Any
-) -> tuple[int, ...]:
-    if rows is not None and (not shape or tuple(rows.shape) != shape[:1]):
-        raise DropkitValueError(
-            f"rows must hold one row number for each entry of axis 0, got shape {tuple(rows.shape)} for a tensor of "
-            f"shape {shape}"
-        )
-    if offset is not None and global_shape is None:
-        raise DropkitValueError(f"offset {tuple(offset)} needs global_shape, the shape of the whole tensor")
-    if offset is not None and len(offset) != len(shape):
-        raise DropkitValueError(f"offset {tuple(offset)} must have one entry for each axis of shape {shape}")
-    if global_shape is None:
-        return shape
-    if len(global_shape) != len(shape):
-        raise DropkitValueError(f"global_shape {tuple(global_shape)} must have as many axes as shape {shape}")
-    if rows is not None and offset is not None and offset[0] != 0:
-        raise DropkitValueError(f"rows and offset[0]={offset[0]} both place axis 0; give offset[0]=0 beside rows")
-    return tuple(operator.index(size) for size in global_shape)
-
-
-def _of_pieces(
-    start: tuple[int, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Offset and shape in the tensor of which `whole` is one piece."""
-    first, total = list(start), list(whole)
-    for axis, index, count in split:
-        if not -len(total) <= axis < len(total):
-            raise DropkitValueError(f"split names axis {axis}, which a tensor of shape {whole} does not have")
-        first[axis] += index * total[axis]
-        total[axis] *= count
-    return tuple(first), tuple(total)
-
-
-def _shared(shape: tuple[int, ...], share: Sequence[int]) -> set[int]:
-    return {axis % len(shape) for axis in axes(share)} if shape else set()
-
-
-def _check_size(whole: tuple[int, ...]) -> None:
-    if math.prod(whole) > MAX_INDEX:
-        raise DropkitValueError(f"a noise tensor of shape {whole} has more than 2**63 elements")
-
-
-def _strides(whole: tuple[int, ...], shared: set[int]) -> tuple[int, ...]:
-    strides = [math.prod(whole[axis + 1 :]) for axis in range(len(whole))]
-    return tuple(0 if axis in shared else stride for axis, stride in enumerate(strides))
+    """`dropkit.place.place_of` with the part as four arguments."""
+    return place_of(shape, share, Part.of(offset, global_shape, rows)._replace(split=tuple(split)))

@@ -3,11 +3,10 @@
 One 32-bit word decides 32 elements. Level l of the generator gives bit l of 32 random numbers at once, so comparing
 32 random numbers R with the threshold T takes a handful of operations on whole words, and stops at T's last set bit.
 
-    t = 2**16 - round_half_even(p * 2**16)      kept of 65536
     keep(i) = R(i) < t * 2**16                  R(i): bit i % 32 of the level words of word number i // 32
-    scale   = 2**16 / t                         exact for the rounded p, so the expectation has no bias
 
-Where an element lies in the *global* noise tensor is its index; `Layout` says so for a whole tensor, a shard, or rows.
+t is what `dropkit.threshold` makes of p. Where an element lies in the *global* noise tensor is its index; `Place` says
+so for a whole tensor, a shard, or rows.
 The functions on words (`keep_words`, `random16`, `uniform_block`) work on NumPy uint64 and torch int64 arrays alike.
 """
 
@@ -18,106 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .axes.noise import ALPHA_PRIME as ALPHA_PRIME  # TRANSITION
+from .axes.noise import alpha_factors as alpha_factors  # TRANSITION
 from .counter import MASK32, MASK_ROUNDS, Key, philox4x32
 from .errors import DropkitTypeError, DropkitValueError
-from .layout import MAX_INDEX, Layout, axes, check_last_row, layout
+from .place import MAX_INDEX, WHOLE, Part, Place, axes, check_last_row
+from .place import place_of as _place_of
+from .threshold import ONE as ONE
+from .threshold import rate_type as rate_type
+from .threshold import scale as scale
+from .threshold import threshold as threshold
+from .threshold import thresholds as thresholds
 
-ONE = 1 << 16  # t of "keep everything"
-ALPHA_PRIME = -1.7580993408473766  # -lambda * alpha of SELU
 WORD = 32  # elements that one keep-word decides
 BERNOULLI, UNIFORM, NORMAL_RADIUS, NORMAL_ANGLE = range(4)  # the domains of the counter's last word
 
 Words = tuple[Any, Any]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# p -> t and scale
-
-
-def threshold(p: float) -> int:
-    """How many of 65536 equally likely draws keep an element: `t = 2**16 - round_half_even(p * 2**16)`.
-
-    Args:
-        p: drop probability in [0, 1].
-
-    Raises:
-        DropkitTypeError: p is not a number.
-        DropkitValueError: p is NaN or outside [0, 1].
-
-    >>> threshold(0.5), threshold(0.1), threshold(1e-7), threshold(1)
-    (32768, 58982, 65536, 0)
-    """
-    if isinstance(p, str | bytes) or not hasattr(p, "__float__"):
-        raise DropkitTypeError(_not_a_number(p))
-    value = float(p)
-    if not 0.0 <= value <= 1.0:
-        raise DropkitValueError(_out_of_range(p))
-    return ONE - round(value * ONE)  # Python's round is half to even, and scaling by a power of two is exact
-
-
-def _not_a_number(p: Any) -> str:
-    return f"dropout probability must be a number, but got {p!r} of type {type(p).__name__}; pass a float in [0, 1]"
-
-
-def _out_of_range(p: Any) -> str:
-    return (
-        f"dropout probability has to be between 0 and 1, but got {p}; "
-        "p is the probability of zeroing, 1 - p that of keeping"
-    )
-
-
-def thresholds(p: NDArray) -> NDArray[np.int64]:
-    """`threshold` of every element of an array p; same errors."""
-    if p.dtype.kind not in "fiub":
-        raise DropkitTypeError(_not_a_number(p))
-    inside = (p >= 0) & (p <= 1)  # False for NaN
-    if not inside.all():
-        raise DropkitValueError(_out_of_range(p[~inside].flat[0]))
-    wide: NDArray[Any] = p.astype(rate_type(p.dtype), copy=False)
-    return ONE - np.rint(wide * wide.dtype.type(ONE)).astype(np.int64)
-
-
-def rate_type(dtype: np.dtype) -> type[np.float32] | type[np.float64]:
-    """The type that rates of a dtype are computed in: float16 cannot hold 2**16; float32 and float64 scale exactly.
-
-    >>> rate_type(np.dtype(">f8")), rate_type(np.dtype(np.float16))
-    (<class 'numpy.float64'>, <class 'numpy.float32'>)
-    """
-    return np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32
-
-
-def scale(t: int) -> float:
-    """What kept values are multiplied by, `2**16 / t`; 0 where nothing is kept.
-
-    >>> scale(threshold(0.5)), scale(threshold(1.0))
-    (2.0, 0.0)
-    """
-    return ONE / t if t else 0.0
-
-
-def alpha_factors(t: int) -> tuple[float, float, float]:
-    """Alpha dropout's `(scale, shift, dropped)`: a kept x becomes `x * scale + shift`, a dropped one `dropped`.
-
-    With q = t / 2**16, p = 1 - q and alpha' = -1.7580993408473766, the limit of SELU at minus infinity:
-    `scale = 1 / sqrt(q * (1 + p * alpha'**2))`, `shift = -scale * p * alpha'`, `dropped = scale * alpha' + shift`; an
-    x of mean 0 and variance 1 keeps both. Where everything is dropped all three are 0, where nothing is, `(1, 0, 0)`.
-
-    Args:
-        t: kept of 65536.
-
-    Source: Klambauer et al. 2017 (arXiv:1706.02515), section "New Dropout Technique".
-
-    >>> [round(factor, 6) for factor in alpha_factors(threshold(0.5))]
-    [0.886405, 0.779194, -0.779194]
-    """
-    if t in (0, ONE):
-        return float(t == ONE), 0.0, 0.0
-    q = t / ONE
-    p = 1.0 - q
-    # Every step is one that IEEE rounds correctly (a power is not), so that all libraries agree.
-    scale = 1.0 / math.sqrt(q * (1.0 + p * (ALPHA_PRIME * ALPHA_PRIME)))
-    shift = -scale * p * ALPHA_PRIME
-    return scale, shift, scale * ALPHA_PRIME + shift
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -221,7 +136,7 @@ def keep(
     >>> keep((1, 4), 0.5, Key(seed=1, site="drop"), offset=(1, 1), global_shape=(2, 8)).astype(int)
     array([[1, 1, 1, 0]])
     """
-    place = _place(shape, share, offset, global_shape, rows, index)
+    place = _where(shape, share, Part.of(offset, global_shape, rows), index)
     if np.ndim(p) == 0:
         t = threshold(p.item() if isinstance(p, np.ndarray) else p)  # type: ignore[arg-type]
         return np.broadcast_to(_keep_noise(place, t, key.words), shape)
@@ -257,7 +172,7 @@ def words(
     >>> [hex(word) for word in words((2, 8), 0.5, Key(seed=1, site="drop"))]
     ['0x4e70']
     """
-    place = _place(shape, share, offset, global_shape, rows, index)
+    place = _where(shape, share, Part.of(offset, global_shape, rows), index)
     bits = _keep_noise(place, threshold(p), key.words)
     packed = np.packbits(bits.reshape(-1), bitorder="little")
     return np.pad(packed, (0, -len(packed) % 4)).view("<u4").astype(np.uint32)
@@ -283,7 +198,7 @@ def uniform(
     >>> (uniform((3,), Key(seed=1, site="u")) * 2**23 - 0.5).astype(int)
     array([2878323, 2065413, 7642049])
     """
-    place = _place(shape, share, offset, global_shape, rows, index)
+    place = _where(shape, share, Part.of(offset, global_shape, rows), index)
     return np.broadcast_to(_elements(place, 4, lambda block: _uniforms(block, key.words, UNIFORM)), shape)
 
 
@@ -310,7 +225,7 @@ def normal(
     >>> normal((4,), Key(seed=1, site="z")).shape
     (4,)
     """
-    place = _place(shape, share, offset, global_shape, rows, index)
+    place = _where(shape, share, Part.of(offset, global_shape, rows), index)
 
     def pairs(block: NDArray[np.uint64]) -> NDArray[np.float32]:
         radius = np.sqrt(-2 * np.log(_uniforms(block, key.words, NORMAL_RADIUS)))
@@ -321,20 +236,13 @@ def normal(
     return np.broadcast_to(_elements(place, 8, pairs), shape)
 
 
-Place = Layout | NDArray[np.uint64]  # computed indices, or indices given outright
+Where = Place | NDArray[np.uint64]  # computed indices, or indices given outright
 
 
-def _place(
-    shape: Sequence[int],
-    share: Sequence[int],
-    offset: Sequence[int] | None,
-    global_shape: Sequence[int] | None,
-    rows: ArrayLike | None,
-    index: ArrayLike | None,
-) -> Place:
+def _where(shape: Sequence[int], share: Sequence[int], part: Part, index: ArrayLike | None) -> Where:
     if index is None:
-        return place_of(shape, share, offset, global_shape, rows)
-    if rows is not None or offset is not None or global_shape is not None or len(axes(share)):
+        return known_place(shape, share, part)
+    if part is not WHOLE or len(axes(share)):
         raise DropkitValueError("index gives every element's place outright; leave out share, offset and rows")
     numbers = _whole_numbers("index", index)
     try:
@@ -343,18 +251,18 @@ def _place(
         raise DropkitValueError(f"index of shape {numbers.shape} does not broadcast to shape {tuple(shape)}") from None
 
 
-def place_of(
-    shape: Sequence[int],
-    share: Sequence[int] = (),
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: ArrayLike | None = None,
-) -> Layout:
-    """`layout` with rows checked: whole numbers, not negative, none past index 2**63."""
-    place = layout(shape, share, offset, global_shape, None if rows is None else _whole_numbers("rows", rows))
+def known_place(shape: Sequence[int], share: Sequence[int] = (), part: Part = WHOLE) -> Place:
+    """`place_of` with rows whose numbers are known: integers, not negative, none past index 2**63."""
+    if part.rows is None:
+        return _place_of(shape, share, part)
+    place = _place_of(shape, share, part._replace(rows=_whole_numbers("rows", part.rows)))
     if place.rows is not None and place.rows.size:
         check_last_row(place, int(place.rows.max()))
     return place
+
+
+def place_of(shape, share=(), offset=None, global_shape=None, rows=None):  # type: ignore  # TRANSITION
+    return known_place(shape, share, Part.of(offset, global_shape, rows))
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.uint64]:
@@ -368,7 +276,7 @@ def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.uint64]:
     return array.astype(np.uint64)
 
 
-def _keep_noise(place: Place, t: int, key: Words) -> NDArray[np.bool_]:
+def _keep_noise(place: Where, t: int, key: Words) -> NDArray[np.bool_]:
     if t in (0, ONE):
         return np.full(place.shape, t == ONE)
 
@@ -384,9 +292,9 @@ def _uniforms(block: NDArray[np.uint64], key: Words, domain: int) -> NDArray[np.
     return (integers.astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
 
 
-def _elements(place: Place, width: int, blocks: Callable[[NDArray], NDArray]) -> NDArray:
+def _elements(place: Where, width: int, blocks: Callable[[NDArray], NDArray]) -> NDArray:
     """Each element's value, where `blocks(b)` computes the `width` values of the indices from `width * b` on."""
-    if not isinstance(place, Layout):
+    if not isinstance(place, Place):
         numbers, where = np.unique(place // np.uint64(width), return_inverse=True)
         return blocks(numbers)[where.reshape(place.shape), (place % np.uint64(width)).astype(np.int64)]
     outer, run = place.runs()
@@ -403,7 +311,7 @@ def _elements(place: Place, width: int, blocks: Callable[[NDArray], NDArray]) ->
     return values.reshape(place.shape)
 
 
-def _starts(place: Layout, outer: int) -> NDArray[np.uint64]:
+def _starts(place: Place, outer: int) -> NDArray[np.uint64]:
     """The index of the first element of each run, over those of the `outer` leading axes that are longer than 1."""
     by_rows = place.rows is not None
     walked = [axis for axis in range(outer) if place.shape[axis] != 1 or (axis == 0 and by_rows)]

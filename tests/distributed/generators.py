@@ -8,8 +8,9 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from dropkit.torch import Dropout, coordinates
-from dropkit.torch import ranks as several
+from dropkit.torch import Dropout
+from dropkit.torch.drawing import coordinates
+from dropkit.torch.drawing import ranks as several
 
 
 def scenario(name: str) -> None:

@@ -17,7 +17,8 @@ import dropkit.torch
 from dropkit import Key
 from dropkit.axes.noise import Alpha
 from dropkit.torch import AlphaDropout, Dropout, Dropout2d, at, bind, dropout, unbind
-from dropkit.torch.sharding import ShardedDropout, first_element
+from dropkit.torch.parts.dtensor import first_element
+from dropkit.torch.sharding import ShardedDropout
 
 KEY = Key(seed=3, site="here", step=5)
 WHOLE = torch.arange(1.0, 1 + 7 * 6 * 5).reshape(7, 6, 5)  # no axis is divisible by all of 2 and 4
@@ -224,7 +225,8 @@ def plans(rank: int, ranks: int, folder: Path) -> Any:
         found = [torch.empty_like(expected[dim]) for _ in range(ranks)]
         torch.distributed.all_gather(found, first(x.chunk(ranks, dim)[rank]).contiguous())
         torch.manual_seed(8)
-        dropkit.torch.coordinates._watch.waiting = False  # all ranks draw for one process here, and are meant to agree
+        # all ranks draw for one process here, and are meant to agree
+        dropkit.torch.drawing.coordinates._watch.waiting = False
         assert torch.equal(torch.cat(found, dim), Dropout(0.5)(x))
     try:
         parallelize_module(nn.Dropout(0.5), mesh, ShardedDropout())

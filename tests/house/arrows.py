@@ -89,12 +89,13 @@ def missing(house: House) -> list[Fault]:
 
 def former(house: House) -> list[Fault]:
     """Imports of ours under a former name, which is there for users."""
-    return [
+    faults = {
         Fault("former name", file.path, item.line, f"imports {item.module}")
         for file in house.files.values()
         for item in house.imports(file)
         if item.module in house.modules and house.is_former(house.modules[item.module])
-    ]
+    }
+    return sorted(faults)
 
 
 def circles(house: House) -> list[Fault]:

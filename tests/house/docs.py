@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .arrows import placed
-from .plan import DOCUMENTED, MOVING
+from .plan import CLASSES_DOCUMENTED, DOCUMENTED, MOVING
 from .source import Fault, File, House, top_level
 
 
@@ -16,13 +16,13 @@ def undocumented(house: House) -> list[Fault]:
     Public is what a package's `__init__` defines, imports as itself or imports on first use, and what a file defines.
     """
     faults = []
-    for path in DOCUMENTED:
+    for path in (*DOCUMENTED, *CLASSES_DOCUMENTED):
         file = house.files.get(f"{path}.py") or house.files.get(f"{path}/__init__.py".lstrip("/"))
         if file is None:
             continue
         for name in sorted(_public(file)):
             found = _definition(house, file, name)
-            if found is None:
+            if found is None or (path in CLASSES_DOCUMENTED and not _is_made(found[1])):
                 continue
             where, node = found
             text = ast.get_docstring(node)
@@ -61,6 +61,11 @@ def _definition(house: House, file: File, name: str) -> tuple[File, ast.ClassDef
 def _is_exception(node: ast.AST) -> bool:
     bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
     return any(base.endswith(("Error", "Exception", "Warning")) for base in bases)
+
+
+def _is_made(node: ast.AST) -> bool:
+    """Whether it is a class that is not abstract."""
+    return isinstance(node, ast.ClassDef) and not (ast.get_docstring(node) or "").startswith("Abstract")
 
 
 class Entry(NamedTuple):

@@ -124,21 +124,16 @@ MOVING: dict[str, str] = {
     **{f"lab/{name}": f"lab/telling/{name}" for name in ("stats", "table", "verdict", "page")},
 }  # fmt: skip
 
-# Whose public names need a docstring with an example: packages, and files that users import from.
+# Whose public names need a docstring with an example: packages, and files that are there for users.
 DOCUMENTED = (
     "",
     "grid",
-    "axes/noise",
-    "axes/share",
     "axes/rate",
-    "axes/when",
     "numpy",
     "torch",
     "torch/functional",
     "torch/learned",
     "jax",
-    "jax/nnx",
-    "jax/linen",
     "jax/equinox",
     "keras",
     "probe",
@@ -148,16 +143,18 @@ DOCUMENTED = (
     "report",
     "lab",
 )
+# Files whose classes users make; what else is in them is ours.
+CLASSES_DOCUMENTED = ("axes/noise", "axes/share", "axes/when", "jax/nnx", "jax/linen")
 
 # What is still out of place while rooms move: how many faults of a check a room may have at most.
 AWAITED: dict[tuple[str, str], int] = {
-    ("axes", "docstring"): 8,
+    ("axes", "docstring"): 1,
     ("drop", "core"): 1,
     ("grid", "docstring"): 9,
-    ("jax", "docstring"): 9,
+    ("jax", "docstring"): 8,
     ("jax", "former name"): 2,
     ("jax", "long file"): 1,
-    ("keras", "former name"): 2,
+    ("keras", "former name"): 3,
     ("keras", "private attribute"): 1,
     ("mask", "floor"): 2,
     ("mask", "long file"): 1,
@@ -175,7 +172,7 @@ AWAITED: dict[tuple[str, str], int] = {
 }
 
 # The core, by what a file's path begins with, and how many code lines it may have.
-CORE = ("errors", "counter", "threshold", "place", "layout", "mask", "axes", "drop", "choice")
+CORE = ("errors", "counter", "threshold", "place", "mask", "axes", "drop", "choice")
 NOT_CORE = ("axes/rate",)
 CORE_LINES = 600
 FILE_LINES = 400

@@ -346,6 +346,7 @@ def test_a_large_core_is_found() -> None:
         {"errors.py": "class E(Exception): ...", "__init__.py": "from .errors import E as E"},
         {"lint/__init__.py": "def lint():\n    '''Lints.'''"},
         {"grid.py": "def zoneout():\n    '''Keeps the state.'''"},
+        {"axes/share.py": "class Block: ...\nclass Refining:\n    '''Abstract: refines.'''\ndef of(): ..."},
     ],
 )
 def test_a_public_name_without_an_example_is_found(sources: dict[str, str]) -> None:

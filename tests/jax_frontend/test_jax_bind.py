@@ -20,7 +20,7 @@ import dropkit
 from dropkit import Key
 from dropkit.jax import equinox
 from dropkit.jax.binding import at, bind, sites
-from dropkit.jax.layers import Dropout, KeyedStream
+from dropkit.jax.nnx import Dropout, KeyedStream
 
 X = jnp.ones((16, 32))
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from-flax.md"

@@ -11,7 +11,7 @@ from flax import nnx
 import dropkit
 import dropkit.jax
 from dropkit import Key
-from dropkit.jax.layers import (
+from dropkit.jax.nnx import (
     AlphaDropout,
     Dropout,
     Rate,
@@ -440,3 +440,12 @@ def test_tabulate_shows_what_it_shows_of_flax() -> None:
         for kind in (nnx.Dropout, Dropout)
     ]
     assert columns[0] == columns[1]
+
+
+def test_the_former_module_has_the_same_classes() -> None:
+    from dropkit.jax import layers, nnx
+
+    names = {name for name, value in vars(nnx).items() if getattr(value, "__module__", "") == nnx.__name__}
+    public = {name for name in names if isinstance(vars(nnx)[name], type)}
+    assert public == {name for name in vars(layers) if not name.startswith("__")}
+    assert all(getattr(layers, name) is getattr(nnx, name) for name in public)

@@ -11,7 +11,7 @@ from flax import nnx
 import dropkit
 from dropkit import Key
 from dropkit.jax.binding import bind
-from dropkit.jax.layers import Dropout, KeyedStream
+from dropkit.jax.nnx import Dropout, KeyedStream
 
 from .test_nnx import DROP, X, kept, traces
 

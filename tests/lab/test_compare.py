@@ -8,9 +8,9 @@ import pytest
 
 from dropkit.errors import DropkitTypeError, DropkitValueError, OutputError
 from dropkit.lab import Comparison, Run, compare, train
-from dropkit.lab.stats import mean_interval
-from dropkit.lab.table import LAST, cells, figures, lines, markdown
-from dropkit.lab.verdict import verdict
+from dropkit.lab.telling.stats import mean_interval
+from dropkit.lab.telling.table import LAST, cells, figures, lines, markdown
+from dropkit.lab.telling.verdict import verdict
 
 
 def run(*accuracies: float, loss: float = 0.5, train: float = 0.9, on: float = 0.8) -> Run:

@@ -11,9 +11,9 @@ import pytest
 
 from dropkit import cli
 from dropkit.errors import DataError
-from dropkit.lab import sealed, train, tune
-from dropkit.lab.files import read_sealed_json, write_sealed
-from dropkit.lab.run import check_files
+from dropkit.lab import train, tune
+from dropkit.lab.files import read_sealed_json, sealed, write_sealed
+from dropkit.lab.runs.run import check_files
 from dropkit.visible import one_line
 
 RUN = ["train", "mlp", "--size", "tiny", "--device", "cpu"]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import requests
 
-import dropkit.lab.data
+import dropkit.lab.data.sets
 from dropkit.errors import DataError, UnknownNameError
-from dropkit.lab import cifar, load_data
-from dropkit.lab.data import FILES, SOURCES
-from dropkit.lab.idx import parse_idx
+from dropkit.lab import load_data
+from dropkit.lab.data import cifar
+from dropkit.lab.data.idx import parse_idx
+from dropkit.lab.data.sets import FILES, SOURCES
 
 SHARED = Path(os.environ.get("DROPKIT_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -227,7 +228,7 @@ def test_cifar_from_the_archive(small_cifar: Path, monkeypatch: pytest.MonkeyPat
             archive.addfile(member, io.BytesIO(records))
     whole = load_data("cifar10", small_cifar)
     monkeypatch.delenv("DROPKIT_DATA", raising=False)
-    monkeypatch.setattr(dropkit.lab.data, "_download", lambda source, file: (path, b""))
+    monkeypatch.setattr(dropkit.lab.data.sets, "_download", lambda source, file: (path, b""))
     assert load_data("cifar10").fingerprint == whole.fingerprint
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DataError, match=r"archive.tar.gz is damaged .*; delete it, or replace it with https://"):

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 import dropkit
 from dropkit.errors import DropkitValueError, UnknownNameError
 from dropkit.lab import Run, compare, load_data, train, tune
-from dropkit.lab.loop import Trainer
+from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
-from dropkit.lab.recipe import Settings
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.mlp_functional import FIXED, TINY
-from dropkit.lab.strategies import standard
-from dropkit.lab.weights import set_first_weights
+from dropkit.lab.recipes.recipe import Settings
+from dropkit.lab.recipes.strategies import standard
+from dropkit.lab.recipes.weights import set_first_weights
 from tests.lab.runs import numbers, stop_after
 
 RECIPE = get("mlp-functional")

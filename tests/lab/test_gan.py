@@ -17,15 +17,15 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 import dropkit
 from dropkit.errors import DropkitValueError, OutputError
 from dropkit.lab import Comparison, Run, compare, load_data, train, tune
-from dropkit.lab.adversarial import Adversarial
-from dropkit.lab.gradients import Part
-from dropkit.lab.page import MOST
+from dropkit.lab.engines.adversarial import Adversarial
+from dropkit.lab.engines.gradients import Part
 from dropkit.lab.pictures import GAP
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.gan import FIXED, FULL, SMALL, settings
-from dropkit.lab.table import lines
-from dropkit.lab.verdict import verdict
+from dropkit.lab.telling.page import MOST
+from dropkit.lab.telling.table import lines
+from dropkit.lab.telling.verdict import verdict
 from tests.lab.runs import numbers
 
 DIGITS = load_data("digits")

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dropkit.cli import inputs, target
 from dropkit.errors import DataError, DropkitError
-from dropkit.lab import cifar, inputs, limits, load_data, target, train
-from dropkit.lab.data import FILES
-from dropkit.lab.idx import parse_idx
+from dropkit.lab import load_data, train
+from dropkit.lab.data import cifar, limits
+from dropkit.lab.data.idx import parse_idx
+from dropkit.lab.data.sets import FILES
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def photos(path: Path, members: dict[str, bytes]) -> Path:
 def test_a_member_of_an_archive_is_not_unpacked_where_it_is_no_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dropkit.lab.images.MOST_IMAGE", 1 << 20)
+    monkeypatch.setattr("dropkit.lab.data.images.MOST_IMAGE", 1 << 20)
     path = photos(tmp_path / "bomb.zip", {"a/2.png": bytes(60 << 20)})
     with (
         little_memory(),

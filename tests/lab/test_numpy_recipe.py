@@ -13,11 +13,11 @@ from safetensors.numpy import load_file, save_file
 import dropkit
 from dropkit.errors import DataError, DropkitValueError, OutputError, UnknownNameError
 from dropkit.lab import Recipe, Run, compare, load_data, train, tune
-from dropkit.lab.numpy_run import not_learned
+from dropkit.lab.engines.numpy import not_learned
 from dropkit.lab.order import epoch_order, first_weights
-from dropkit.lab.recipe import LearnedRate
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.mlp import TINY
+from dropkit.lab.recipes.recipe import LearnedRate
 from dropkit.numpy import Sequential, SoftmaxCrossEntropy
 from tests.lab.runs import numbers, stop_after
 

@@ -11,9 +11,9 @@ from scipy import linalg
 
 from dropkit.errors import DropkitValueError
 from dropkit.lab import load_data
-from dropkit.lab.judge import Training, judge
+from dropkit.lab.engines.judge import Training, judge
+from dropkit.lab.engines.quality import class_shares, frechet_distance, precision_recall
 from dropkit.lab.pictures import grid
-from dropkit.lab.quality import class_shares, frechet_distance, precision_recall
 
 DIGITS = load_data("digits")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import integrate, special
 
 from dropkit.errors import DropkitValueError
-from dropkit.lab.stats import Interval, mean_interval, paired_difference, seeds_to_separate
+from dropkit.lab.telling.stats import Interval, mean_interval, paired_difference, seeds_to_separate
 
 
 def t_bound(level: float, df: int) -> float:

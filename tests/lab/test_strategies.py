@@ -14,13 +14,13 @@ from torch.nn.functional import cross_entropy
 from dropkit.axes.rate import Constant, Gap
 from dropkit.errors import DataError, DropkitValueError, UnknownNameError
 from dropkit.lab import Run, compare, load_data, train
-from dropkit.lab.gradients import held_out_batches
-from dropkit.lab.loop import Trainer
+from dropkit.lab.engines.gradients import held_out_batches
+from dropkit.lab.engines.moves import Sites
+from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
-from dropkit.lab.recipe import LearnedRate, learned_method, needs_validation
 from dropkit.lab.recipes import get
-from dropkit.lab.sites import Sites
-from dropkit.lab.strategies import ADAPTIVE
+from dropkit.lab.recipes.recipe import LearnedRate, learned_method, needs_validation
+from dropkit.lab.recipes.strategies import ADAPTIVE
 from dropkit.torch import Dropout
 from dropkit.torch.learned import ConcreteDropout, LearnableBernoulli
 from tests.lab.runs import numbers, stop_after

@@ -46,12 +46,13 @@ def test_resumed_run_ends_bit_for_bit_the_same(tmp_path: Path, after: int, valid
 
 KILL = """
 import os, signal, sys
-from dropkit.lab import loop, train
+from dropkit.lab import train
+from dropkit.lab.engines import loop
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "step":
-    once = loop.Trainer._set_rates
-    loop.Trainer._set_rates = lambda self, step: kill() if step == 40 else once(self, step)
+    once = loop.Loop._set_rates
+    loop.Loop._set_rates = lambda self, step: kill() if step == 40 else once(self, step)
 else:
     write = loop.save_state
     loop.save_state = lambda path, *rest: kill() if rest[-1].step == 48 else write(path, *rest)

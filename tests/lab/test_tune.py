@@ -13,9 +13,9 @@ from scipy.stats import ttest_rel
 from dropkit import cli
 from dropkit.errors import DataError, DropkitTypeError, DropkitValueError, OutputError
 from dropkit.lab import Tuning, compare, tune
-from dropkit.lab.recipe import Strategy
 from dropkit.lab.recipes import get
-from dropkit.lab.table import LAST
+from dropkit.lab.recipes.recipe import Strategy
+from dropkit.lab.telling.table import LAST
 from dropkit.lab.tuning import STARTUP, Search, Trial
 
 SITES = ("dropout1", "dropout2")

@@ -10,9 +10,9 @@ import pytest
 
 from dropkit import cli, writing
 from dropkit.errors import OutputError
-from dropkit.lab import lock, train
-from dropkit.lab.files import claim, write_bytes, write_text
-from dropkit.torch.rate_log import _write as write_log
+from dropkit.lab import train
+from dropkit.lab.files import claim, lock, write_bytes, write_text
+from dropkit.torch.moving.rate_log import _write as write_log
 
 RUN = ["train", "mlp", "--size", "tiny", "--epochs", "1", "--device", "cpu"]
 NAMES = ("report.html", "config.json", "result.json", "metrics.csv", "state.safetensors", "checkpoint.safetensors")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from dropkit import cli
-from dropkit.lab import target
+from dropkit.cli import target
 
 ROOT = Path(__file__).parents[2]
 MODELS = """

@@ -11,7 +11,7 @@ from torch import nn
 import dropkit
 from dropkit.errors import DropkitRuntimeError, OutputError
 from dropkit.probe.findings import Findings
-from dropkit.probe.words import to_json
+from dropkit.probe.sentences import to_json
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from rich.console import Console
 from dropkit.probe.explanation import Explanation, Layer, Site
 from dropkit.probe.fold import fold
 from dropkit.probe.tree import tree
-from tests.probe.test_words import explanation, layer, site, transfer
+from tests.probe.test_sentences import explanation, layer, site, transfer
 
 
 def drawn(net: Explanation, *, opened: bool = False, width: int = 80, colour: bool = False) -> list[str]:

@@ -60,7 +60,7 @@ def deep_encoder() -> str:
     import torch
 
     from dropkit.probe import explain
-    from dropkit.probe.words import sentences
+    from dropkit.probe.sentences import sentences
 
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(64, 4, 128, 0.1, batch_first=True)

@@ -7,7 +7,7 @@ import pytest
 
 from dropkit.lab import Comparison, compare, train
 from dropkit.report import Curve, Differences, Figure, Page, Whisker, render
-from dropkit.report.figures import colours, embed, line_figure
+from dropkit.report.plots import colours, embed, line_figure
 
 
 class Reader(HTMLParser):

@@ -9,8 +9,8 @@ from torch import nn
 
 from dropkit import DropkitError, Key, keep
 from dropkit.torch import Dropout, at, bind, reseed, unbind
-from dropkit.torch.coordinates import Sharded
-from dropkit.torch.ranks import Piece
+from dropkit.torch.drawing.coordinates import Sharded
+from dropkit.torch.drawing.ranks import Piece
 
 X = torch.ones(6, 40)
 

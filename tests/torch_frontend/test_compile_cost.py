@@ -13,8 +13,9 @@ from torch import nn
 from dropkit import Key, keep
 from dropkit.counter import fold, site_id
 from dropkit.numpy import dropout
-from dropkit.torch import AlphaDropout, Dropout, Dropout2d, at, bind, registered
-from dropkit.torch.recomputation import Unfolded
+from dropkit.torch import AlphaDropout, Dropout, Dropout2d, at, bind
+from dropkit.torch.arithmetic import registered
+from dropkit.torch.draw import Unfolded
 
 pytestmark = [
     # dynamo looks at the output of a compiled model that has hooks, as a bound one has

@@ -41,7 +41,7 @@ from dropkit.torch import bias_act_dropout, dropout, dropout_add, dropout_add_no
 torch.manual_seed(0)
 x, r = torch.randn(4, 33, requires_grad=True), torch.randn(4, 33, requires_grad=True)
 b = torch.randn(33, requires_grad=True)
-assert ops.kernels_for(x).__name__ == "dropkit.torch.cuda"
+assert ops.kernels_for(x).__name__ == "dropkit.torch.arithmetic.cuda"
 key = dict(training=True, key=Key(1, "s"))
 one, two = dropout_add(x, r, 0.3, **key), r + dropout(x, 0.3, **key)
 assert torch.equal(one, two)
@@ -72,7 +72,8 @@ def test_fused_and_in_place() -> None:
 CAPTURED = """
 import torch
 from torch import nn
-from dropkit.torch import Dropout, bind, cuda
+from dropkit.torch import Dropout, bind
+from dropkit.torch.arithmetic import cuda
 import dropkit
 x = torch.ones(4, 40, requires_grad=True)
 plain = bind(nn.Sequential(Dropout(0.5), Dropout(0.25)), seed=2**64 - 3).to(x.device)

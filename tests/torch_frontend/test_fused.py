@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from dropkit import DropkitError, Key
-from dropkit.torch import bias_act_dropout, cpu, dropout, dropout_add, dropout_add_norm
+from dropkit.torch import bias_act_dropout, dropout, dropout_add, dropout_add_norm
+from dropkit.torch.arithmetic import cpu
 
 KEY = Key(3, "fused", 1)
 ACTIVATIONS = {

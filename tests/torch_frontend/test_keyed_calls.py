@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dropkit
-from dropkit.torch import Dropout, at, bind, dropout, recomputation
+from dropkit.torch import Dropout, at, bind, dropout
+from dropkit.torch.drawing import recomputation
 
 SITES = ("a", "b", "c")
 ONES = torch.ones(4, 64)

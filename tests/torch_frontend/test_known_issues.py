@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkit.torch as dt
 from dropkit import Key, keep
-from dropkit.torch import cpu
+from dropkit.torch.arithmetic import cpu
 
 pytestmark = [
     # torch scripts functions of its own at first use, which it deprecates itself

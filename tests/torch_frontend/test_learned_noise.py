@@ -11,7 +11,7 @@ import torch._dynamo.testing
 import dropkit
 from dropkit import Key
 from dropkit.mask import place_of
-from dropkit.torch import noise
+from dropkit.torch.arithmetic import continuous
 
 KEY = Key(3, "noise", 11)
 PLACES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -37,7 +37,7 @@ def torch_place(shape: tuple[int, ...], where: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", PLACES)
 def test_uniforms_equal_the_definition_bit_for_bit(name: str) -> None:
     shape, where = PLACES[name]
-    got = noise.uniform(KEY.words, torch_place(shape, where))
+    got = continuous.uniform(KEY.words, torch_place(shape, where))
     wanted = dropkit.uniform(shape, KEY, **where)
     assert got.dtype == torch.float32
     assert np.array_equal(np.broadcast_to(got.numpy(), shape), wanted)
@@ -46,7 +46,7 @@ def test_uniforms_equal_the_definition_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("name", PLACES)
 def test_normals_equal_the_definition_to_rounding(name: str) -> None:
     shape, where = PLACES[name]
-    got = noise.normal(KEY.words, torch_place(shape, where))
+    got = continuous.normal(KEY.words, torch_place(shape, where))
     assert got.dtype == torch.float32
     np.testing.assert_allclose(
         np.broadcast_to(got.numpy(), shape), dropkit.normal(shape, KEY, **where), rtol=2e-5, atol=2e-6
@@ -55,10 +55,10 @@ def test_normals_equal_the_definition_to_rounding(name: str) -> None:
 
 def test_another_key_gives_other_numbers() -> None:
     place = place_of((50,))
-    assert not torch.equal(noise.uniform(KEY.words, place), noise.uniform(Key(3, "noise", 12).words, place))
+    assert not torch.equal(continuous.uniform(KEY.words, place), continuous.uniform(Key(3, "noise", 12).words, place))
 
 
-@pytest.mark.parametrize("draw", [noise.uniform, noise.normal])
+@pytest.mark.parametrize("draw", [continuous.uniform, continuous.normal])
 def test_a_key_may_be_a_tensor_or_lie_in_device_memory(draw: Any) -> None:
     place = place_of((3, 5))
     wanted = draw(KEY.words, place)
@@ -69,7 +69,7 @@ def test_a_key_may_be_a_tensor_or_lie_in_device_memory(draw: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("draw", [noise.uniform, noise.normal])
+@pytest.mark.parametrize("draw", [continuous.uniform, continuous.normal])
 def test_compiled_equals_eager_and_a_new_key_compiles_nothing(draw: Any) -> None:
     torch._dynamo.reset()
     place = place_of((3, 50))

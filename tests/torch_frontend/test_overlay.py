@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import dropkit.torch as dt
-from dropkit.torch.overlay import Overlay, assign, beneath
+from dropkit.torch.changing.overlay import Overlay, assign, beneath
 
 from .architectures import Bert, DropPath, snapshot, zeros
 

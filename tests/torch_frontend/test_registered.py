@@ -9,7 +9,8 @@ from torch import nn
 
 from dropkit import Key, keep
 from dropkit.layout import layout
-from dropkit.torch import Dropout, at, bind, dropout, registered
+from dropkit.torch import Dropout, at, bind, dropout
+from dropkit.torch.arithmetic import registered
 
 # torch's own forward-mode formulas are scripted on first use, which it deprecates itself.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script.*deprecated:DeprecationWarning")

@@ -25,8 +25,8 @@ from dropkit.torch import (
     bind,
     dropout,
     functional,
-    registered,
 )
+from dropkit.torch.arithmetic import registered
 
 N = 10_000_000
 RATES = (1e-4, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999)

@@ -16,21 +16,24 @@ class When(Enum):
     ALWAYS = "always"  # Monte Carlo dropout: Gal and Ghahramani 2016
     NEVER = "never"
 
+    @classmethod
+    def of(cls, value: "When | str") -> "When":
+        """A When from its name.
+
+        Raises:
+            DropkitValueError: a name that is none of train, always, never.
+
+        >>> When.of("always")
+        <When.ALWAYS: 'always'>
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            raise DropkitValueError(f"when must be one of train, always, never; got {value!r}") from None
+
     def active(self, training: bool) -> bool:
         """Whether noise is drawn, given the mode of the pass."""
         return self is When.ALWAYS or (self is When.TRAIN and training)
 
 
-def when(value: "When | str") -> When:
-    """A When from its name.
-
-    Raises:
-        DropkitValueError: a name that is none of train, always, never.
-
-    >>> when("always")
-    <When.ALWAYS: 'always'>
-    """
-    try:
-        return When(value)
-    except ValueError:
-        raise DropkitValueError(f"when must be one of train, always, never; got {value!r}") from None
+when = When.of  # TRANSITION

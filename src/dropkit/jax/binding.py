@@ -16,7 +16,7 @@ from .traces import draws_by_hand, lanes
 if TYPE_CHECKING:
     from flax import nnx
 
-    from .layers import Dropout
+    from .nnx import Dropout
 
 Model = TypeVar("Model")
 
@@ -48,7 +48,7 @@ def bind(model: Model, seed: int = 0, **how: Any) -> Model:
 
     >>> import dropkit
     >>> from flax import nnx
-    >>> from dropkit.jax.layers import Dropout
+    >>> from dropkit.jax.nnx import Dropout
     >>> model = bind(nnx.Sequential(nnx.Linear(8, 8, rngs=nnx.Rngs(0)), Dropout(0.5)), seed=1)
     >>> first, second = model(jnp.ones((2, 8))), model(jnp.ones((2, 8)))
     >>> bool(((second != 0) == dropkit.keep((2, 8), 0.5, dropkit.Key(1, "layers.1", step=1))).all())
@@ -64,7 +64,7 @@ def bind(model: Model, seed: int = 0, **how: Any) -> Model:
 
 
 def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
-    from .layers import KeyedStream, first_step, keyed
+    from .nnx import KeyedStream, first_step, keyed
 
     seed, first = Key(seed).seed, first_step(Key(step=step).step)
     if lanes():
@@ -108,7 +108,7 @@ def at(model: "nnx.Module", *, step: int | None = None, seed: int | None = None)
         DropkitValueError: nothing in the model is bound; a bad seed or step.
 
     >>> from flax import nnx
-    >>> from dropkit.jax.layers import Dropout
+    >>> from dropkit.jax.nnx import Dropout
     >>> model = bind(nnx.Sequential(Dropout(0.5)), seed=1)
     >>> first = model(jnp.ones(8))
     >>> with at(model, step=0):
@@ -118,7 +118,7 @@ def at(model: "nnx.Module", *, step: int | None = None, seed: int | None = None)
     """
     import jax
 
-    from .layers import KeyedStream, first_step
+    from .nnx import KeyedStream, first_step
 
     streams = [drop.rngs for drop in sites(model).values() if isinstance(drop.rngs, KeyedStream)]
     if not streams:
@@ -144,13 +144,13 @@ def sites(model: "nnx.Module") -> dict[str, "Dropout"]:
     """The dropkit dropouts of an nnx model by their paths in it; one that is at two places has the first.
 
     >>> from flax import nnx
-    >>> from dropkit.jax.layers import Dropout
+    >>> from dropkit.jax.nnx import Dropout
     >>> list(sites(nnx.Sequential(Dropout(0.5), Dropout(0.1))))
     ['layers.0', 'layers.1']
     """
     from flax import nnx
 
-    from .layers import Dropout
+    from .nnx import Dropout
 
     found = [(path, part) for path, part in nnx.iter_modules(model) if isinstance(part, Dropout)]
     return {".".join(map(str, path)): part for path, part in found}
@@ -171,7 +171,7 @@ def _drops(part: Any) -> str | None:
     """As what a module that is not dropkit's drops; None if it does not."""
     from flax import nnx
 
-    from .layers import Dropout
+    from .nnx import Dropout
 
     if isinstance(part, nnx.Dropout):
         return None if isinstance(part, Dropout) or _never(part.rate) else type(part).__name__

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..counter import MASK32, MASK_ROUNDS, MULTIPLIERS, WEYL
+from ..counter import MASK32, MASK_ROUNDS
+from ..counter import philox4x32 as counter_philox
 from ..layout import Layout
 from ..mask import BERNOULLI, ONE, WORD
 
@@ -30,12 +31,16 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: Pair, rounds: int) -> tu
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     c0, c1, c2, c3 = (jnp.asarray(word, jnp.uint32) for word in counter)
-    k0, k1 = key
-    for _ in range(rounds):
-        (low0, high0), (low1, high1) = product(c0, MULTIPLIERS[0]), product(c2, MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = k0 + jnp.uint32(WEYL[0]), k1 + jnp.uint32(WEYL[1])
-    return c0, c1, c2, c3
+    return counter_philox((c0, c1, c2, c3), key, rounds, _high_low, _plus_constant)
+
+
+def _high_low(word: jax.Array, factor: int) -> Pair:
+    low, high = product(word, factor)
+    return high, low
+
+
+def _plus_constant(word: Any, number: int) -> Any:
+    return word + jnp.uint32(number)  # JAX takes no Python integer past 2**31 beside a uint32
 
 
 def scale_kept(

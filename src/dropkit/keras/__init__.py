@@ -17,13 +17,13 @@ from .blocks import at as at  # noqa: E402
 from .concrete import ConcreteDropout as ConcreteDropout  # noqa: E402
 from .contexts import disabled as disabled  # noqa: E402
 from .contexts import enabled as enabled  # noqa: E402
+from .gaussian import GaussianDropout as GaussianDropout  # noqa: E402
+from .gaussian import GaussianNoise as GaussianNoise  # noqa: E402
 from .layers import AlphaDropout as AlphaDropout  # noqa: E402
 from .layers import Dropout as Dropout  # noqa: E402
 from .layers import SpatialDropout1D as SpatialDropout1D  # noqa: E402
 from .layers import SpatialDropout2D as SpatialDropout2D  # noqa: E402
 from .layers import SpatialDropout3D as SpatialDropout3D  # noqa: E402
-from .noise import GaussianDropout as GaussianDropout  # noqa: E402
-from .noise import GaussianNoise as GaussianNoise  # noqa: E402
 from .ops import dropout as dropout  # noqa: E402
 from .schedule import RateSchedule as RateSchedule  # noqa: E402
 from .surgery import Receipt as Receipt  # noqa: E402

@@ -9,6 +9,7 @@ from ..axes.when import When, when
 from ..counter import Key
 from ..errors import DropkitRuntimeError
 from . import blocks, engine
+from .draw import Draw
 from .state import SAVED, Draws
 
 
@@ -84,7 +85,7 @@ class Keyed:
     def _noised(self, inputs: Any) -> Any:
         raise NotImplementedError
 
-    def _draw(self) -> engine.Draw:
+    def _draw(self) -> Draw:
         return engine.recorded(self.seed_generator.draw)
 
     def _floating(self, inputs: Any) -> Any:

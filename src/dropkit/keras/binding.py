@@ -6,8 +6,9 @@ import keras
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
+from .base import Keyed
 from .finding import warn_of_foreign
-from .sites import sites
+from .paths import walk
 from .state import Clock
 
 Model = TypeVar("Model", bound=keras.Layer)
@@ -61,3 +62,14 @@ def bind(model: Model, seed: int = 0, *, step: int = 0) -> Model:
         layer.seed_generator.clock = clock
     warn_of_foreign(model, "bind")
     return model
+
+
+def sites(model: keras.Layer) -> dict[str, Keyed]:
+    """The dropkit layers of a model by their paths in it."""
+    found: dict[str, Keyed] = {}
+    for path, layer in walk(model):
+        if isinstance(layer, Keyed):
+            if path in found:
+                raise DropkitValueError(f"two dropkit layers have the path {path!r}; give them different names")
+            found[path] = layer
+    return found

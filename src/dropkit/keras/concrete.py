@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from ..errors import DropkitValueError
-from . import engine
+from . import arithmetic, engine
 from .base import Keyed
 
 _TEMPERATURE, _SPATIAL_TEMPERATURE = 0.1, 2.0 / 3.0
@@ -135,7 +135,7 @@ class ConcreteDropout(Keyed, keras.layers.Wrapper):
         if self.spatial:
             channel = self._channel_axis() % len(noise)
             noise = tuple(size if axis in (0, channel) else 1 for axis, size in enumerate(noise))
-        u = engine.uniform(noise, self._draw(), x)
+        u = arithmetic.uniform(noise, self._draw(), x)
         default = _SPATIAL_TEMPERATURE if self.spatial else _TEMPERATURE
         temperature = default if self.temperature is None else self.temperature
         logit = ops.cast(self.p_logit, "float32") + ops.log(u) - ops.log1p(-u)

@@ -14,7 +14,7 @@ from keras.src import backend
 from ..errors import DropkitTypeError, DropkitValueError
 from . import blocks
 from .finding import Place, listed, matched, places
-from .sites import walk
+from .paths import walk
 
 _lock = threading.Lock()
 _wrapped: Counter[int] = Counter()

@@ -15,7 +15,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from ..errors import DropkitTypeError, DropkitValueError
 from .base import Keyed
-from .sites import walk
+from .paths import walk
 
 NOISES = (
     keras.layers.Dropout,

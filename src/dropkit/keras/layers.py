@@ -9,7 +9,7 @@ from keras import ops
 
 from ..axes.noise import Alpha, Bernoulli
 from ..errors import DropkitValueError
-from . import engine
+from . import arithmetic
 from .base import Keyed
 from .rates import Movable, encode_rate
 
@@ -72,7 +72,7 @@ class Dropout(Keyed, keras.layers.Dropout):
 
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return engine.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Bernoulli())
+        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -113,7 +113,7 @@ class AlphaDropout(Keyed, keras.layers.AlphaDropout):
 
     def _noised(self, inputs: Any) -> Any:
         x = self._floating(inputs)
-        return engine.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Alpha())
+        return arithmetic.dropout(x, self._draw(), concrete_noise_shape(x, self.noise_shape), Alpha())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -143,7 +143,7 @@ class _Spatial(Keyed):
         shape, ones = ops.shape(x), (1,) * self._axes
         first = self.data_format == "channels_first"
         noise = (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
-        return engine.dropout(x, self._draw(), noise, Bernoulli())
+        return arithmetic.dropout(x, self._draw(), noise, Bernoulli())
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; the dtype is the whole policy, so mixed precision survives."""

@@ -12,7 +12,8 @@ from .. import mask
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import place_of
-from . import engine, words
+from . import bits, engine
+from .arithmetic import wide_dtype
 
 
 def dropout(
@@ -81,26 +82,26 @@ def dropout(
         )
         return _where(x, kept, mask.scale(t))
     if len(t.shape) == 0:
-        return _where(x, words.keep(place, ops.cast(t, words.DTYPE), key.words), _scale(t, x))
+        return _where(x, bits.keep(place, ops.cast(t, bits.DTYPE), key.words), _scale(t, x))
     _check_broadcast(t, shape)
     # No tensor of R below the whole shape: where an axis is shared, its elements compare one R with their own t.
-    return _where(x, ops.less(ops.cast(words.random16(place, key.words), "int32"), t), _scale(t, x))
+    return _where(x, ops.less(ops.cast(bits.random16(place, key.words), "int32"), t), _scale(t, x))
 
 
 def _where(x: Any, kept: Any, scale: Any) -> Any:
-    y = ops.cast(x, engine.wide_dtype(x)) * scale
+    y = ops.cast(x, wide_dtype(x)) * scale
     return ops.cast(ops.where(kept, y, ops.zeros_like(y)), x.dtype)
 
 
 def _scale(t: Any, x: Any) -> Any:
-    wide = ops.cast(t, engine.wide_dtype(x))
+    wide = ops.cast(t, wide_dtype(x))
     return ops.where(ops.equal(wide, 0.0), ops.zeros_like(wide), float(mask.ONE) / ops.maximum(wide, 1.0))
 
 
 def _lowered(rate: Any) -> Any:
     """The rate as kept of 65536: an int, or a tensor of them."""
     if engine.traced(rate):
-        return words.thresholds(ops.clip(rate, 0.0, 1.0))
+        return bits.thresholds(ops.clip(rate, 0.0, 1.0))
     if not hasattr(rate, "shape"):
         return mask.threshold(rate)
     each = ops.convert_to_numpy(rate)

@@ -8,7 +8,8 @@ from keras import ops
 
 from .. import mask
 from ..errors import DropkitTypeError, DropkitValueError
-from . import engine, words
+from . import bits, engine
+from .draw import LEVEL_ONE
 
 Encode = Callable[[str, Any], int]
 
@@ -53,7 +54,7 @@ def encode_rate(name: str, value: Any) -> int:
 
 def encode_stddev(name: str, value: Any) -> int:
     """A standard deviation as a level, in units of 2**-31."""
-    return round(checked(name, value) * engine.LEVEL_ONE)
+    return round(checked(name, value) * LEVEL_ONE)
 
 
 def checked(name: str, value: Any) -> float:
@@ -93,7 +94,7 @@ class Movable:
         now = layer.seed_generator.level()
         if now is None or now == level:  # the very float that was given, not the nearest on the grid
             return Level(given, lambda value: self.__set__(layer, value))
-        return Level(now / engine.LEVEL_ONE, lambda value: self.__set__(layer, value))
+        return Level(now / LEVEL_ONE, lambda value: self.__set__(layer, value))
 
     def __set__(self, layer: Any, value: Any) -> None:
         if engine.traced(value):
@@ -107,5 +108,5 @@ class Movable:
 
     def _traced_level(self, value: Any) -> Any:
         clipped = ops.clip(ops.cast(getattr(value, "value", value), "float32"), 0.0, 1.0)
-        steps = ops.cast(ops.round(clipped * float(engine.LEVEL_ONE // self.grid)), words.DTYPE)
-        return steps * words.word(self.grid)
+        steps = ops.cast(ops.round(clipped * float(LEVEL_ONE // self.grid)), bits.DTYPE)
+        return steps * bits.word(self.grid)

@@ -9,7 +9,7 @@ import keras
 from ..axes.rate import Rate, as_rate, controllers, probability
 from ..errors import DropkitTypeError, DropkitValueError
 from .base import Keyed
-from .sites import sites
+from .binding import sites
 
 
 class RateSchedule(keras.callbacks.Callback):

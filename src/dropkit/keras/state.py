@@ -14,7 +14,8 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
-from . import blocks, engine, words
+from . import bits, blocks, engine
+from .draw import Draw
 
 SAVED = "draws"  # the name of a keyed layer's state in weights files
 _fold = choice.fold()
@@ -94,11 +95,11 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         self.keyed = False  # by a site that was given, or bound: what is saved, so that a resumed run goes on
         self.count = 0  # draws in the running forward
         self.clock = Clock([self])
-        start = np.array([drawn & MASK32, 0, drawn >> 32, 0, level], words.DTYPE)
+        start = np.array([drawn & MASK32, 0, drawn >> 32, 0, level], bits.DTYPE)
         self.state = keras.Variable(
-            lambda *args, **kwargs: ops.convert_to_tensor(start, words.DTYPE),
+            lambda *args, **kwargs: ops.convert_to_tensor(start, bits.DTYPE),
             shape=(5,),
-            dtype=words.DTYPE,
+            dtype=bits.DTYPE,
             trainable=False,
             aggregation="none",
             name="seed_generator_state",
@@ -109,7 +110,7 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         """The seed as it was given."""
         return self._initial_seed
 
-    def draw(self) -> engine.Draw:
+    def draw(self) -> Draw:
         """The next draw; it begins a step if this is the first one in the running forward."""
         here = blocks.said()
         self.clock.enter(here.step)
@@ -126,13 +127,13 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
 
                 known = self.clock.first(self) if first else None
                 key, level = known or jax_state.drawn(value, site_id(site), here.seed, here.step)
-                return engine.Draw(key, level, None, here.rows)
+                return Draw(key, level, None, here.rows)
             seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
             step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
-            return engine.Draw(words.fold(seed, site_id(site), step), value[4], None, here.rows)
+            return Draw(bits.fold(seed, site_id(site), step), value[4], None, here.rows)
         number = ((now[1] | now[3] << 32) - 1) & MASK64 if here.step is None else here.step
         key = Key(now[0] | now[2] << 32 if here.seed is None else here.seed, site, number)
-        return engine.Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
+        return Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
 
     def advance(self) -> None:
         """Begin a step."""
@@ -157,17 +158,15 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
             self.state.assign(jax_state.advanced(self.state.value))
             return
         seed_low, low, seed_high, high, level = (self.state.value[i] for i in range(5))
-        carry = ops.cast(ops.equal(low, words.word(MASK32)), words.DTYPE)
-        one = words.word(1)
+        carry = ops.cast(ops.equal(low, bits.word(MASK32)), bits.DTYPE)
+        one = bits.word(1)
         self.state.assign(
-            ops.stack(
-                [seed_low, (low + one) & words.word(MASK32), seed_high, (high + carry) & words.word(MASK32), level]
-            )
+            ops.stack([seed_low, (low + one) & bits.word(MASK32), seed_high, (high + carry) & bits.word(MASK32), level])
         )
 
     def next(self, ordered: bool = True) -> Any:
         """A seed and a count for `keras.random`, as Keras' own generator gives; the count goes up by one."""
-        value = self.state.value[:2] * words.word(1)
+        value = self.state.value[:2] * bits.word(1)
         self.advance()
         return value
 
@@ -187,7 +186,7 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         if now is not None:
             self._assign([*now[:4], level])
             return
-        last = ops.reshape(ops.cast(ops.convert_to_tensor(words.word(level)), words.DTYPE), (1,))
+        last = ops.reshape(ops.cast(ops.convert_to_tensor(bits.word(level)), bits.DTYPE), (1,))
         self.state.assign(ops.concatenate([self.state.value[:4], last]))
 
     def rekey(self, seed: int, site: int | str, step: int) -> None:
@@ -206,13 +205,13 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
     def load_own_variables(self, store: Any) -> None:
         """The words, where this layer is keyed and the file has them."""
         if self.keyed and SAVED in store.keys():  # noqa: SIM118 - a store is no mapping
-            self.state.assign(np.asarray(store[SAVED]).astype(words.DTYPE))
+            self.state.assign(np.asarray(store[SAVED]).astype(bits.DTYPE))
 
     def _obj_type(self) -> str:
         return "Operation"  # to Keras' saving: something that has no parts of its own to look into
 
     def _assign(self, numbers: list[int]) -> None:
-        self.state.assign(np.array(numbers, words.DTYPE))
+        self.state.assign(np.array(numbers, bits.DTYPE))
 
     def get_config(self) -> dict[str, Any]:
         """seed and site."""
@@ -225,8 +224,8 @@ def _halves(number: int) -> tuple[int, int]:
 
 def _before(low: Any, high: Any) -> tuple[Any, Any]:
     """One less than a number of two words."""
-    borrow = ops.cast(ops.equal(low, words.word(0)), words.DTYPE)
-    return (low - words.word(1)) & words.word(MASK32), (high - borrow) & words.word(MASK32)
+    borrow = ops.cast(ops.equal(low, bits.word(0)), bits.DTYPE)
+    return (low - bits.word(1)) & bits.word(MASK32), (high - borrow) & bits.word(MASK32)
 
 
 def _checked_seed(seed: Any) -> int | None:

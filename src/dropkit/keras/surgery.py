@@ -12,20 +12,20 @@ import keras
 
 from ..axes.when import When
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import engine, layers, noise
+from . import engine, gaussian, layers
 from .base import Keyed
 from .concrete import ConcreteDropout
 from .finding import listed, places, warn_of_foreign
 from .layers import checked_noise_shape
+from .paths import walk
 from .rates import encode_rate, encode_stddev
-from .sites import walk
 from .state import Draws
 
 SWAPS: dict[type, type] = {
     getattr(keras.layers, name): getattr(home, name)
     for home, names in (
         (layers, ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout")),
-        (noise, ("GaussianDropout", "GaussianNoise")),
+        (gaussian, ("GaussianDropout", "GaussianNoise")),
     )
     for name in names
 }

@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import Data as Data
-    from .data import load_data as load_data
+    from .data.sets import Data as Data
+    from .data.sets import load_data as load_data
     from .experiment import Comparison as Comparison
     from .experiment import compare as compare
     from .experiment import train as train
-    from .recipe import Recipe as Recipe
-    from .recipe import Settings as Settings
-    from .run import Run as Run
-    from .stats import Interval as Interval
+    from .recipes.recipe import Recipe as Recipe
+    from .recipes.recipe import Settings as Settings
+    from .runs.run import Run as Run
+    from .telling.stats import Interval as Interval
     from .tuning import Tuning as Tuning
     from .tuning import tune as tune
 
 _HOME = {
     "Comparison": "experiment",
-    "Data": "data",
-    "Interval": "stats",
-    "Recipe": "recipe",
-    "Run": "run",
-    "Settings": "recipe",
+    "Data": "data.sets",
+    "Interval": "telling.stats",
+    "Recipe": "recipes.recipe",
+    "Run": "runs.run",
+    "Settings": "recipes.recipe",
     "Tuning": "tuning",
     "compare": "experiment",
-    "load_data": "data",
+    "load_data": "data.sets",
     "train": "experiment",
     "tune": "tuning",
 }

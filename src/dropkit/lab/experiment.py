@@ -7,16 +7,16 @@ from typing import Any
 
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
-from .data import Data
-from .events import require
+from .data.sets import Data
 from .files import write_json, write_text
-from .lock import locked
-from .page import page
+from .files.lock import locked
 from .plan import Choices, Plan, environment, open_folder
-from .recipe import Recipe, Strategy, at_least_one
-from .run import OnEpoch, Run, check_files, epochs_done, run_plan
-from .table import Line, lines, markdown
-from .verdict import verdict
+from .recipes.recipe import Recipe, Strategy, at_least_one
+from .runs.events import require
+from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .telling.page import page
+from .telling.table import Line, lines, markdown
+from .telling.verdict import verdict
 
 OnStart = Callable[[int, int], None]
 ALL = "all"

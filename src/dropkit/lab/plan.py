@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError, OutputError, UnknownNameError
 from . import pictures, recipes
-from .data import Data, load_data
+from .data.sets import Data, load_data
 from .files import claim, read_sealed_json, write_sealed
 from .keras_backend import require
 from .order import held_out
-from .recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
+from .recipes.recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
 
 DEVICES = ("auto", "cpu", "cuda")
 # 16-mixed is left out: its loss scale is a state that a resumed run would have to carry too.

@@ -15,16 +15,16 @@ import numpy as np
 from ..axes.rate import probability
 from ..counter import Key
 from ..errors import DataError, DropkitValueError
-from .data import Data
+from .data.sets import Data
 from .experiment import Comparison, OnStart, finish
 from .files import AGAIN, read_json, write_json
-from .lock import locked
+from .files.lock import locked
+from .files.sealed import DAMAGED, SUM, UNSEALED, digest_of
 from .plan import Choices, Plan, check_same, open_folder
-from .recipe import Recipe, Strategy, at_least_one, strategy_rates
-from .run import OnEpoch, Run, check_files, epochs_done, run_plan
-from .sealed import DAMAGED, SUM, UNSEALED, digest_of
-from .stats import MOST_SEEDS, Interval, mean_interval
-from .table import BASELINE, LAST
+from .recipes.recipe import Recipe, Strategy, at_least_one, strategy_rates
+from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .telling.stats import MOST_SEEDS, Interval, mean_interval
+from .telling.table import BASELINE, LAST
 
 FIXED = "fixed"
 STARTUP = 10  # trials drawn at random before the sampler models them, Optuna's own number

@@ -8,3 +8,4 @@ from .learned import ConcreteDropout as ConcreteDropout
 from .ops import alpha_dropout as alpha_dropout
 from .ops import alpha_dropout_backward as alpha_dropout_backward
 from .ops import dropout as dropout
+from .ops import dropout_backward as dropout_backward

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.noise import Bernoulli, Noise
 from ..axes.rate import Rate
+from ..axes.share import Sharing
 from ..counter import Key
 from ..drop import Drop
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
 from ..mask import normal
-from .ops import alpha_dropout, alpha_dropout_backward, dropout
+from .ops import dropout, dropout_backward
 
 
 class Layer(Protocol):
@@ -32,7 +33,7 @@ class Layer(Protocol):
 class Dropout:
     """Dropout with its backward pass: `y = x * m / (1 - p)`, `dx = dy * m / (1 - p)` with the same mask m.
 
-    With `noise=Alpha()` it is alpha dropout, with `alpha_dropout_backward`.
+    With another noise it is that law, with `dropout_backward`.
 
     The mask is a function of (seed, site, step), and the step counts the forwards that drop. Backward computes the mask
     again; after an evaluation forward it is the identity, as that forward was.
@@ -40,7 +41,7 @@ class Dropout:
     Args:
         p: drop probability in [0, 1], or a rate of `dropkit.axes.rate`, which then moves with the layer's step; may be
             assigned between forwards (backward uses the forward's).
-        share: axes along which one draw is shared.
+        share: axes along which one draw is shared, or a value of `dropkit.axes.share`.
         when: "train", "always" or "never".
         seed, site: coordinates of the mask; give each layer of a network a site of its own.
         noise: a value of `dropkit.axes.noise`.
@@ -63,7 +64,7 @@ class Dropout:
         self,
         p: float | Rate = 0.5,
         *,
-        share: Sequence[int] = (),
+        share: Sequence[int] | Sharing = (),
         when: str = "train",
         seed: int = 0,
         site: int | str = 0,
@@ -84,14 +85,24 @@ class Dropout:
     def p(self, value: float) -> None:
         self._p = value
 
-    def forward(self, x: NDArray, *, training: bool, rows: ArrayLike | None = None) -> NDArray:
-        """x with elements dropped, or x itself; `rows` gives each sample's own row number in the data set."""
+    def forward(
+        self, x: NDArray, *, training: bool, rows: ArrayLike | None = None, other: NDArray | None = None
+    ) -> NDArray:
+        """x with elements dropped, or x itself.
+
+        Args:
+            x: floating array.
+            training: the mode of the pass.
+            rows: each sample's own row number in the data set.
+            other: the second array of a noise that needs one; `backward` then gives a pair of gradients.
+        """
         p, on, key = self.p, self.drop.active(training), Key(self.key.seed, self.key.site, self.step)
         self.step += on
-        there, back = _FUNCTIONS[type(self.drop.noise)]
-        more: dict[str, Any] = {"training": on, "key": key, "share": self.drop.axes, "rows": rows}
-        self._backward = lambda grad: back(grad, p, **more)
-        return there(x, p, **more)
+        more: dict[str, Any] = {
+            "training": on, "key": key, "share": self.drop.share, "rows": rows, "noise": self.drop.noise
+        }  # fmt: skip
+        self._backward = lambda grad: dropout_backward(grad, p, **more)
+        return dropout(x, p, **more, other=other)
 
     def backward(self, grad: NDArray) -> NDArray:
         """The gradient through the mask of the last forward."""
@@ -101,12 +112,6 @@ class Dropout:
 
 
 # of each noise: forward and backward (dropout is linear in x, so its backward pass is the same function)
-_FUNCTIONS: dict[type[Noise], tuple[Callable[..., NDArray], Callable[..., NDArray]]] = {
-    Bernoulli: (dropout, dropout),
-    Alpha: (alpha_dropout, alpha_dropout_backward),
-}
-
-
 def _relu(z: NDArray) -> NDArray:
     return np.maximum(z, 0)
 

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import choice
+from .. import choice, mask
+from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.share import Refining, Sharing, share_of
 from ..counter import Key, site_id
+from ..drop import Lowered, checked_noise, checked_other, lower, settled
 from ..errors import DropkitTypeError, DropkitValueError
-from ..layout import Layout
-from ..mask import ONE, alpha_factors, keep, place_of, rate_type, scale, threshold, thresholds
+from ..mask import known_place
+from ..place import Part, Place
+from ..threshold import ONE, threshold, thresholds
 
 _KERNELS = choice.cpu()
 _FOLD = choice.fold()
@@ -28,7 +32,13 @@ def _threads() -> int:
 _THREADS = _threads()
 
 FLOATING = (np.float16, np.float32, np.float64)
-Law = Callable[[int], tuple[float, float, float]]  # of t: scale, shift and what is dropped
+
+
+class Arrays:
+    """NumPy as laws and shares know a library of arrays."""
+
+    where, sqrt, take, pad = np.where, np.sqrt, np.take, np.pad
+    sort, cumsum, moveaxis, reshape = np.sort, np.cumsum, np.moveaxis, np.reshape
 
 
 def dropout(
@@ -37,25 +47,30 @@ def dropout(
     *,
     training: bool,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: ArrayLike | None = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+    other: NDArray | None = None,
 ) -> NDArray:
-    """Zero elements with probability p and scale the rest: `y = x * keep / (1 - p)`.
+    """Zero elements with probability p and scale the rest: `y = x * keep / (1 - p)`; or another law.
 
-    It is linear in x, so its backward pass is itself: `dx = dropout(dy, p, training=True, key=the same key)`.
+    Inverted dropout is linear in x, so its backward pass is itself: `dx = dropout(dy, p, training=True, key=the same
+    key)`. `dropout_backward` is the one of any law.
 
     Args:
         x: array of float16, float32 or float64, any shape, strides and byte order. Of a masked array the data are
             dropped and the mask stays; other subclasses stay what they are.
         p: drop probability in [0, 1], rounded to 1/65536 (the scale is exact for the rounded value); a number, or an
             array that broadcasts to x.
-        training: whether to drop at all; without a default on purpose.
+        training: whether noise is on; without a default on purpose.
         key: the mask's coordinates; needed to drop, since NumPy has no generator of its own to draw one from.
-        share: axes along which one draw is shared.
+        share: axes along which one draw is shared, or a value of `dropkit.axes.share`.
         offset, global_shape: where x starts in a larger array, and that array's shape.
         rows: row number in the whole of each entry of axis 0.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`.
+        other: the second array of a law that needs one; it broadcasts to x.
 
     Returns:
         An array like x: kept values are exactly `x * scale` (in float32 arithmetic for float16, rounded once), dropped
@@ -64,7 +79,7 @@ def dropout(
     Raises:
         DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; no key, or one that is no Key; a dtype
             other than the three, in training; an x that is no array; a share axis that does not exist; an offset
-            outside the global shape.
+            outside the global shape; a noise that is none, or without its other.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929); mask specification v1 (docs/mask.md).
 
@@ -72,31 +87,41 @@ def dropout(
     array([[0., 0., 0., 0., 2., 2., 2., 0.],
            [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
     """
-    if _unusual(x):
-        return _usual(
-            dropout, x, p, training=training, key=key, share=share, offset=offset, global_shape=global_shape, rows=rows
-        )  # fmt: skip
-    t = _lowered(x, p, training)
-    if t is None:
-        return x
-    key = _needed(key)
-    if _kernel_takes(x):
-        place = place_of(x.shape, share, offset, global_shape, rows)
-        assert _KERNELS is not None
-        if isinstance(t, int):
-            return _by_kernel(_KERNELS.SCALE, [x], t, key, place)
-        rates = np.asarray(p)
-        rates = rates.astype(rate_type(rates.dtype), copy=False)
-        # The kernels count in elements: before it is broadcast, a copy is small.
-        rates = _broadcast(rates if _KERNELS.plain(rates) else rates.copy(), x.shape)
-        return _by_kernel(_KERNELS.RATES, [x, rates], 0, key, place)
-    kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
-    wide = _wide(x)
-    factor = wide(scale(t)) if isinstance(t, int) else np.divide(ONE, t, out=np.zeros(t.shape, wide), where=t > 0)
-    # `where` rather than a product: a dropped NaN is 0.
-    if x.dtype == np.float16:
-        return np.multiply(x, factor, dtype=wide, out=np.zeros_like(x, wide), where=kept).astype(np.float16)
-    return np.multiply(x, factor, out=np.zeros_like(x), where=kept)
+    part = Part.of(offset, global_shape, rows)
+    return _dropped(x, p, noise, training, key, share, part, other)
+
+
+def dropout_backward(
+    grad: NDArray,
+    p: float | NDArray,
+    *,
+    training: bool,
+    key: Key | None = None,
+    share: Sequence[int] | Sharing = (),
+    offset: Sequence[int] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+) -> Any:
+    """The gradient through `dropout` of the same arguments: `dx = a dy` where kept, 0 elsewhere; `dx = m dy` if soft.
+
+    Arguments and errors are those of `dropout`.
+
+    Returns:
+        dx; of a law with an other the pair (dx, do), do of the shape of grad: `b dy` where kept, `c dy` elsewhere.
+
+    >>> from dropkit.axes.noise import Alpha
+    >>> dy = np.ones((1, 8), np.float32)
+    >>> dropout_backward(dy, 0.5, training=True, key=Key(seed=1, site="drop"), noise=Alpha()).round(3)
+    array([[0.   , 0.   , 0.   , 0.   , 0.886, 0.886, 0.886, 0.   ]],
+          dtype=float32)
+    """
+    part = Part.of(offset, global_shape, rows)
+    dx = _dropped(grad, p, noise, training, key, share, part, None, Lowered.slope)
+    if not noise.needs_other:
+        return dx
+    do = _dropped(grad, p, noise, training, key, share, part, grad, Lowered.slope_in_other)
+    return dx, np.zeros_like(grad) if do is grad else do  # where nothing is dropped, y = x
 
 
 def alpha_dropout(
@@ -105,7 +130,7 @@ def alpha_dropout(
     *,
     training: bool,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: ArrayLike | None = None,
@@ -113,8 +138,8 @@ def alpha_dropout(
     """Dropout that keeps mean 0 and variance 1, for SELU networks: `y = a x + b` if kept, `a alpha' + b` if dropped.
 
     Here alpha' = -1.7580993408473766, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and `b = -a p alpha'`, exact for the
-    rounded p; p = 1 gives 0. Arguments, mask and errors are those of `dropout`. Share the spatial axes to drop whole
-    channels (feature alpha dropout).
+    rounded p; p = 1 gives 0. It is `dropout` with `noise=Alpha()`; arguments, mask and errors are those. Share the
+    spatial axes to drop whole channels (feature alpha dropout).
 
     Returns:
         An array like x, computed as `dropout` does; a dropped NaN is a dropped value. x itself if nothing is dropped.
@@ -126,7 +151,8 @@ def alpha_dropout(
     array([[-0.779, -0.779, -0.779, -0.779,  1.666,  1.666,  1.666, -0.779]],
           dtype=float32)
     """
-    return _affine(x, p, alpha_factors, training, key, share, offset, global_shape, rows)
+    part = Part.of(offset, global_shape, rows)
+    return _dropped(x, p, Alpha(), training, key, share, part)
 
 
 def alpha_dropout_backward(
@@ -135,7 +161,7 @@ def alpha_dropout_backward(
     *,
     training: bool,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: ArrayLike | None = None,
@@ -147,43 +173,125 @@ def alpha_dropout_backward(
     array([[0.   , 0.   , 0.   , 0.   , 0.886, 0.886, 0.886, 0.   ]],
           dtype=float32)
     """
-    return _affine(grad, p, _alpha_gradient, training, key, share, offset, global_shape, rows)
+    part = Part.of(offset, global_shape, rows)
+    return _dropped(grad, p, Alpha(), training, key, share, part, None, Lowered.slope)
 
 
-def _alpha_gradient(t: int) -> tuple[float, float, float]:
-    return alpha_factors(t)[0], -0.0, 0.0  # adding -0 changes nothing, not even the sign of a zero
-
-
-def _affine(
+def _dropped(
     x: NDArray,
     p: float | NDArray,
-    law: Law,
+    noise: Noise,
     training: bool,
     key: Key | None,
-    share: Sequence[int],
-    offset: Sequence[int] | None,
-    global_shape: Sequence[int] | None,
-    rows: ArrayLike | None,
+    share: Sequence[int] | Sharing,
+    part: Part,
+    other: NDArray | None = None,
+    derivative: Callable[[Lowered], Lowered] | None = None,
 ) -> NDArray:
-    """`x * scale + shift` where kept, `dropped` elsewhere, as the law says of t."""
+    """Check, lower, apply: the law itself, or a derivative of it."""
     if _unusual(x):
-        return _usual(_affine, x, p, law, training, key, share, offset, global_shape, rows)
-    t = _lowered(x, p, training)
-    if t is None:
+        return _usual(_dropped, x, p, noise, training, key, share, part, other, derivative)
+    law = checked_noise(noise)
+    if derivative is None:
+        checked_other(law, other)
+    lowered = _lowered(law, x, p, training)
+    if lowered is None:
         return x
-    key = _needed(key)
-    if isinstance(t, int) and _kernel_takes(x):
-        assert _KERNELS is not None
-        place = place_of(x.shape, share, offset, global_shape, rows)
-        return _by_kernel(_KERNELS.AFFINE, [x], t, key, place, law(t))
-    kept = keep(x.shape, p, key, share=share, offset=offset, global_shape=global_shape, rows=rows)
-    values, where = np.unique(t, return_inverse=True)
-    table = np.array([law(int(value)) for value in values], _wide(x))
-    scaled, shift, dropped = table.T[:, where.reshape(np.shape(t))]
-    y = np.full_like(x, dropped, dtype=_wide(x))
-    np.multiply(x, scaled, dtype=y.dtype, out=y, where=kept)
-    np.add(y, shift, out=y, where=kept)
+    share = share_of(share)
+    lowered = settled(lowered, share, x.shape, part, Arrays)
+    if derivative is not None:
+        lowered = derivative(lowered)
+    return applied(x, lowered, _needed(key) if training else Key(), share, part, other)
+
+
+def applied(
+    x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part, other: NDArray | None = None
+) -> NDArray:
+    """What a lowered dropout makes of a plain array; by a kernel where one takes it."""
+    if other is not None:
+        other = _broadcast("other", np.asarray(other), x.shape).astype(_wide(x), copy=False)
+    if lowered.soft:
+        return _softly(x, lowered, key, share, part)
+    if (
+        other is None
+        and not isinstance(share, Refining)
+        and (y := _by_kernel(x, lowered, key, share, part)) is not None
+    ):
+        return y
+    kept = _kept(x.shape, lowered, key, share, part)
+    wide = _wide(x)
+    a, b, c = (np.asarray(number, wide) for number in lowered[2:5])
+    # `where` rather than a product: a dropped NaN is 0.
+    y = np.multiply(x, a, dtype=wide, out=np.zeros_like(x, wide), where=kept)
+    if not _nothing(lowered.b):
+        np.add(y, b if other is None else b * other, out=y, where=kept)
+    if not _nothing(lowered.c):
+        np.copyto(y, c if other is None else c * other, where=~kept)
     return y.astype(x.dtype, copy=False)
+
+
+def _softly(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray:
+    """`m x + s`."""
+    law: Any = lowered.law
+    if isinstance(share, Refining):
+        raise DropkitTypeError(f"noise {law!r} has no mask for share {share!r} to refine; share axes")
+    numbers = getattr(mask, law.source)(x.shape, key, share=share.axes, **_keywords(part))
+    q = lowered.q if isinstance(lowered.q, float) else np.asarray(lowered.q, _wide(x))
+    m, s = law.factors(numbers.astype(_wide(x)), q, Arrays)
+    y = x * m if s is None or lowered.b is not None else x * m + s
+    return y.astype(x.dtype, copy=False)
+
+
+def _kept(shape: tuple[int, ...], lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray:
+    t = lowered.t
+    if isinstance(share, Refining) and not lowered.fixed:
+
+        def uniform(shape: tuple[int, ...], part: Part, axes: Sequence[int]) -> NDArray:
+            return mask.uniform(shape, key, share=axes, **_keywords(part))
+
+        return np.broadcast_to(share.kept(t, shape, part, uniform, Arrays), shape)
+    axes = share.axes
+    return mask.keep(shape, 1 - t / ONE, key, share=axes, **_keywords(part))
+
+
+def _keywords(part: Part) -> dict[str, Any]:
+    return {"offset": part.offset, "global_shape": part.global_shape, "rows": part.rows}
+
+
+def _nothing(number: Any) -> bool:
+    return isinstance(number, float) and number == 0.0
+
+
+def _by_kernel(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray | None:
+    """The same in one pass, with nothing allocated but the result; None where no kernel takes it."""
+    t = lowered.t
+    if _KERNELS is None or not _KERNELS.plain(x) or not (isinstance(t, int) or lowered.inverted):
+        return None
+    place = known_place(x.shape, share.axes, part)
+    if isinstance(t, int):
+        op = _KERNELS.SCALE if lowered.inverted else _KERNELS.AFFINE
+        return _launched(op, [x], t, key, place, lowered[2:5])
+    # The kernels count in elements, and take rates rather than thresholds; float32 holds them exactly.
+    rates = _broadcast("p", (1 - t / ONE).astype(np.float32), x.shape)
+    return _launched(_KERNELS.RATES, [x, rates], 0, key, place)
+
+
+def _launched(
+    op: int,
+    inputs: list[NDArray],
+    t: int,
+    key: Key,
+    place: Place,
+    factors: tuple[float, float, float] = (1.0, 0.0, 0.0),
+) -> NDArray:
+    assert _KERNELS is not None
+    y = np.empty_like(inputs[0])
+    words = _FOLD(key.seed, site_id(key.site), key.step)
+    rows = None if place.rows is None else np.ascontiguousarray(place.rows, np.int64)
+    _KERNELS.launch(
+        op, inputs, y, words, t, place.strides, place.base, rows=rows, threads=_THREADS, factors=factors
+    )  # fmt: skip
+    return y
 
 
 def _unusual(x: Any) -> bool:
@@ -209,20 +317,24 @@ def _usual(drop: Callable[..., NDArray], x: Any, *rest: Any, **more: Any) -> Any
     return y.view(type(x)) if isinstance(x, np.ndarray) else y[()]
 
 
-def _lowered(x: NDArray, p: float | NDArray, training: bool) -> int | NDArray | None:
-    """p as kept of 65536, one number or an array of them; None where nothing is to be dropped."""
+def _lowered(law: Noise, x: NDArray, p: float | NDArray, training: bool) -> Lowered | None:
+    """The law at p, a number or an array; None where nothing is to be done."""
     if not isinstance(training, bool):
         raise DropkitTypeError(f"training must be True or False, got {training!r}")
-    each = thresholds(p) if isinstance(p, np.ndarray) and p.ndim else None
-    t = threshold(p.item() if isinstance(p, np.ndarray) else p) if each is None else None
-    if not training or t == ONE or x.size == 0:
+    if isinstance(p, np.ndarray) and p.ndim:
+        each = thresholds(p)
+        lowered = lower(law, each, training, each / ONE, Arrays)
+        _broadcast("p", p, x.shape)
+    else:
+        lowered = lower(law, threshold(p.item() if isinstance(p, np.ndarray) else p), training)
+    if lowered is None or x.size == 0:
         return None
     if x.dtype not in FLOATING:
         raise DropkitTypeError(
             f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
             "x.astype(np.float32)"
         )
-    return t if each is None else each
+    return lowered
 
 
 def _wide(x: NDArray) -> type[np.float32] | type[np.float64]:
@@ -230,34 +342,11 @@ def _wide(x: NDArray) -> type[np.float32] | type[np.float64]:
     return np.float64 if x.dtype == np.float64 else np.float32
 
 
-def _kernel_takes(x: NDArray) -> bool:
-    return _KERNELS is not None and _KERNELS.plain(x)
-
-
-def _by_kernel(
-    op: int,
-    inputs: list[NDArray],
-    t: int,
-    key: Key,
-    place: Layout,
-    factors: tuple[float, float, float] = (1.0, 0.0, 0.0),
-) -> NDArray:
-    """The same in one pass, with nothing allocated but the result."""
-    assert _KERNELS is not None
-    y = np.empty_like(inputs[0])
-    words = _FOLD(key.seed, site_id(key.site), key.step)
-    rows = None if place.rows is None else np.ascontiguousarray(place.rows, np.int64)
-    _KERNELS.launch(
-        op, inputs, y, words, t, place.strides, place.base, rows=rows, threads=_THREADS, factors=factors
-    )  # fmt: skip
-    return y
-
-
-def _broadcast(p: NDArray, shape: tuple[int, ...]) -> NDArray:
+def _broadcast(name: str, values: NDArray, shape: tuple[int, ...]) -> NDArray:
     try:
-        return np.broadcast_to(p, shape)
+        return np.broadcast_to(values, shape)
     except ValueError:
-        raise DropkitValueError(f"p of shape {p.shape} does not broadcast to shape {shape}") from None
+        raise DropkitValueError(f"{name} of shape {values.shape} does not broadcast to shape {shape}") from None
 
 
 def _needed(key: Key | None) -> Key:

@@ -1,9 +1,9 @@
 """The probe: runs a model and tells what dropout does to each of its layers."""
 
-import sys
 from typing import Any
 
 from ..errors import DropkitTypeError
+from ..frontends import is_keras, is_torch
 from .explanation import Explanation as Explanation
 from .explanation import Layer as Layer
 from .explanation import Site as Site
@@ -35,13 +35,11 @@ def explain(model: Any, *inputs: Any, **kwargs: Any) -> Explanation:
     >>> site.zeroes, site.changes, site.gradients
     (('0',), ('', '3'), ('0', '3'))
     """
-    keras = sys.modules.get("keras")
-    if keras is not None and isinstance(model, keras.Layer):
+    if is_keras(model):
         from .keras import explain_keras
 
         return explain_keras(model, *inputs, **kwargs)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(model, torch.nn.Module):
+    if is_torch(model):
         from .torch import explain_torch
 
         return explain_torch(model, *inputs, **kwargs)

@@ -230,7 +230,7 @@ class Explanation:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The summary: what dropout zeroes, what it changes, what it leaves alone, what to expect of it."""
-        from .words import sentences
+        from .sentences import sentences
 
         return sentences(self)
 
@@ -254,7 +254,7 @@ class Explanation:
 
     def to_dict(self) -> Mapping[str, Any]:
         """As plain values, for JSON: what `dropkit explain --json` writes."""
-        from .words import FORMAT
+        from .sentences import FORMAT
 
         told = {"sentences": self.sentences, "findings": [asdict(finding) for finding in self.findings]}
         return {"format": FORMAT, **told, **asdict(self)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .explanation import Explanation, Layer, Site
-from .words import passed_on
+from .sentences import passed_on
 
 SMALL = 12  # layers that always fit on a screen: a model of no more stays as it is, and so does a plainer run
 BLOCKS = 2  # blocks alike that fold

@@ -9,7 +9,7 @@ from rich.tree import Tree
 from .explanation import Explanation, Layer, Shape, Site
 from .fold import Node
 from .names import listed
-from .words import batch_of, mask_words, passed_on, zeroed_words
+from .sentences import batch_of, mask_words, passed_on, zeroed_words
 
 LEGEND = (
     "Each line: name, class, output shape, parameters, and what dropout does there; in brackets the variance of the "

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..probe.names import listed
-from ..probe.words import batch_of
+from ..probe.sentences import batch_of
 from ..visible import visible
 from . import network_words as words
-from .figures import embed, own_text
+from .plots import embed, own_text
 from .prose import about_html
 
 if TYPE_CHECKING:

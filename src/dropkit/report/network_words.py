@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..probe.explanation import Explanation, Layer, Shape, Site
 from ..probe.names import count_words as count_words
 from ..probe.names import listed
-from ..probe.words import mask_words, passed_on, sentences
+from ..probe.sentences import mask_words, passed_on, sentences
 
 # What a box is marked with, beside colour and sign; "none" and "" have no mark.
 MARKS = {

@@ -1,7 +1,7 @@
 """A page's HTML. The words come first, then the table, the curves, the settings."""
 
 from ..visible import visible
-from .figures import colours, differences_figure, embed, line_figure, own_text, points
+from .plots import colours, differences_figure, embed, line_figure, own_text, points
 from .values import Page
 
 

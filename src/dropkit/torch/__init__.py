@@ -8,8 +8,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from . import functional as functional
 from . import learned as learned
 from .binding import bind as bind
-from .callbacks import huggingface_callback as huggingface_callback
-from .callbacks import lightning_callback as lightning_callback
+from .bound.state import plain_state_dict as plain_state_dict
 from .changing.contexts import disabled as disabled
 from .changing.contexts import enabled as enabled
 from .changing.receipt import Receipt as Receipt
@@ -18,7 +17,7 @@ from .changing.surgery import insert as insert
 from .changing.surgery import set_rate as set_rate
 from .changing.surgery import strip as strip
 from .changing.surgery import swap as swap
-from .coordinates import at as at
+from .drawing.coordinates import at as at
 from .finding.inventory import Site as Site
 from .finding.inventory import sites as sites
 from .finding.inventory import table as table
@@ -35,14 +34,15 @@ from .layers import FeatureAlphaDropout as FeatureAlphaDropout
 from .learned import rates as rates
 from .learned import regularizer as regularizer
 from .learned import sparsify as sparsify
+from .moving.callbacks import huggingface_callback as huggingface_callback
+from .moving.callbacks import lightning_callback as lightning_callback
+from .moving.rate_log import RateLog as RateLog
+from .moving.schedule import Schedule as Schedule
 from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
-from .rate_log import RateLog as RateLog
 from .release import reseed as reseed
 from .release import unbind as unbind
-from .schedule import Schedule as Schedule
-from .state import plain_state_dict as plain_state_dict
 
 
 def __getattr__(name: str) -> object:

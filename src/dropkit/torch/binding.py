@@ -7,12 +7,12 @@ import torch
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
-from . import ranks
-from .bond import MARK, bond_of, clock_of
-from .clock import BoundSite, Clock, pieces_of
+from .bound.bond import MARK, bond_of, clock_of
+from .bound.clock import BoundSite, Clock, pieces_of
+from .bound.state import Own, tensor_of
+from .drawing import ranks
 from .layers import Drawn
 from .reading.unkeyed import told, unkeyed
-from .state import Own, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from . import channels, coordinates, ops
-from .formula import ALPHA, BERNOULLI
+from . import channels, ops
+from .arithmetic.formula import ALPHA, BERNOULLI
+from .drawing import coordinates
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

@@ -10,10 +10,13 @@ from ..axes.noise import Alpha
 from ..drop import Drop
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import ONE, threshold
-from . import channels, ops, ranks, scripted, state
-from .coordinates import Site, draw_for
-from .formula import ALPHA, BERNOULLI, Rate
-from .recomputation import Draw
+from . import channels, ops
+from .arithmetic import scripted
+from .arithmetic.formula import ALPHA, BERNOULLI, Rate
+from .bound import state
+from .draw import Draw
+from .drawing import ranks
+from .drawing.coordinates import Site, draw_for
 
 _world = ranks.world
 

@@ -10,7 +10,8 @@ from torch.overrides import has_torch_function_variadic
 from ..counter import Key
 from ..errors import DropkitValueError, UnknownNameError
 from ..layout import Layout
-from . import cuda, ops
+from . import ops
+from .arithmetic import cuda
 from .fused import dropout_add
 
 NORMS = ("layer", "rms")

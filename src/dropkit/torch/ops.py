@@ -1,6 +1,6 @@
 """Dropout as a function on torch tensors. Nothing is saved for backward but the key: the mask is computed again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout, symbolic_layout, whole_layout
 from ..mask import ONE, threshold
-from . import cpu, cuda, elsewhere, formula, registered
-from .coordinates import draw_for
-from .formula import ALPHA, BERNOULLI, GRADIENT, Rate
-from .recomputation import Draw, Unfolded
+from .arithmetic import cpu, cuda, formula, registered, tracing
+from .arithmetic.formula import ALPHA, BERNOULLI, GRADIENT, Rate
+from .draw import Draw, Fresh, Unfolded
+from .drawing.coordinates import draw_for
+from .parts import parts_of
 
-Fresh = Callable[[Rate], Draw]
 _WHOLE = (None, None, None, None)  # no offset, no global shape, no rows, no split
 
 
@@ -88,7 +88,7 @@ def dropout(
     return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace, law)
 
 
-_LAWS = {Bernoulli: BERNOULLI, Alpha: ALPHA}
+_LAWS: dict[type, str] = {Bernoulli: BERNOULLI, Alpha: ALPHA}
 
 
 def _no_law(noise: object) -> str:
@@ -161,12 +161,12 @@ def apply(
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
-    if (type(x) not in formula.PLAIN or x.is_nested) and (parts := elsewhere.parts_of(x, law)) is not None:
+    if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, law)) is not None:
         y = parts.rebuilt(apply(parts.local, rate, parts.placed(fresh), parts.share(share), False, law))
         return x.copy_(y) if inplace else y
     if x.dtype not in cpu.DTYPES:  # everything goes: no arithmetic, so any dtype
         return x.zero_() if inplace else torch.zeros_like(x)
-    if elsewhere.exporting() and not torch._C._are_functorch_transforms_active():
+    if tracing.exporting() and not torch._C._are_functorch_transforms_active():
         y = _exported(x, rate, fresh, share, law)
         return x.copy_(y) if inplace else y
     if torch.compiler.is_compiling():
@@ -190,14 +190,14 @@ def _placed(x: torch.Tensor, draw: Draw, share: Sequence[int]) -> tuple[Draw, La
     """A draw, and where the tensor lies that it is for, in a transform, in a part or before a compiler's eyes."""
     if type(draw.key) is tuple and draw.key == registered.AMBIENT:
         draw = draw._replace(key=registered.ambient_key())
-    shape = tuple(elsewhere.shape_of(x))
+    shape = tuple(tracing.shape_of(x))
     if draw[2:] == _WHOLE:
         place = symbolic_layout(shape, share)
     else:
         place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
         formula.check_rows(place)
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-    return draw, elsewhere.told_apart(place, draw.key) if transformed else place
+    return draw, tracing.told_apart(place, draw.key) if transformed else place
 
 
 def traced() -> bool:
@@ -235,20 +235,20 @@ def _traced(x: torch.Tensor, draw: Draw, place: Layout | None, inplace: bool, la
 
 def _exported(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], law: str) -> torch.Tensor:
     """torch's own operator for an ambient draw, so that whatever reads the graph knows it; ours for a keyed one."""
-    if elsewhere.exporting_to_onnx():
-        return elsewhere.torchs_own(x, rate, share, law, fresh)
+    if tracing.exporting_to_onnx():
+        return tracing.torchs_own(x, rate, share, law, fresh)
     draw = fresh(rate)
     ambient = type(draw.key) is tuple and draw.key == registered.AMBIENT and draw[2:] == _WHOLE
-    if ambient and isinstance(rate, int) and elsewhere.has_torchs_own(x, share, law):
-        y = elsewhere.torchs_own(x, rate, share, law, fresh)
-        return y if law == BERNOULLI else elsewhere.switched(x, y)
-    return elsewhere.switched(x, _traced(x, *_placed(x, draw, share), False, law))
+    if ambient and isinstance(rate, int) and tracing.has_torchs_own(x, share, law):
+        y = tracing.torchs_own(x, rate, share, law, fresh)
+        return y if law == BERNOULLI else tracing.switched(x, y)
+    return tracing.switched(x, _traced(x, *_placed(x, draw, share), False, law))
 
 
 def scale_kept(
     x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool, law: str = BERNOULLI
 ) -> torch.Tensor:
-    """The eager way: the kernel where it may take the tensor by its pointer, torch operations elsewhere."""
+    """The eager way: the kernel where it may take the tensor by its pointer, torch operations tracing."""
     kernels = kernels_for(x, rate, law)
     if kernels is None:
         if torch._C._are_functorch_transforms_active():

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 
 from ..errors import DropkitTypeError, DropkitValueError
-from . import ranks
-from .bond import STEP
-from .clock import BoundSite, Clock
-from .coordinates import at, current
+from .bound.bond import STEP
+from .bound.clock import BoundSite, Clock
+from .drawing import ranks
+from .drawing.coordinates import at, current
 from .layers import Drawn
 
 Schedule = TypeVar("Schedule")

@@ -7,9 +7,9 @@ import torch
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
 from .binding import Model
-from .bond import MARK, SEED, STEP, bond_of, clock_of
-from .clock import BoundSite, pieces_of
-from .coordinates import Sharded
+from .bound.bond import MARK, SEED, STEP, bond_of, clock_of
+from .bound.clock import BoundSite, pieces_of
+from .drawing.coordinates import Sharded
 from .layers import Drawn
 
 

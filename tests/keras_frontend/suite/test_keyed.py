@@ -11,7 +11,7 @@ from keras import ops
 import dropkit.keras as dk
 from dropkit import Key, keep
 from dropkit.errors import DropkitError, DropkitTypeError, DropkitValueError
-from dropkit.keras.sites import sites
+from dropkit.keras.binding import sites
 
 from .tools import BACKEND, COMPILES, Tap, array, compiles, trains
 

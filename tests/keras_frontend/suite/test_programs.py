@@ -9,7 +9,7 @@ import pytest
 
 import dropkit.keras as dk
 from dropkit import Key, keep
-from dropkit.keras.sites import sites
+from dropkit.keras.binding import sites
 
 from .tools import BACKEND, Tap, array, compiles
 

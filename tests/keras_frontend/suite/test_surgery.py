@@ -15,7 +15,7 @@ import pytest
 import dropkit.keras as dk
 from dropkit import Key, keep
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from dropkit.keras.sites import sites
+from dropkit.keras.binding import sites
 
 from .test_contexts import Block, DropPath
 from .tools import BACKEND, array, trains

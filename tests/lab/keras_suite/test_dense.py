@@ -21,11 +21,11 @@ from dropkit.errors import (  # noqa: E402
     UnknownNameError,
 )
 from dropkit.lab import Recipe, Run, compare, load_data, train  # noqa: E402
-from dropkit.lab.keras_run import schedules  # noqa: E402
+from dropkit.lab.engines.keras import schedules  # noqa: E402
 from dropkit.lab.order import epoch_order, first_weights  # noqa: E402
-from dropkit.lab.recipe import LearnedRate  # noqa: E402
 from dropkit.lab.recipes import get  # noqa: E402
 from dropkit.lab.recipes.dense import TINY  # noqa: E402
+from dropkit.lab.recipes.recipe import LearnedRate  # noqa: E402
 from tests.lab.runs import numbers, stop_after  # noqa: E402
 
 # float32 sums in another order than NumPy's float64.

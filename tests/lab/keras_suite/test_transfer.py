@@ -10,9 +10,10 @@ keras = pytest.importorskip("keras")
 Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
 
 from dropkit.errors import DataError, DropkitValueError  # noqa: E402
-from dropkit.lab import Data, compare, features, load_data, train  # noqa: E402
-from dropkit.lab.features import RANDOM, compute, frozen, prepare  # noqa: E402
+from dropkit.lab import Data, compare, load_data, train  # noqa: E402
 from dropkit.lab.order import first_weights  # noqa: E402
+from dropkit.lab.recipes import frozen as module  # noqa: E402
+from dropkit.lab.recipes.frozen import RANDOM, compute, frozen, prepare  # noqa: E402
 from dropkit.lab.recipes.transfer import TINY  # noqa: E402
 
 
@@ -82,7 +83,7 @@ def test_features_are_computed_once(
     assert [line.strategy for line in first.lines] == ["none", "fixed", "step"]
     kept = list((cache / "features").iterdir())
     assert [path.suffix for path in kept] == [".safetensors"]
-    monkeypatch.setattr(features, "frozen", never)
+    monkeypatch.setattr(module, "frozen", never)
     again = train("transfer", data=photos, size="tiny", strategy="step", epochs=1, device="cpu", out=tmp_path / "again")
     one, other = ({**run.rows[0], "seconds": 0} for run in (again, first.runs["step"][0]))
     assert one == other
@@ -108,7 +109,7 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DROPKIT_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(features, "frozen", lambda *_: network)
+    monkeypatch.setattr(module, "frozen", lambda *_: network)
     found = prepare(data, TINY, None)
     assert len(found.data.train_x) == len(data.train_x)
     assert "not kept (" in found.remarks[-1] and "set DROPKIT_CACHE to a folder" in found.remarks[-1]

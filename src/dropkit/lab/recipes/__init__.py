@@ -1,12 +1,12 @@
 """The recipes, by name. Importing them loads no framework."""
 
 from ...errors import UnknownNameError
-from ..recipe import Recipe
 from .dense import DENSE
 from .gan import GAN
 from .mlp import MLP
 from .mlp_functional import MLP_FUNCTIONAL
 from .numpy_mlp import NUMPY_MLP
+from .recipe import Recipe
 from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
 

@@ -8,8 +8,8 @@ Cross-entropy. Chosen here: Adam at Keras' own 0.001, batches of 32, weights N(0
 from dataclasses import replace
 from typing import Any
 
-from ..recipe import Recipe, Settings
-from ..strategies import scheduled
+from .recipe import Recipe, Settings
+from .strategies import scheduled
 
 FIXED = {"dropout1": 0.5, "dropout2": 0.5}
 
@@ -38,7 +38,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 
     keras = require()
     from ...keras import Dropout
-    from ..keras_weights import set_first_weights
+    from .keras_weights import set_first_weights
 
     layers = [keras.Input(shape), keras.layers.Flatten(name="flatten")]
     for number, width in enumerate(settings.hidden, start=1):

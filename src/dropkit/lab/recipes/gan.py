@@ -16,9 +16,9 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
-from ..figures import Chart, Column, Figures, Line
-from ..recipe import Recipe, Settings
-from ..strategies import scheduled
+from .measures import Chart, Column, Figures, Line
+from .recipe import Recipe, Settings
+from .strategies import scheduled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,7 @@ def build(settings: GanSettings, shape: tuple[int, ...], classes: int, seed: int
     """
     from torch import nn
 
-    from ..weights import set_first_weights
+    from .weights import set_first_weights
 
     pixels = prod(shape)
     generator = _dense((settings.latent, *settings.generator, pixels), dropout=False)

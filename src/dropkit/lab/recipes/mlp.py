@@ -13,8 +13,8 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..recipe import Recipe, Settings
-from ..strategies import ADAPTIVE, standard
+from .recipe import Recipe, Settings
+from .strategies import ADAPTIVE, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +51,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
     from torch import nn
 
     from ...torch import Dropout
-    from ..weights import set_first_weights
+    from .weights import set_first_weights
 
     inputs = 1
     for extent in shape:

@@ -14,8 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...counter import Key
-from ..recipe import Recipe, Settings
-from ..strategies import SCHEDULED, chosen
+from .recipe import Recipe, Settings
+from .strategies import SCHEDULED, chosen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
     from torch.nn.functional import log_softmax, relu
 
     from ...torch import dropout
-    from ..weights import set_first_weights
+    from .weights import set_first_weights
 
     class Network(nn.Module):
         def __init__(self, inputs: int, first: int, second: int) -> None:

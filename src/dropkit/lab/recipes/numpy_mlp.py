@@ -10,9 +10,9 @@ from math import prod
 
 from ...numpy import Dense, Dropout
 from ..order import first_weights
-from ..recipe import Recipe, Settings
-from ..strategies import SCHEDULED, chosen
 from .mlp import FIXED, settings
+from .recipe import Recipe, Settings
+from .strategies import SCHEDULED, chosen
 
 
 def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Dense]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DropkitValueError
-from .. import features
-from ..recipe import Recipe, Settings
-from ..strategies import scheduled
+from . import frozen
+from .recipe import Recipe, Settings
+from .strategies import scheduled
 
 FIXED = {"dropout": 0.2}
 
@@ -57,7 +57,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 
     keras = require()
     from ...keras import Dropout
-    from ..keras_weights import set_first_weights
+    from .keras_weights import set_first_weights
 
     layers = [keras.Input(shape), keras.layers.Flatten(name="flatten")]
     for number, width in enumerate(settings.hidden, start=1):
@@ -75,7 +75,7 @@ def whole_model(settings: Settings = FULL, weights: Path | None = None) -> Any:
 
     Args:
         settings: image_size, hidden and weight_std count here.
-        weights: of the frozen part, as `features.frozen` takes them; None for random ones.
+        weights: of the frozen part, as `frozen.frozen` takes them; None for random ones.
 
     Raises:
         DropkitValueError: no image_size.
@@ -87,7 +87,7 @@ def whole_model(settings: Settings = FULL, weights: Path | None = None) -> Any:
     size = settings.image_size
     if size is None:
         raise DropkitValueError("image_size is None; give the side of the images in pixels, such as 150")
-    trunk = features.frozen((size, size, 3), weights)
+    trunk = frozen.frozen((size, size, 3), weights)
     top = build(settings, tuple(trunk.output_shape[1:]), 2, seed=0)
     top.get_layer("dropout").rate = FIXED["dropout"]
     inputs = keras.Input(trunk.input_shape[1:], name="images")
@@ -108,5 +108,5 @@ TRANSFER = Recipe(
     engine="keras",
     needs=(("keras", '"dropkit[keras]"'), ("PIL", "pillow")),
     data="flowers2",
-    prepare=features.prepare,
+    prepare=frozen.prepare,
 )

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import DropkitValueError
-from ..recipe import Recipe, Settings
-from ..strategies import ADAPTIVE, standard
+from .recipe import Recipe, Settings
+from .strategies import ADAPTIVE, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
     from torch import nn
 
     from ...torch import Dropout
-    from ..weights import set_first_weights
+    from .weights import set_first_weights
 
     layers: OrderedDict[str, nn.Module] = OrderedDict(input=_input(shape))
     inputs, number = 3, 0

@@ -10,7 +10,7 @@ import numpy as np
 from ..explanation import Explanation, Gradient, Layer, Shape, Site, draws_for_one
 from ..findings.modes import TOLD
 from .graph import Graph
-from .noise import ATTENTION, Found
+from .intercept import ATTENTION, Found
 from .tree import Tree, activation
 from .watch import Record, Run, Watch
 

@@ -12,7 +12,7 @@ from .answers import Evidence, Reach, explanation
 from .gradients import Differentiation, Gradients, changed
 from .graph import Graph
 from .inputs import flat, inputs_of
-from .noise import Found
+from .intercept import Found
 from .state import Kept, kept
 from .tree import Tree
 from .watch import Run, Watch

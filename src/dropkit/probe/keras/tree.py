@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
-from ...keras.sites import plain_names
+from ...keras.paths import plain_names
 from ..activation import of_class, of_function
 
 # What they hold runs in loops, a step at a time, and not as a layer of its own.

@@ -17,7 +17,7 @@ from ...keras import engine
 from ..activation import of_class
 from ..explanation import Shape
 from .graph import Graph, Node, tensors_in
-from .noise import ATTENTION, Found, Noise, replaced
+from .intercept import ATTENTION, Found, Noise, replaced
 from .state import Kept
 from .tree import LOOPS, Tree, activation
 

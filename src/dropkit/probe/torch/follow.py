@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ...torch.drawing.recomputation import in_backward
 from ...torch.finding.inventory import Site
-from ...torch.recomputation import in_backward
 from ..activation import of_class
 from .flow import Place
 from .handmade import Draw, caller

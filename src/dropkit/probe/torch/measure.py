@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...torch.recomputation import in_backward
+from ...torch.drawing.recomputation import in_backward
 from .watch import Given, Listener, only_tensor, tensors
 
 

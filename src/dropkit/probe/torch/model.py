@@ -18,8 +18,7 @@ from .draws import Made, as_sites, by_hand, listening, made_by_hand
 from .follow import Follower
 from .measure import Run
 from .passes import Loss, Passes, seed_all
-from .rows import channel_ratio, is_changed, layer_rows, site_rows, zeroed
-from .seen import Seen
+from .rows import Seen, channel_ratio, is_changed, layer_rows, site_rows, zeroed
 from .watch import Listener, tensors
 
 _MASKS = 3  # runs with dropout on, each with other masks

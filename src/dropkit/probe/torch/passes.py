@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ...torch.bond import STEP
+from ...torch.bound.bond import STEP
 from ...torch.changing.contexts import disabled
 from ...torch.finding.inventory import Site
 from ...torch.finding.trace import copied, failures_named, undisturbed

@@ -1,6 +1,7 @@
-"""The rows of an explanation of a torch model: its layers and its sites."""
+"""What the runs of a torch model showed, and the rows of its explanation made of it: layers and sites."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -10,13 +11,31 @@ from torch import nn
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
 from ..explanation import Gradient, Layer, Shape, Site, draws_for_one
-from .draws import by_hand
+from .draws import Made, by_hand
 from .follow import RECURRENT, Follower
 from .measure import Run
-from .seen import Seen
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
 _ONE_LAYER = "one layer"  # how the inventory begins its note on a recurrent network that has one
+
+
+@dataclass
+class Seen:
+    """What all runs showed."""
+
+    model: nn.Module
+    sites: list[Found]
+    active: set[int]  # sites that drop in training
+    off: Run
+    again: Run  # off as well, from another state of the generators
+    on: list[Run]  # the first with the backward that `follower` followed
+    follower: Follower
+    zeroed: list[list[str]]  # per site, the layers whose output it zeroes
+    checked: dict[str, str]  # by name of the site
+    now: dict[str, bool | None]
+    batch: int | None  # samples in the run
+    made: dict[int, Made]  # of random operations, by number of the site
+    fast: set[str]  # sites that torch's fused encoder layer skips
 
 
 def layer_rows(seen: Seen) -> tuple[Layer, ...]:

@@ -13,9 +13,9 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ..finding.intercept import Answer, Call, Intercept
 from ..finding.rates import NUMBER, Rate, listed, rates
 from ..layers import Drawn
-from ..overlay import Overlay, beneath
 from ..reading import calls
 from ..reading.structure import layer_rate
+from .overlay import Overlay, beneath
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from ...errors import DropkitRuntimeError, DropkitTypeError
 from .. import layers
-from ..overlay import Overlay
 from ..reading.structure import held
+from .overlay import Overlay
 
 INSERTED = "dropkit_drop"  # the name of the submodule that `insert` adds
 _MISSING: Any = object()

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ...errors import DropkitTypeError, DropkitValueError
-from .. import coordinates, recomputation
-from ..bond import STEP
-from ..clock import BoundSite, Clock
+from ..bound.bond import STEP
+from ..bound.clock import BoundSite, Clock
+from ..drawing import coordinates, recomputation
 from ..layers import Drawn
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another

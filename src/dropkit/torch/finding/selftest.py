@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
 from ...errors import DropkitRuntimeError, DropkitTypeError
-from .. import ranks
+from ..drawing import ranks
 from .inventory import Site, sites
 from .trace import copied, failures_named, undisturbed
 from .trials import Drawing, Trial, Trying

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from .. import coordinates, ranks
+from ..drawing import coordinates, ranks
+from ..drawing.recomputation import in_backward
 from ..layers import Drawn
 from ..reading.calls import find
-from ..recomputation import in_backward
 from .intercept import Intercept, frames
 from .inventory import Site
 
@@ -344,11 +344,11 @@ def _jagged(x: torch.Tensor) -> bool:
 def _part(x: Any, module: nn.Module | None) -> Any:
     """Which part of what this process draws for; equal on those who must draw alike. None if nothing says."""
     if hasattr(x, "device_mesh"):
-        from .. import sharding
+        from ..parts import dtensor
 
         place = None
         if x.device_mesh.get_coordinate() is not None:
-            place = sharding.first_element(tuple(x.shape), x.device_mesh, x.placements)
+            place = dtensor.first_element(tuple(x.shape), x.device_mesh, x.placements)
         return tuple(x.device_mesh.mesh.flatten().tolist()), place, tuple(x.to_local().shape)
     if not isinstance(module, Drawn) or module.site is None or not ranks.several():
         return None

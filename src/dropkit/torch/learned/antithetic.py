@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from .. import ranks
+from ..drawing import ranks
 from . import reduction
 from .bernoulli import LearnableBernoulli, Record
 from .regularizer import sites

@@ -13,10 +13,11 @@ from torch import nn
 from ...axes.when import when as parse_when
 from ...errors import DropkitTypeError, DropkitValueError
 from ...layout import Layout
-from .. import ops, ranks, recomputation
-from ..coordinates import draw_for
+from .. import ops
+from ..draw import Draw, Words
+from ..drawing import ranks
+from ..drawing.coordinates import draw_for
 from ..layers import Drawn
-from ..recomputation import Words
 from . import reduction
 
 _ANY = 1  # a fixed rate's place in a draw; here the rate is a parameter
@@ -134,7 +135,7 @@ class Learned(Drawn):
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
         return draw.key, place
 
-    def _fresh(self, rate: Any) -> recomputation.Draw:
+    def _fresh(self, rate: Any) -> Draw:
         return draw_for(rate, site=self.site)
 
     def _notice(self, x: torch.Tensor) -> None:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 
 from ...errors import UnknownNameError
-from .. import noise, recomputation
+from ..arithmetic import continuous
+from ..drawing import recomputation
 from .base import warn_once
 from .logit import Layer, LogitDropout
 
@@ -93,7 +94,7 @@ class LearnableBernoulli(LogitDropout):
         if not self.active:
             return input if self.scale else (input * torch.sigmoid(-logit)).to(input.dtype)
         key, place = self.draw(input, self.share)
-        u = noise.uniform(key, place, input.device)
+        u = continuous.uniform(key, place, input.device)
         return (self._coupled(input, u, logit) if self.coupled else self._through(input, u, logit)).to(input.dtype)
 
     def _through(self, input: torch.Tensor, u: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .. import noise
+from ..arithmetic import continuous
 from .base import positive
 from .logit import Layer, LogitDropout
 
@@ -69,7 +69,7 @@ class ConcreteDropout(LogitDropout):
         if not self.active:
             return input
         key, place = self.draw(input, self.share)
-        u = noise.uniform(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
+        u = continuous.uniform(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
         logit = self.effective_logit()
         keep = torch.sigmoid(-(logit + torch.log(u) - torch.log1p(-u)) / self.temperature)
         return (input * (keep * (1 + logit.exp()))).to(input.dtype)  # 1 / (1 - p) = 1 + exp(logit)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ...axes.share import Share
 from ...errors import DropkitTypeError, DropkitValueError
-from .. import noise
+from ..arithmetic import continuous
 from .base import Learned, positive, probability, sizes
 from .logit import Clamp, Layer, fed_layers
 
@@ -110,7 +110,7 @@ class HardConcrete(Learned):
         if not self.active:
             return (input * self.gate()).to(input.dtype)
         key, place = self.draw(input, self.share)
-        u = noise.uniform(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
+        u = continuous.uniform(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
         v = torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.effective_log_alpha()) / self.temperature)
         return (input * _stretch(v)).to(input.dtype)
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import DropkitRuntimeError
-from .. import ranks
+from ..drawing import ranks
 
 # the DistributedDataParallel in which a site ran last; beside the modules, since a reference cannot be saved with them
 _wrappers: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[DistributedDataParallel]]" = weakref.WeakKeyDictionary()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import noise
+from ..arithmetic import continuous
 from .base import Learned, outside, widened
 from .kl import kl
 
@@ -64,7 +64,7 @@ class SparseLayer(Learned):
         variance = widened(self.log_sigma2).exp().to(self.weight.dtype)
         deviation = torch.sqrt(widened(self._map(input * input, variance, None)) + 1e-8)  # 0 in float16
         key, place = self.draw(mean)
-        return mean + (deviation * noise.normal(key, place, input.device)).to(mean.dtype)
+        return mean + (deviation * continuous.normal(key, place, input.device)).to(mean.dtype)
 
     def _map(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         raise NotImplementedError

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ...errors import DropkitTypeError, DropkitValueError
-from .. import noise
+from ..arithmetic import continuous
 from .base import Learned
 
 
@@ -72,7 +72,7 @@ class Standout(Learned):
         if not self.active:
             return y * keep.to(y.dtype)
         key, place = self.draw(input)
-        return y * (noise.uniform(key, place, input.device) < keep)
+        return y * (continuous.uniform(key, place, input.device) < keep)
 
     def extra_repr(self) -> str:
         """alpha and beta."""

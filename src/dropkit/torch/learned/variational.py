@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ...axes.share import Share
 from ...errors import DropkitValueError, UnknownNameError
-from .. import noise
+from ..arithmetic import continuous
 from .base import Learned, positive, sizes, widened
 from .kl import kl as kl_of
 from .logit import Clamp, Layer, fed_layers, input_count
@@ -106,7 +106,7 @@ class VariationalGaussianDropout(_Alpha):
         if not self.active:
             return input
         key, place = self.draw(input, self.share)
-        e = noise.normal(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
+        e = continuous.normal(key, place, input.device).to(torch.promote_types(input.dtype, torch.float32))
         return (input * (1 + (self.effective_log_alpha() / 2).exp() * e)).to(input.dtype)
 
 
@@ -174,7 +174,7 @@ class VariationalLinear(_Alpha):
         variance = functional.linear(input * input, (ratio * self.weight**2).to(self.weight.dtype))
         key, place = self.draw(mean)
         deviation = torch.sqrt(widened(variance) + 1e-8)  # 0 in float16
-        return mean + (deviation * noise.normal(key, place, input.device)).to(mean.dtype)
+        return mean + (deviation * continuous.normal(key, place, input.device)).to(mean.dtype)
 
     def extra_repr(self) -> str:
         """As torch's Linear."""

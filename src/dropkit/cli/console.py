@@ -1,0 +1,134 @@
+"""What the command line shows: progress while training, the table and the verdict at the end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ..lab.engines.loop import Row
+from ..lab.plan import Plan
+from ..lab.telling.table import Line, cells, headings, notes, plain
+from ..lab.tuning import Tuning
+
+WIDE = 140
+QUIET = 30  # seconds without a line, where there is no bar
+
+
+class Bar:
+    """A progress bar over all epochs of all runs; where output is no terminal, a line at the end of each run.
+
+    Args:
+        progress: rich's.
+        preparing: what is done before the first epoch.
+    """
+
+    def __init__(self, progress: Progress, preparing: str) -> None:
+        self.progress = progress
+        self.task = progress.add_task(preparing, total=None)
+        self.done, self.total, self.told = 0, 0, time.monotonic()
+
+    def __call__(self, plan: Plan, row: Row) -> None:
+        epochs = plan.choices.settings.epochs
+        figure = plan.choices.recipe.figures.compared
+        shown = f"{figure.removesuffix('_accuracy')} {row[figure]:.4f}"
+        text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} {shown}"
+        self.progress.update(self.task, advance=1, description=text)
+        self.done += 1
+        # Long runs say something in between too.
+        if self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
+            self._tell(f"{text}, {self.done}/{self.total} epochs in all")
+
+    def begin(self, done: int, total: int) -> None:
+        """Set the number of epochs, and how many of them an earlier run has done."""
+        self.done, self.total = done, total
+        self.progress.update(self.task, total=total, completed=done)
+
+    def _tell(self, text: str) -> None:
+        self.progress.console.print(Text(text), soft_wrap=True)
+        self.progress.console.file.flush()
+        self.told = time.monotonic()
+
+
+class _Known(ProgressColumn):
+    """Another column once it is known how much there is to do, and nothing before."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__(column.get_table_column())
+        self.column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return Text("") if task.total is None else self.column(task)
+
+
+@contextmanager
+def progress_bar(console: Console, preparing: str = "preparing") -> Iterator[Bar]:
+    """A bar that is gone afterwards; where output is no terminal, lines that stay."""
+    bars = (_Known(BarColumn()), _Known(MofNCompleteColumn()))
+    times = (TimeElapsedColumn(), _Known(TextColumn("left")), _Known(TimeRemainingColumn()))
+    columns = (TextColumn("{task.description}", markup=False), *bars, *times)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, preparing)
+
+
+def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int) -> None:
+    """Print the verdict, the table and its notes."""
+    console.print()
+    for number, sentence in enumerate(verdict):
+        console.print(Text(sentence, style="bold" if number == 0 else ""))
+    console.print()
+    console.print(_table(lines, console.width))
+    for note in notes(epochs, lines[0].seeds, lines[0].figures):
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
+
+
+def _table(lines: Sequence[Line], width: int) -> Table:
+    # Not all columns fit a narrow terminal; the others stand in the report and in table.md.
+    kind = lines[0].figures
+    titles = headings(kind)
+    narrow = [True, True, True, *(column.narrow for column in kind.columns), True]
+    shown = [number for number, fits in enumerate(narrow) if fits or width >= WIDE]
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    for number in shown:
+        table.add_column(titles[number], justify="right" if number else "left")
+    for line in lines:
+        found = cells(line)
+        table.add_row(*(found[number] for number in shown))
+    return table
+
+
+def show_trials(console: Console, tuning: Tuning) -> None:
+    """Print what a search tried, a line each, and what it chose."""
+    sites, best = tuning.config["sites"], tuning.trials[tuning.best]
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    for heading in ("trial", *sites, "validation loss"):
+        table.add_column(heading, justify="right")
+    for number, trial in enumerate(tuning.trials):
+        loss = "diverged" if trial.interval is None else plain(trial.interval)
+        rates = (f"{p:.4f}" for p in trial.rates(sites).values())
+        table.add_row(str(number), *rates, loss, style="bold" if number == tuning.best else "")
+    console.print()
+    console.print(table)
+    console.print()
+    chosen = f"Lowest validation loss: trial {tuning.best}, {best.strategy}. On the test set, with other seeds:"
+    console.print(Text(chosen, style="bold"))
+
+
+def say_where(console: Console, report: Path) -> None:
+    """Print the absolute path of a report, unbroken so that it can be copied."""
+    console.print()
+    console.print(Text(f"Report: {report.resolve()}"), soft_wrap=True)

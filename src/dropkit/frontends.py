@@ -1,0 +1,31 @@
+"""Which framework an object belongs to, without importing one: a framework that is not loaded has made nothing."""
+
+import sys
+from typing import Any
+
+
+def is_torch(model: Any) -> bool:
+    """Whether it is a torch module, and not a Keras layer on torch.
+
+    >>> is_torch(len)
+    False
+    >>> from torch import nn
+    >>> is_torch(nn.ReLU())
+    True
+    """
+    return _made_by("torch.nn", "Module", model) and not is_keras(model)
+
+
+def is_keras(model: Any) -> bool:
+    """Whether it is a Keras model or layer, on whatever backend.
+
+    >>> is_keras(len)
+    False
+    """
+    return _made_by("keras", "Layer", model)
+
+
+def _made_by(module: str, name: str, value: Any) -> bool:
+    # While a framework is being imported, its module is there and its classes are not.
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)

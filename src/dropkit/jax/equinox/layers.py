@@ -1,0 +1,201 @@
+"""Dropout for Equinox with its class and signature, and where a bound one is: seed, path, and axes of `vmap`."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ...axes.noise import Alpha, Bernoulli, Noise
+from ...axes.share import Share
+from ...axes.when import When, when
+from ...counter import site_id
+from ...errors import DropkitRuntimeError
+from ...mask import threshold, thresholds
+from ..keys import AnyKey, KeyWords, folded, pair
+from ..ops import applied, dropout
+from ..traces import Lanes, lanes
+
+
+class Site(eqx.Module):
+    """Where a bound dropout is: which seed, which path, and under which axes of `vmap`.
+
+    All static, but in a stack of layers: there the site numbers are data, low and high words, so that what slices
+    the stack slices them.
+    """
+
+    seed: int = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    axes: tuple[str, ...] = eqx.field(static=True)
+    numbers: tuple[jax.Array, jax.Array] | None = None
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Shape of the stack; () for a single layer."""
+        return () if self.numbers is None else tuple(self.numbers[0].shape)
+
+    def key(self, step: tuple[Any, Any]) -> KeyWords:
+        """The key of a step, given as its low and high word."""
+        if self.stack or np.ndim(step[0]):
+            layers = "x".join(map(str, self.stack or np.shape(step[0])))
+            raise DropkitRuntimeError(
+                f"dropout {self.name!r} is a stack of {layers} layers; call it inside jax.lax.scan or eqx.filter_vmap "
+                "over the stack"
+            )
+        site = pair(site_id(self.name)) if self.numbers is None else self.numbers
+        return folded(pair(self.seed), site, step)
+
+
+class Dropout(eqx.nn.Dropout):
+    """`eqx.nn.Dropout` with its signature: `y = x * keep / (1 - p)`, and x itself at inference.
+
+    Args:
+        p: drop probability in [0, 1]. A Python number is a part of the program, as in Equinox; an array is data, so
+            that another value compiles nothing again. It gets no gradient (and belongs in no optimizer, whose weight
+            decay would move it).
+        inference: whether to drop nothing.
+        deterministic: deprecated name of inference.
+        share: axes of a call's x along which one draw is shared.
+        when: "train": unless inference; "always" or "never": whatever inference says.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share or when.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929).
+
+    >>> from dropkit import Key
+    >>> Dropout(0.5)(jax.numpy.ones((2, 8)), key=Key(seed=1, site="drop"))
+    Array([[0., 0., 0., 0., 2., 2., 2., 0.],
+           [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
+    >>> Dropout(0.5)(jax.numpy.ones(2), inference=True)
+    Array([1., 1.], dtype=float32)
+    """
+
+    share: tuple[int, ...] = eqx.field(static=True)
+    when: When = eqx.field(static=True)
+    made: Lanes = eqx.field(static=True)
+    site: Site | None
+    step: tuple[jax.Array, jax.Array] | None
+
+    @property
+    def noise(self) -> Noise:
+        """What becomes of kept and of dropped elements."""
+        return Bernoulli()
+
+    def __init__(
+        self,
+        p: Any = 0.5,
+        inference: bool = False,
+        *,
+        deterministic: bool | None = None,
+        share: Sequence[int] = (),
+        when: When | str = "train",
+    ):
+        _check(p)
+        super().__init__(p, inference, deterministic=deterministic)
+        self.share = tuple(Share(share).axes)
+        self.when = _when(when)
+        self.made = Lanes(lanes())
+        self.site = None
+        self.step = None
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        key: AnyKey | None = None,
+        inference: bool | None = None,
+        deterministic: bool | None = None,
+    ) -> jax.Array:
+        """x with elements dropped, or x itself.
+
+        Args:
+            x: float16, bfloat16, float32 or float64, any shape.
+            key: any key that `dropkit.jax.dropout` takes; a bound dropout with a step needs none.
+            inference: overrides the constructor's.
+            deterministic: deprecated name of inference.
+
+        Raises:
+            DropkitRuntimeError: neither a key nor a step; bound to a batch axis that `vmap` did not name.
+            DropkitTypeError: a key that is none; x of another dtype.
+        """
+        if deterministic is not None:
+            warnings.warn(
+                "Dropout()(deterministic=...) is deprecated in favour of Dropout()(inference=...)", stacklevel=2
+            )
+            inference = deterministic
+        inference = self.inference if inference is None else inference
+        if not self.when.active(not inference) or (isinstance(self.p, int | float) and self.p == 0):
+            return x
+        if key is not None or self.site is None or self.step is None:
+            return dropout(x, self.p, training=True, key=self._needed(key), share=self.share, noise=self.noise)
+        own = self.site.key(self.step)
+        index, sizes = _place(self.site)
+        ones = (1,) * len(index)
+        y = applied(  # a slice of the mask of all samples
+            x.reshape(ones + x.shape),
+            self.p,
+            training=True,
+            key=own,
+            share=[axis + len(ones) if axis >= 0 else axis for axis in self.share],
+            offset=(*index, *(0 for _ in x.shape)),
+            global_shape=(*sizes, *x.shape),
+            noise=self.noise,
+            alone=self.site.name,
+        )
+        return y.reshape(x.shape)
+
+    def _needed(self, key: AnyKey | None) -> AnyKey:
+        if key is None:
+            remedy = "pass key=..., or dropkit.jax.bind the model"
+            if self.site is not None:
+                remedy = f"{self.site.name!r} is bound: set dropkit.jax.equinox.with_step(model, step), or pass key=..."
+            raise DropkitRuntimeError(f"Dropout requires a key when running in non-deterministic mode. {remedy}")
+        return key
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout, which keeps mean 0 and variance 1, for networks of SELU units; arguments of `Dropout`.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> from dropkit import Key
+    >>> y = AlphaDropout(0.5)(jax.numpy.ones(6), key=Key(seed=1, site="drop"))
+    >>> [round(value, 3) for value in y.tolist()]
+    [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
+    """
+
+    @property
+    def noise(self) -> Noise:
+        """What becomes of kept and of dropped elements."""
+        return Alpha()
+
+
+_when = when  # `Dropout.__init__` has an argument of that name
+
+
+def _place(site: Site) -> tuple[list[jax.Array], list[int]]:
+    """This sample's number along each axis of vmap that the site knows of, and those axes' sizes."""
+    index, sizes = [], []
+    for name in site.axes:
+        try:
+            index.append(jax.lax.axis_index(name))
+            sizes.append(jax.lax.axis_size(name))
+        except NameError:
+            if name == site.axes[0]:
+                raise DropkitRuntimeError(
+                    f"dropout {site.name!r} is bound to the batch axis {name!r}, which is not there: call "
+                    f"jax.vmap(model, axis_name={name!r}), or bind(model, axis_name=None) if it takes whole batches"
+                ) from None
+    return index, sizes
+
+
+def _check(p: Any) -> None:
+    if isinstance(p, jax.core.Tracer):
+        return
+    if np.ndim(p):
+        thresholds(np.asarray(p))
+    else:
+        threshold(p)

@@ -1,0 +1,336 @@
+"""Dropout for flax.nnx: its class and signature, a rate that is data, and masks that coordinates can key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.share import Share
+from ..axes.when import When, when
+from ..counter import FOLD_ROUNDS, MASK32, Key, site_id
+from ..errors import DropkitTypeError, DropkitValueError
+from ..mask import ONE, threshold, thresholds
+from .formula import philox4x32
+from .keys import KeyWords
+from .ops import dropout
+from .traces import Lanes, lanes
+
+
+class Rate(nnx.Variable):
+    """A drop probability that moves, as state: another value compiles nothing again."""
+
+
+nnx.register_variable_name("dropkit_rate", Rate, overwrite=True)  # the collection that flax's Linen bridge puts it in
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Drop probabilities that are a part of the program; compared by value, as jit needs it.
+
+    Args:
+        shape: of the array.
+        data: its bytes, as float32.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes
+
+    @property
+    def array(self) -> np.ndarray:
+        """The rates, float32."""
+        return np.frombuffer(self.data, np.float32).reshape(self.shape)
+
+
+class KeyedStream(nnx.RngStream):
+    """An nnx stream whose draw number n has the key of (seed, site, n): what `bind` gives a layer.
+
+    Its state is that of every stream, and what flax.nnx does with streams works: `key` holds seed and site, `count` the
+    step. `split_rngs` and `fork` make streams of other seeds and sites, and restore this one; `reseed` another seed.
+
+    Args:
+        key: a `dropkit.Key`, whose step is the first to be drawn, below 2**32; or a JAX PRNG key (or an array of them).
+        tag: name of the collection.
+
+    >>> stream = KeyedStream(Key(seed=1, site="drop", step=7))
+    >>> stream.draw().words.tolist() == list(Key(1, "drop", 7).words), int(stream.count[...])
+    (True, 8)
+    """
+
+    def __init__(self, key: Key | jax.Array, *, tag: str = "dropout"):
+        if not isinstance(key, Key):
+            super().__init__(key, tag=tag)
+            return
+        super().__init__(keyed([site_id(key.site)], key.seed)[0], tag=tag)
+        self.count.set_value(jnp.uint32(first_step(key.step)))
+
+    def draw(self) -> KeyWords:
+        """The key of the next mask; the step moves on."""
+        key, step = self.key[...], self.count[...]
+        if key.ndim:
+            raise DropkitValueError(
+                f"this layer's stream is a stack of {'x'.join(map(str, key.shape))} streams, one for each layer of a "
+                "stack; call the layer inside nnx.scan or nnx.vmap over the stack"
+            )
+        self.count[...] = step + 1
+        return KeyWords(_fold(jax.random.key_data(key), step))
+
+
+def keyed(sites: Sequence[int], seed: int) -> jax.Array:
+    """Seed and sites as JAX PRNG keys of four words, high words first; shape (len(sites),)."""
+    words = [(seed >> 32, seed & MASK32, site >> 32, site & MASK32) for site in sites]
+    return jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="rbg")
+
+
+def first_step(step: int) -> int:
+    """A step that a stream can count from."""
+    if step > MASK32:
+        raise DropkitValueError(f"step must lie in [0, 2**32), since flax.nnx counts in 32 bits; got {step}")
+    return step
+
+
+@jax.jit
+def _fold(words: jax.Array, step: jax.Array) -> jax.Array:
+    if words.shape == (2,):  # after nnx.reseed: a seed alone
+        words = jnp.concatenate([words, jnp.zeros(2, jnp.uint32)])
+    counter = words[3], words[2], step, jnp.uint32(0)
+    return jnp.stack(philox4x32(counter, (words[1], words[0]), FOLD_ROUNDS)[:2])
+
+
+class Dropout(nnx.Dropout):
+    """`nnx.Dropout` with its signature: `y = x * keep / (1 - rate)`, and x itself if deterministic.
+
+    The mask's key comes from the layer's nnx stream, or, after `dropkit.jax.bind`, from (seed, path, step). The rate
+    that the constructor gets is a part of the program, and the state that of `nnx.Dropout`. It may be assigned at any
+    time, `layer.rate = 0.3`, and is then an nnx Variable, `layer.p`: from there on no value compiles anything.
+
+    Args:
+        rate: drop probability in [0, 1]; a number, an array that broadcasts to the inputs, traced or not, or an
+            nnx.Variable of one, which layers may share. It gets no gradient.
+        broadcast_dims, share: axes along which one draw is shared; two names of one thing.
+        deterministic: whether to drop nothing; None if the call says so.
+        rng_collection: name of the collection that keys are asked of.
+        rngs: nnx.Rngs or RngStream, which is forked; or a `dropkit.Key`: masks of its seed and site, from its step on.
+        when: "train": unless deterministic; "always" or "never": whatever deterministic says.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad share or when.
+        TypeError: rngs that are none of these.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929).
+
+    >>> layer = Dropout(0.5, rngs=Key(seed=1, site="drop"))
+    >>> layer(jnp.ones((2, 8)))
+    Array([[0., 0., 0., 0., 2., 2., 2., 0.],
+           [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
+    >>> layer(jnp.ones(2), deterministic=True)
+    Array([1., 1.], dtype=float32)
+    """
+
+    p: nnx.Variable  # the rate, once it moves
+    noise: Noise = Bernoulli()
+    spatial: tuple[int, ...] = ()  # what the presets share
+
+    def __init__(
+        self,
+        rate: Any,
+        *,
+        broadcast_dims: Sequence[int] = (),
+        deterministic: bool | None = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
+        share: Sequence[int] = (),
+        when: When | str = "train",
+    ):
+        self._lanes = Lanes(lanes())
+        self._rate: float | Rates | None = None
+        super().__init__(
+            rate,
+            broadcast_dims=broadcast_dims,
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+            rngs=None if isinstance(rngs, Key) else rngs,
+        )
+        if isinstance(rngs, Key):
+            self.rngs = KeyedStream(rngs, tag=rng_collection)
+        self.share = Share((*self.spatial, *share)).axes
+        self.when = _when(when)
+
+    @property
+    def rate(self) -> Any:
+        """The drop probability: a float outside of traces, an array if traced or of several entries."""
+        if "p" not in vars(self):
+            return self._rate.array if isinstance(self._rate, Rates) else self._rate
+        value = jnp.asarray(self.p[...])
+        if isinstance(value, jax.core.Tracer) or value.ndim:
+            return value
+        return float(str(np.asarray(value)))  # 0.1 rather than the 0.10000000149 that float32 makes of it
+
+    @rate.setter
+    def rate(self, value: Any) -> None:
+        if "rngs" not in vars(self):  # in the constructor
+            self._begin(value)
+            return
+        new, stack = _rounded(value), self.stack
+        if new.ndim and new.shape[: len(stack)] != stack:
+            raise DropkitValueError(f"rate of shape {new.shape} does not fit a stack of layers of shape {stack}")
+        if "p" in vars(self):
+            new = jnp.broadcast_to(new, jnp.shape(self.p[...])) if new.ndim == 0 else new
+            self.p.set_value(new)
+        else:
+            self.p = Rate(jnp.broadcast_to(new, stack) if new.ndim == 0 else new)
+            self._rate = None
+        self.rate_ndim = new.ndim - len(stack)
+
+    def _begin(self, rate: Any) -> None:
+        """The rate as the constructor gets it: a part of the program, unless it is traced or a Variable."""
+        if isinstance(rate, nnx.Variable):
+            _rounded(rate)  # checks it
+            self.p = rate
+        elif isinstance(rate, jax.core.Tracer):
+            self.p = Rate(_rounded(rate))
+        elif np.ndim(rate):
+            near = _near(rate)
+            self._rate = Rates(near.shape, near.tobytes())
+        else:
+            near = _near(rate)  # checks it
+            self._rate = float(rate if isinstance(rate, int | float) else str(near))
+        self.rate_ndim = np.ndim(rate[...] if isinstance(rate, nnx.Variable) else rate)  # of one layer's rate
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Shape of the stack of layers that this one is, made by `nnx.vmap`; () for a single one."""
+        if self.rngs is not None:
+            return tuple(self.rngs.count.shape)
+        if "p" in vars(self):
+            shape = jnp.shape(self.p[...])
+            return shape[: len(shape) - self.rate_ndim]
+        return self._lanes.sizes[len(lanes()) :]
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | Key | KeyWords | None = None,
+        rows: Any = None,
+    ) -> jax.Array:
+        """The inputs with elements dropped, or the inputs themselves.
+
+        Args:
+            inputs: float16, bfloat16, float32 or float64, any shape.
+            deterministic: overrides the constructor's.
+            rngs: overrides the constructor's; besides a JAX PRNG key, any key that `dropkit.jax.dropout` takes.
+            rows: row number in the whole of each entry of axis 0, such as the samples' numbers in the data set.
+
+        Raises:
+            DropkitValueError: neither the constructor nor the call said deterministic, or gave rngs.
+            DropkitTypeError: rngs that are none of these; inputs of another dtype.
+        """
+        if not self._active(deterministic):
+            return inputs
+        given = self.rngs if rngs is None else rngs
+        key = Key() if given is None and self._certain() else _drawn(given, self.rng_collection)
+        axes = (*self.broadcast_dims, *self.share)
+        return dropout(inputs, self._now(), training=True, key=key, share=axes, rows=rows, noise=self.noise)
+
+    def _now(self) -> Any:
+        """The rate as `dropout` takes it."""
+        if "p" in vars(self):
+            return self.p[...]
+        return self._rate.array if isinstance(self._rate, Rates) else self._rate
+
+    def _graph_node_set_key(self, key: Any, value: Any) -> None:
+        """What flax calls for state that the layer has none of: a checkpoint's rate does not override the code's."""
+        if key != "p" or "p" in vars(self):
+            super()._graph_node_set_key(key, value)
+
+    def _active(self, deterministic: bool | None) -> bool:
+        given = self.deterministic if deterministic is None else deterministic
+        if given is None and self.when is When.TRAIN:
+            raise DropkitValueError(
+                "No `deterministic` argument was provided to Dropout. Pass it to the constructor, to the call, or with "
+                "nnx.view(model, deterministic=...)"
+            )
+        return self.when.active(not given)
+
+    def _certain(self) -> bool:
+        """Whether the rate is known to need no random numbers: as in nnx.Dropout, no rngs are asked for then."""
+        value = self._now()
+        return not isinstance(value, jax.core.Tracer) and bool(np.all((value == 0) | (value == 1)))
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout, which keeps mean 0 and variance 1, for networks of SELU units; arguments of `Dropout`.
+
+    Source: Klambauer et al. 2017 (arXiv:1706.02515).
+
+    >>> y = AlphaDropout(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones(6))
+    >>> [round(value, 3) for value in y.tolist()]
+    [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
+    """
+
+    noise = Alpha()
+
+
+class SpatialDropout1D(Dropout):
+    """Dropout of whole channels of (batch, time, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+
+    spatial = (-2,)
+
+
+class SpatialDropout2D(Dropout):
+    """Dropout of whole channels of (batch, height, width, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+
+    spatial = (-3, -2)
+
+
+class SpatialDropout3D(Dropout):
+    """Dropout of whole channels of (batch, depth, height, width, channels); arguments of `Dropout`."""
+
+    spatial = (-4, -3, -2)
+
+
+_when = when  # `Dropout.__init__` has an argument of that name
+
+
+def _drawn(rngs: Any, collection: str) -> jax.Array | Key | KeyWords:
+    """The key that is next in what was given."""
+    if rngs is None:
+        raise DropkitValueError(
+            "`deterministic` is False, but no `rngs` argument was provided to Dropout as either a __call__ argument or "
+            "class attribute; give rngs, or dropkit.jax.bind the model"
+        )
+    stream = rngs[collection] if isinstance(rngs, nnx.Rngs) else rngs
+    if isinstance(stream, KeyedStream):
+        return stream.draw()
+    if isinstance(stream, nnx.RngStream):
+        return stream()
+    if isinstance(stream, jax.Array | Key | KeyWords):
+        return stream
+    raise DropkitTypeError(
+        f"rngs must be a Rngs, RngStream or jax.Array, but got {type(rngs)}; a dropkit.Key is taken too"
+    )
+
+
+def _rounded(rate: Any) -> jax.Array:
+    """A rate in float32 whose threshold is that of the number given; checked unless traced."""
+    if isinstance(rate, nnx.Variable):
+        rate = rate[...]
+    if isinstance(rate, jax.core.Tracer):
+        return rate.astype(jnp.float32)
+    return jnp.asarray(_near(rate))
+
+
+def _near(rate: Any) -> np.ndarray:
+    """`_rounded` of a known rate, without JAX: under `jit` and `eval_shape` it stays known."""
+    if np.ndim(rate) == 0:
+        exact: Any = threshold(rate.item() if isinstance(rate, np.ndarray | jax.Array) else rate)
+    else:
+        exact = thresholds(np.asarray(rate))
+    near = np.asarray(rate, np.float32)
+    return np.asarray(np.where(thresholds(near) == exact, near, np.float32(1) - exact / np.float32(ONE)), np.float32)

@@ -1,0 +1,160 @@
+"""The engine over `keras.Model.fit`: a Keras model trained an epoch at a time, with the data in the lab's own order.
+
+Rates follow schedules (`dropkit.keras.RateSchedule`); learned and controlled ones need the torch engine. A run's state
+is one file of tensors: the model's variables, the counters of its masks among them, and the optimizer's.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ...axes.rate import Rate, controllers
+from ...errors import DataError, DropkitValueError, UnknownNameError
+from ..files.arrays import load_arrays, save_arrays
+from ..keras_backend import require
+from ..order import CHUNK, epoch_order
+from ..plan import Plan
+from ..recipes.keras_weights import path_in
+from ..recipes.recipe import LearnedRate, Rates, Settings
+from .checkpoint import Progress
+
+
+class KerasTrainer:
+    """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.engines.torch.Trainer` is for torch."""
+
+    def __init__(self, plan: Plan) -> None:
+        from ...keras import bind
+
+        choices, settings = plan.choices, plan.choices.settings
+        self.plan, self.keras, self.rates = plan, require(), schedules(plan.rates)
+        self.parts = choices.parts()
+        with self._device():
+            self.model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
+            bind(self.model, plan.seed)
+            self.binary = self.model.output_shape[-1] == 1
+            kind = "BinaryAccuracy" if self.binary else "SparseCategoricalAccuracy"
+            self.model.compile(
+                optimizer=_optimizer(self.keras, settings),
+                loss="binary_crossentropy" if self.binary else "sparse_categorical_crossentropy",
+                metrics=[getattr(self.keras.metrics, kind)(name="accuracy")],
+            )
+            self.model.optimizer.build(self.model.trainable_variables)
+
+    def epoch(self, number: int, step: int) -> dict[str, Any]:
+        """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
+        from ...keras import RateSchedule
+
+        start = time.perf_counter()
+        kept = self.parts["train"][2]
+        order = kept[epoch_order(len(kept), self.plan.seed, number)]
+        batches = self._batches("train", order, self.plan.choices.settings.batch_size)
+        with self._device():
+            history = self.model.fit(
+                batches,
+                initial_epoch=number - 1,
+                epochs=number,
+                shuffle=False,  # the order is the lab's
+                callbacks=[RateSchedule(self.rates)],
+                verbose=0,
+            ).history
+            step += len(batches)
+            row = {"epoch": number, "step": step, "train_loss": history["loss"][0]}
+            row["train_accuracy"] = history["accuracy"][0]
+            for name, (_, _, index) in self.parts.items():
+                if name != "train":
+                    row |= self._evaluate(name, index)
+        row |= {f"rate_{site}": float(rate.at(step - 1)) for site, rate in self.rates.items()}
+        return row | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _evaluate(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
+        found = self.model.evaluate(self._batches(name, index, CHUNK), verbose=0, return_dict=True)
+        return {f"{name}_loss": float(found["loss"]), f"{name}_accuracy": float(found["accuracy"])}
+
+    def _batches(self, part: str, order: NDArray[np.int64], size: int) -> Any:
+        """Samples of a part in this order, as a dataset that Keras takes on any backend."""
+        x, y, _ = self.parts[part]
+        y = y[:, None].astype(np.float32) if self.binary else y.astype(np.int32)
+
+        class Batches(self.keras.utils.PyDataset):  # type: ignore[name-defined]
+            def __len__(self) -> int:
+                return math.ceil(len(order) / size)
+
+            def __getitem__(self, number: int) -> tuple[NDArray, NDArray]:
+                index = order[number * size : (number + 1) * size]
+                return x[index], y[index]
+
+        return Batches()
+
+    @contextmanager
+    def _device(self) -> Iterator[None]:
+        # To torch "cpu:0" is another device than "cpu", and a parameter moved there becomes an ordinary tensor.
+        cpu = "cpu" if self.keras.config.backend() == "torch" else "cpu:0"
+        with self.keras.device("gpu:0" if self.plan.choices.device == "cuda" else cpu):
+            yield
+
+    def save_weights(self, path: Path, about: Mapping[str, Any]) -> None:
+        """The model's weights by their paths, such as "hidden1/kernel"; `about` goes into the header as JSON."""
+        _save(path, {path_in(self.model, weight): weight for weight in self.model.weights}, about)
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Write everything that the next epoch depends on."""
+        _save(path, self._variables(), asdict(progress))
+
+    def load(self, path: Path) -> Progress:
+        """Go on from a saved state.
+
+        Raises:
+            DataError: the file is missing, damaged or belongs to another model.
+        """
+        variables = self._variables()
+        try:
+            arrays, header = load_arrays(path, set(variables))
+            for name, variable in variables.items():
+                variable.assign(arrays[name])  # refuses another shape
+            return Progress.of(header)
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"cannot resume from {path}: {error}; delete its folder and run again") from error
+
+    def _variables(self) -> dict[str, Any]:
+        """Weights, what the masks count, and the optimizer's; by number, since Keras counts names up in a process."""
+        model, metrics = self.model, {id(variable) for variable in self.model.metrics_variables}
+        owned = [variable for variable in model.variables if id(variable) not in metrics]
+        found = {f"model/{number}/{variable.name}": variable for number, variable in enumerate(owned)}
+        for number, variable in enumerate(model.optimizer.variables):
+            found[f"optimizer/{number}/{variable.name}"] = variable
+        return found
+
+
+def schedules(rates: Rates) -> dict[str, Rate]:
+    """The rates of a strategy, all of which follow the step.
+
+    Raises:
+        DropkitValueError: one is learned or controlled.
+    """
+    for site, rate in rates.items():
+        if isinstance(rate, LearnedRate) or controllers(rate):
+            raise DropkitValueError(
+                f"the rate of {site} adapts, {rate!r}, and recipes on Keras take schedules alone: use none, fixed, step"
+            )
+    return {site: rate for site, rate in rates.items() if not isinstance(rate, LearnedRate)}
+
+
+def _optimizer(keras: Any, settings: Settings) -> Any:
+    families = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop"}
+    if settings.optimizer not in families:
+        raise UnknownNameError("optimizer", settings.optimizer, families)
+    if settings.weight_decay:
+        raise DropkitValueError(f"recipes on Keras take no weight_decay, got {settings.weight_decay}; leave it at 0")
+    return getattr(keras.optimizers, families[settings.optimizer])(settings.learning_rate)
+
+
+def _save(path: Path, variables: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    save_arrays(path, {name: variable.numpy() for name, variable in variables.items()}, header)

@@ -1,0 +1,271 @@
+"""What a recipe is: settings for each size, strategies as what moves the rate of each site, and a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...axes.rate import Rate, controllers, probability
+from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
+from .measures import CLASSIFICATION, Figures
+
+if TYPE_CHECKING:
+    from ..data.sets import Data
+
+ENGINES = ("torch", "keras", "numpy", "adversarial")
+SIZES = ("tiny", "small", "full")
+
+
+METHODS = ("concrete", "disarm", "hypergradient")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The numbers of a recipe at one size and on one data set; None: the whole set, torch's own threads.
+
+    Args:
+        epochs, seeds, batch_size, learning_rate, weight_decay: as they say; weight_decay is L2 in the gradient.
+        optimizer: of the weights, "sgd" or "adam", and on Keras "rmsprop".
+        weight_std: of the first weights; None for He's sqrt(2 / fan-in).
+        hidden, channels: widths of the dense layers, and of the convolutions where there are any.
+        step_epochs: strategy `step` falls every so many epochs.
+        validation: fraction held out where the caller does not say.
+        evaluated: how many training samples are scored with dropout off after each epoch, the first ones.
+        rate_learning_rate: of Adam, for learned rates.
+        hypergradient_every: steps from one hypergradient to the next.
+        gap_target, gap_gain: of strategy `gap`, validation loss minus training loss, see `Gap`.
+        image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
+
+    >>> from dropkit.lab.recipes import get
+    >>> get("mlp").settings("tiny", "digits").hidden
+    (256, 256)
+    """
+
+    epochs: int
+    seeds: int
+    batch_size: int
+    learning_rate: float
+    hidden: tuple[int, ...]
+    step_epochs: int
+    weight_std: float | None = None
+    channels: tuple[int, ...] = ()
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    validation: float = 0.0
+    train_samples: int | None = None
+    test_samples: int | None = None
+    evaluated: int = 10_000
+    threads: int | None = None
+    rate_learning_rate: float = 0.01
+    hypergradient_every: int = 4
+    gap_target: float = 0.05
+    gap_gain: float = 2.0
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedRate:
+    """A rate that is a parameter with a gradient, moved by an Adam of its own.
+
+    Args:
+        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes) or "hypergradient"
+            (through a relaxed mask, from the validation loss after a step of training).
+        start: the first rate.
+        bounds: between which it is held.
+        learning_rate: of its Adam.
+        every: steps from one update of a hypergradient to the next.
+    """
+
+    method: str
+    start: float
+    bounds: tuple[float, float] = (0.0, 1.0)
+    learning_rate: float = 0.01
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
+
+
+Rates = dict[str, Rate | LearnedRate]
+StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
+"""(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data as the model takes it, where that is worth computing once, before the first epoch.
+
+    Args:
+        data: what the model sees, under the name and the fingerprint of what it comes from.
+        about: what was done, for config.json; a resumed run must say the same.
+        remarks: what a reader of the results has to know, in sentences.
+        seconds: that it takes for one sample, as measured when it was computed.
+    """
+
+    data: "Data"
+    about: str
+    remarks: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A model, its settings and the strategies it can be trained under.
+
+    Args:
+        name: as on the command line.
+        summary: one line.
+        settings: (size, data set name) -> Settings.
+        strategies: name -> what moves the rate of each site.
+        feeds: site -> the path of the layer that it feeds, whose weights a learned rate's penalty is about.
+        build: (settings, image shape, classes, seed) -> a torch module, or for the engine "keras" a built Keras model
+            that ends in probabilities, with its first weights and a Dropout of dropkit's at each site, or at a torch
+            module's a number that its forward hands to a function; for "numpy" the layers of `dropkit.numpy` by name.
+        compared: the strategies of a comparison that names none; all by default.
+        engine: what trains it: "torch", "keras" for `keras.Model.fit`, "numpy" for layers with their own backward
+            pass, or "adversarial" for two torch networks, one against the other.
+        data: the data set of a run that names none.
+        prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
+        figures: what its runs measure, and by which of these figures strategies are compared.
+        needs: packages beside those of every recipe, as (what is imported, what is installed).
+
+    >>> from dropkit.lab.recipes import get
+    >>> get("mlp").engine, list(get("mlp").feeds)
+    ('torch', ['dropout1', 'dropout2'])
+    """
+
+    name: str
+    summary: str
+    settings: Callable[[str, str], Settings]
+    strategies: Mapping[str, StrategyRates]
+    feeds: Mapping[str, str]
+    build: Callable[[Settings, tuple[int, ...], int, int], Any]
+    compared: tuple[str, ...] = ()
+    engine: str = "torch"
+    data: str = "digits"
+    prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
+    figures: Figures = CLASSIFICATION
+    needs: tuple[tuple[str, str], ...] = ()
+
+    def needed(self) -> str:
+        """What it needs beside the lab, and whether that is installed.
+
+        >>> from dropkit.lab.recipes import get
+        >>> get("mlp").needed()
+        'needs nothing else'
+        """
+        if not self.needs:
+            return "needs nothing else"
+        missing = [package for module, package in self.needs if find_spec(module) is None]
+        words = " and ".join({"PIL": "pillow", "keras": "Keras"}.get(module, module) for module, _ in self.needs)
+        how = f"not installed: pip install {' '.join(missing)}" if missing else "installed"
+        return f"needs {words}, {how}"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UnknownNameError("engine", self.engine, ENGINES)
+
+
+def learned_method(rates: Rates) -> str | None:
+    """How a strategy's learned rates get their gradient; None where it has none.
+
+    Raises:
+        DropkitValueError: two methods in one strategy.
+
+    >>> learned_method({"drop1": LearnedRate(method="disarm", start=0.5)})
+    'disarm'
+    """
+    found = {rate.method for rate in rates.values() if isinstance(rate, LearnedRate)}
+    if len(found) > 1:
+        raise DropkitValueError(f"one strategy learns its rates by one method, got {', '.join(sorted(found))}")
+    return found.pop() if found else None
+
+
+def needs_validation(rates: Rates) -> bool:
+    """Whether a strategy is steered by data held out from training."""
+    controlled = any(controllers(rate) for rate in rates.values() if not isinstance(rate, LearnedRate))
+    return controlled or learned_method(rates) == "hypergradient"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A strategy as written on the command line: a name and, after colons, rates.
+
+    >>> Strategy.parse("fixed:.2:0.5")
+    Strategy(name='fixed', values=(0.2, 0.5))
+    >>> str(Strategy.parse("fixed:.2:0.5")), Strategy.parse("fixed:.2:0.5").folder
+    ('fixed:0.2:0.5', 'fixed-0.2-0.5')
+    """
+
+    name: str
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Strategy":
+        """Read "name" or "name:p:p".
+
+        Raises:
+            DropkitTypeError: the text is not a string, or a rate is not a number.
+            DropkitValueError: a rate is NaN or outside [0, 1].
+        """
+        if not isinstance(text, str):
+            raise DropkitTypeError(f"a strategy is a name such as 'fixed' or 'fixed:0.2:0.5', got {text!r}")
+        name, *rates = text.split(":")
+        return cls(name, tuple(_rate(rate, text) for rate in rates))
+
+    def __str__(self) -> str:
+        return ":".join([self.name, *map(repr, self.values)])
+
+    @property
+    def folder(self) -> str:
+        """The name of the strategy's folder."""
+        return str(self).replace(":", "-")
+
+
+def _rate(text: str, strategy: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise DropkitTypeError(
+            f"strategy {strategy!r}: p must be a number in [0, 1], got {text!r}; write for example fixed:0.2:0.5"
+        ) from None
+    try:
+        return probability("p", value)
+    except DropkitValueError as error:
+        raise DropkitValueError(f"strategy {strategy!r}: {error}; write for example fixed:0.2:0.5") from None
+
+
+def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps: int) -> Rates:
+    """The rate of each site under a strategy, where an epoch has `steps` optimizer steps.
+
+    Raises:
+        UnknownNameError: the recipe has no such strategy.
+        DropkitValueError: the strategy does not take that many rates.
+    """
+    if strategy.name not in recipe.strategies:
+        raise UnknownNameError("strategy", strategy.name, recipe.strategies)
+    return recipe.strategies[strategy.name](settings, steps, strategy.values)
+
+
+def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:
+    """A recipe's settings at a size, with another number of epochs where one is given.
+
+    Raises:
+        UnknownNameError: no such size.
+        DropkitValueError: fewer than one epoch.
+    """
+    if size not in SIZES:
+        raise UnknownNameError("size", str(size), SIZES)
+    settings = recipe.settings(size, data)
+    return settings if epochs is None else replace(settings, epochs=at_least_one("epochs", epochs))
+
+
+def at_least_one(name: str, value: int) -> int:
+    """The value, a whole number of 1 or more, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DropkitTypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
+    if value < 1:
+        raise DropkitValueError(f"{name} must be at least 1, got {value}")
+    return value

@@ -1,0 +1,1 @@
+"""One run: what a plan becomes in its folder."""

@@ -1,0 +1,237 @@
+"""One run, whatever engine trains it. Its numbers follow from its config: no generator of torch is used."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from ...errors import DataError, DropkitValueError, OutputError
+from ..engines.checkpoint import Progress
+from ..engines.loop import Row
+from ..engines.torch import Trainer
+from ..files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
+from ..files.lock import locked
+from ..files.sealed import SUM, UNSEALED, digest_of, read_sealed
+from ..plan import Choices, Plan, open_folder
+from ..recipes.measures import CLASSIFICATION, Figures
+from .events import Events
+
+OnEpoch = Callable[[Plan, Row], None]
+STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
+PICTURES = "pictures"  # the folder of what a run draws
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, what a reader of its
+    figures has to know, what the figures are, and what it drew after each epoch, as PNG files.
+
+    >>> import tempfile
+    >>> from dropkit.lab import train
+    >>> run = train("numpy-mlp", size="tiny", epochs=1, out=tempfile.mkdtemp())
+    >>> run.best_epoch, len(run.rows), run.config["seed"]
+    (1, 1, 0)
+    """
+
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+    best_epoch: int
+    remarks: tuple[str, ...] = ()
+    figures: Figures = CLASSIFICATION
+    pictures: tuple[Path, ...] = ()
+
+
+class Engine(Protocol):
+    """What trains a plan an epoch at a time."""
+
+    def epoch(self, number: int, step: int) -> Row:
+        """Train epoch `number`, which begins at an optimizer step; then score all parts."""
+
+    def load(self, state: Path) -> Progress:
+        """Go on from a saved state."""
+
+    def save(self, state: Path, progress: Progress) -> None:
+        """Write everything that the next epoch depends on."""
+
+    def save_weights(self, path: Path, about: dict[str, Any]) -> None:
+        """Write the weights."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """An engine whose model makes images."""
+
+    remarks: tuple[str, ...]
+    """What a reader of the figures has to know."""
+
+    def picture(self) -> bytes:
+        """What the model makes now, as a PNG file."""
+
+
+def _engine(plan: Plan) -> Engine:
+    if plan.choices.recipe.engine == "torch":
+        return Trainer(plan)
+    if plan.choices.recipe.engine == "numpy":
+        from ..engines.numpy import NumpyTrainer
+
+        return NumpyTrainer(plan)
+    if plan.choices.recipe.engine == "adversarial":
+        from ..engines.adversarial import Adversarial
+
+        return Adversarial(plan)
+    from ..engines.keras import KerasTrainer
+
+    return KerasTrainer(plan)
+
+
+def run_plan(
+    plan: Plan, folder: Path, *, resume: bool, on_epoch: OnEpoch | None = None, tensorboard: bool = False
+) -> Run:
+    """Train what a plan says, from where its folder stands; no other process may write there meanwhile."""
+    with locked(folder):
+        return _run(plan, folder, resume, on_epoch, tensorboard)
+
+
+def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tensorboard: bool) -> Run:
+    started = open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
+    trainer, progress = _engine(plan), Progress(run=_identity(plan))
+    state = folder / STATE
+    if started and state.exists():
+        progress = trainer.load(state)
+        if progress.run != _identity(plan):
+            raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
+        _check_tensors(folder / CHECKPOINT)
+    events = Events(folder / "tensorboard", done=len(progress.rows)) if tensorboard else nullcontext()
+    with _threads(plan.choices.settings.threads), events as log:
+        for number in range(len(progress.rows) + 1, plan.choices.settings.epochs + 1):
+            row = trainer.epoch(number, progress.step)
+            progress.rows.append(row)
+            progress.step = row["step"]
+            if isinstance(trainer, Draws):  # before the state, so that an epoch that counts has its picture
+                write_bytes(_pictures(folder) / _picture(number), trainer.picture())
+            _keep(trainer, plan, progress, folder)
+            if log is not None:
+                log.add(row)
+            if on_epoch is not None:
+                on_epoch(plan, row)
+    # Also after a resume that had nothing left to train: the run may have died between its state and these.
+    write_rows(folder / "metrics.csv", progress.rows)
+    run = Run(
+        plan.record(),
+        tuple(progress.rows),
+        progress.best_epoch,
+        (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, Draws) else ())),
+        plan.choices.recipe.figures,
+        _drawn(folder, len(progress.rows)),
+    )
+    write_json(folder / "result.json", _result(run))
+    return run
+
+
+def _pictures(folder: Path) -> Path:
+    place = folder / PICTURES
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {place}: {error.strerror or error}; {AGAIN}") from error
+    return place
+
+
+def _drawn(folder: Path, epochs: int) -> tuple[Path, ...]:
+    paths = (folder / PICTURES / _picture(number) for number in range(1, epochs + 1))
+    return tuple(path for path in paths if path.is_file())
+
+
+def _picture(epoch: int) -> str:
+    return f"epoch-{epoch:04d}.png"
+
+
+def _identity(plan: Plan) -> str:
+    """What a state must have been written for: everything but how long it is trained."""
+    return digest_of({name: value for name, value in plan.record().items() if name != "epochs"})
+
+
+def check_files(folder: Path) -> None:
+    """Check that what a run would be resumed from is as it was written, before anything else is trained.
+
+    Raises:
+        DataError: a file is damaged; the message names it.
+    """
+    if (folder / "config.json").exists():
+        read_sealed_json(folder / "config.json")
+    for name in (STATE, CHECKPOINT):
+        _check_tensors(folder / name)
+
+
+def _check_tensors(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        if SUM not in read_sealed(path)[1]:
+            raise DropkitValueError(UNSEALED)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot resume from {path}: {error}; {AGAIN}") from error
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def epochs_done(folder: Path) -> int:
+    """How many epochs a folder's run has behind it, by its table: good enough for a bar, and nothing else is read."""
+    table = folder / "metrics.csv"
+    try:
+        return max(0, table.read_bytes().count(b"\n") - 1) if table.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _remarks(choices: Choices, rows: list[Row]) -> tuple[str, ...]:
+    """What was prepared before training, and what that saves: each sample that an epoch looks at, each time."""
+    prepared = choices.prepared
+    if prepared is None:
+        return ()
+    seconds = median(row["seconds"] for row in rows)
+    seen = sum(len(index) for _, _, index in choices.parts().values())
+    without = seconds + seen * prepared.seconds
+    saved = (
+        f"An epoch takes {seconds:.1f} s on them; they took {1000 * prepared.seconds:.0f} ms an image, and an epoch "
+        f"looks at {seen}, so that without them it would take about {without:.0f} s, {without / seconds:.0f} times as "
+        "long."
+    )
+    return (*prepared.remarks, saved)
+
+
+def _keep(trainer: Engine, plan: Plan, progress: Progress, folder: Path) -> None:
+    """Write the checkpoint where this epoch is the best, then the state, then the rows for reading."""
+    row = progress.rows[-1]
+    loss = row.get("validation_loss")
+    best = progress.best_loss
+    # A first loss that is not a number must not stay the best.
+    if loss is None or best is None or math.isnan(best) or loss < best:
+        progress.best_epoch, progress.best_loss = row["epoch"], loss
+        trainer.save_weights(folder / CHECKPOINT, {"config": plan.record(), "epoch": row["epoch"]})
+    trainer.save(folder / STATE, progress)
+    write_rows(folder / "metrics.csv", progress.rows)
+
+
+def _result(run: Run) -> dict[str, Any]:
+    chosen = "lowest validation loss" if run.config["validation"] else "last epoch: no validation part was held out"
+    return {
+        "strategy": run.config["strategy"],
+        "seed": run.config["seed"],
+        "checkpoint": {"epoch": run.best_epoch, "chosen_by": chosen, **run.rows[run.best_epoch - 1]},
+        "last": run.rows[-1],
+        "seconds": round(sum(row["seconds"] for row in run.rows), 4),
+    }

@@ -1,0 +1,1 @@
+"""What finished runs tell: figures with intervals, a table, words, a page."""

@@ -1,0 +1,137 @@
+"""The table of a comparison: one line a strategy, figures as means over seeds with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..recipes.measures import CLASSIFICATION, Figures
+from ..runs.run import Run
+from .stats import Interval, mean_interval, paired_difference
+
+BASELINE = "none"
+LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed."""
+
+    strategy: str
+    values: Mapping[str, tuple[float, ...]]
+    differences: tuple[float, ...] | None
+    figures: Figures = CLASSIFICATION
+
+    def interval(self, figure: str) -> Interval:
+        """Mean and 95 % interval of a figure over seeds."""
+        return mean_interval(self.values[figure])
+
+    @property
+    def compared(self) -> Interval:
+        """Mean and 95 % interval of the figure that strategies are compared by."""
+        return self.interval(self.figures.compared)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.values[self.figures.compared])
+
+    @property
+    def difference(self) -> Interval | None:
+        """Mean and 95 % interval of the paired difference from "none"; None where there is nothing to pair with."""
+        return None if self.differences is None else mean_interval(self.differences)
+
+
+def figures(run: Run) -> dict[str, float]:
+    """A run's figures: means of its last three epochs (of all, where there are fewer), and seconds in total."""
+    last = run.rows[-LAST:]
+    means = {name: sum(row[name] for row in last) / len(last) for name in run.figures.rows}
+    means |= {name: means[one] - means[other] for name, (one, other) in run.figures.gaps.items()}
+    means["seconds"] = sum(row["seconds"] for row in run.rows)
+    return means
+
+
+def lines(runs: Mapping[str, Sequence[Run]]) -> tuple[Line, ...]:
+    """A line for each strategy; its runs stand in the order of their seeds, the same for all."""
+    values: dict[str, dict[str, tuple[float, ...]]] = {}
+    for strategy, group in runs.items():
+        each = [figures(run) for run in group]
+        values[strategy] = {name: tuple(one[name] for one in each) for name in each[0]}
+    kind = next(iter(runs.values()))[0].figures
+    baseline = values.get(BASELINE)
+    return tuple(
+        Line(strategy, found, None if baseline is None or strategy == BASELINE else _minus(found, baseline, kind), kind)
+        for strategy, found in values.items()
+    )
+
+
+def _minus(
+    line: Mapping[str, tuple[float, ...]], baseline: Mapping[str, tuple[float, ...]], kind: Figures
+) -> tuple[float, ...]:
+    return tuple(a - b for a, b in zip(line[kind.compared], baseline[kind.compared], strict=True))
+
+
+def between(line: Line, other: Line, figure: str | None = None) -> Interval:
+    """A figure of one strategy minus another's, paired by seed; by default the one that they are compared by."""
+    figure = figure or line.figures.compared
+    return paired_difference(line.values[figure], other.values[figure])
+
+
+def headings(kind: Figures) -> tuple[str, ...]:
+    """Of the table's columns.
+
+    >>> headings(CLASSIFICATION)[:3]
+    ('strategy', 'test accuracy', 'difference from none')
+    """
+    own = (column.heading for column in kind.columns)
+    return "strategy", kind.title, f"difference from {BASELINE}", *own, "seconds"
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """A line as text, under the headings; a difference whose interval excludes zero is marked with an asterisk."""
+    difference = line.difference
+    mark = "" if difference is None or not difference.excludes_zero else " *"
+    return (
+        line.strategy,
+        plain(line.compared),
+        "-" if difference is None else signed(difference) + mark,
+        *((signed if column.signed else plain)(line.interval(column.figure)) for column in line.figures.columns),
+        f"{line.interval('seconds').mean:.1f}",
+    )
+
+
+def plain(interval: Interval) -> str:
+    """Such as "0.9741 ± 0.0020"."""
+    return f"{interval.mean:.4f}" + _half(interval)
+
+
+def signed(interval: Interval) -> str:
+    """Such as "+0.0041 ± 0.0020"."""
+    return f"{interval.mean:+.4f}" + _half(interval)
+
+
+def _half(interval: Interval) -> str:
+    return "" if interval.half is None else f" ± {interval.half:.4f}"
+
+
+def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str, ...]:
+    """What the figures are, in a few sentences."""
+    last = min(LAST, epochs)
+    each = f"mean of the last {last} of {epochs} epochs" if epochs > 1 else "from the only epoch"
+    spread = (
+        f"± is half of the 95 % t interval over {seeds} seeds" if seeds > 1 else "one seed, so there are no intervals"
+    )
+    return (
+        f"Each seed's figure: {each}; {spread}.",
+        f'The difference is {kind.title} minus that of "{BASELINE}", paired by seed (same first weights, same data '
+        "order); * marks an interval that excludes 0.",
+        *kind.notes,
+        "Seconds: training and scoring of one run, mean over seeds.",
+    )
+
+
+def markdown(found: Sequence[Line], epochs: int) -> str:
+    """The table and its notes as Markdown."""
+    kind = found[0].figures
+    titles = headings(kind)
+    rows = [titles, ("---",) + ("---:",) * (len(titles) - 1), *(cells(line) for line in found)]
+    table = "\n".join("| " + " | ".join(row).replace(" *", r" \*") + " |" for row in rows)
+    return table + "\n\n" + "\n".join(notes(epochs, found[0].seeds, kind)) + "\n"

@@ -1,0 +1,50 @@
+"""Nested tensors: pieces of several lengths, packed into one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ...errors import DropkitValueError
+from .value import Parts
+
+
+def parts_of(x: Any) -> Parts:
+    """A jagged tensor's coordinates are those of its packed values: batch and ragged axis are one axis there."""
+    if x.layout is not torch.jagged:
+        return strided(x)
+    ragged = x._ragged_idx
+
+    def share_of_values(share: Sequence[int]) -> list[int]:
+        axes = [axis % x.dim() for axis in share]
+        if set(axes) & {0, ragged}:
+            raise DropkitValueError(
+                f"share {tuple(share)} names the batch or the ragged axis of a nested tensor, whose rows differ"
+            )
+        return [axis - 1 for axis in axes]
+
+    def rebuilt(values: torch.Tensor) -> torch.Tensor:
+        return torch.nested.nested_tensor_from_jagged(
+            values, x.offsets(), getattr(x, "_lengths", None), jagged_dim=ragged
+        )
+
+    return Parts(x.values(), rebuilt, lambda fresh: fresh, share_of_values)
+
+
+def strided(x: torch.Tensor) -> Parts:
+    """torch's older kind of nested tensor: its pieces, one behind the other."""
+    pieces = x.unbind()
+
+    def rebuilt(flat: torch.Tensor) -> torch.Tensor:
+        parts = flat.split([piece.numel() for piece in pieces])
+        shaped = [part.view(piece.shape) for part, piece in zip(parts, pieces, strict=True)]
+        return torch.nested.as_nested_tensor(shaped)
+
+    def share_of_flat(share: Sequence[int]) -> Sequence[int]:
+        if share:
+            raise DropkitValueError(
+                f"share {tuple(share)} on a nested tensor needs the jagged layout: build it with layout=torch.jagged"
+            )
+        return share
+
+    return Parts(torch.cat([piece.reshape(-1) for piece in pieces]), rebuilt, lambda fresh: fresh, share_of_flat)

@@ -1,0 +1,291 @@
+"""Every law, share and when: what a value must do on every frontend and path. A new variant joins by one row.
+
+The oracle is the law as its paper writes it, of one element, and the mask or the numbers of `dropkit`: ten lines, and
+nothing of what the frontends compute with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import dropkit
+from dropkit import Key
+from dropkit.axes.noise import Alpha, Bernoulli, Hard, Soft
+from dropkit.axes.share import Axes, Exactly
+from dropkit.errors import DropkitError
+
+KEY = Key(seed=5, site="laws", step=2)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A row: a noise, what it makes of x (and o) at q where `n` says kept or dropped, or is a random number."""
+
+    name: str
+    noise: Any
+    y: Callable[[Any, Any, float, Any], Any]  # of x, o, q, n
+    off: Callable[[Any, Any, float], Any] = lambda x, o, q: x
+    mean: Callable[[Any, Any, float], Any] | None = lambda x, o, q: x  # E[y]; None where the law states none
+
+
+def select(kept: Any, yes: Any, no: Any) -> Any:
+    return np.where(kept, yes, no)
+
+
+def selu_limit(x: Any, q: float, kept: Any) -> Any:
+    """Klambauer et al. 2017: a (x d + alpha' (1 - d)) + b."""
+    limit = -1.7580993408473766
+    a = (q + limit**2 * q * (1 - q)) ** -0.5 if q else 0.0
+    return a * (select(kept, x, limit) - (1 - q) * limit)
+
+
+LAWS = [
+    Law("inverted", Bernoulli(), lambda x, o, q, kept: select(kept, x / q if q else x, 0)),
+    Law("alpha", Alpha(), lambda x, o, q, kept: selu_limit(x, q, kept), mean=None),
+]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A row: a share, and which elements it keeps, said slowly."""
+
+    name: str
+    share: Any
+    kept: Callable[[tuple[int, ...], float, Key], Any]
+    q: Callable[[tuple[int, ...], float], float] = lambda shape, q: q  # the fraction really kept
+    soft: bool = True  # whether soft laws can share so
+
+
+def exactly_last(shape: tuple[int, ...], p: float, key: Key) -> Any:
+    u = dropkit.uniform(shape, key)
+    order = np.argsort(np.argsort(u, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return order < counted(shape, 1 - p) * shape[-1]
+
+
+def counted(shape: tuple[int, ...], q: float) -> float:
+    return int(np.floor(q * shape[-1] + 0.5)) / shape[-1]
+
+
+SHARES = [
+    Shared("elements", Axes(), lambda shape, p, key: dropkit.keep(shape, p, key)),
+    Shared("axis", Axes((1,)), lambda shape, p, key: dropkit.keep(shape, p, key, share=(1,))),
+    Shared("ends", Axes((0, -1)), lambda shape, p, key: dropkit.keep(shape, p, key, share=(0, -1))),
+    Shared("exactly", Exactly((-1,)), exactly_last, counted, soft=False),
+]
+
+# training -> is the noise on?
+WHENS = {"train": {True: True, False: False}, "always": {True: True, False: True}, "never": {True: False, False: False}}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the oracle
+
+
+def rounded_rate(p: float) -> float:
+    return float(np.rint(p * 65536) / 65536)
+
+
+def numbers(law: Law, share: Shared, shape: tuple[int, ...], p: float, key: Key) -> Any:
+    if isinstance(law.noise, Soft):
+        return np.asarray(getattr(dropkit, law.noise.source)(shape, key, share=share.share.axes), np.float64)
+    return np.broadcast_to(share.kept(shape, rounded_rate(p), key), shape)
+
+
+def wanted(law: Law, share: Shared, x: Any, o: Any, p: float, key: Key, on: bool = True) -> Any:
+    """y in float64."""
+    q = 1 - rounded_rate(p)
+    if q == 1:
+        return x
+    if not on:
+        return law.off(x, o, q)
+    return law.y(x, o, share.q(x.shape, q), numbers(law, share, x.shape, p, key))
+
+
+def wanted_gradients(law: Law, share: Shared, x: Any, o: Any, p: float, key: Key, grad: Any, on: bool = True) -> Any:
+    """(dx, do): every law is affine in both."""
+
+    def y(x: Any, o: Any) -> Any:
+        return np.broadcast_to(wanted(law, share, x, o, p, key, on), grad.shape)
+
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    o = one if o is None else o
+    return grad * (y(one, o) - y(zero, o)), grad * (y(x, one) - y(x, zero))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is checked: of each column, every law under every share
+
+
+SHAPES = ((6, 8), (2, 3, 4, 5))
+RATES = (0.3, 0.5, 1.0, 0.0)
+
+
+def sample(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
+    rng = np.random.Generator(np.random.Philox(seed))
+    return (rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape)).astype(np.float32).astype(np.float64)
+
+
+def others(law: Law, shape: tuple[int, ...]) -> Any:
+    return sample(shape, 2) if law.noise.needs_other else None
+
+
+def close(actual: Any, expected: Any, dtype: str, what: Any) -> None:
+    """Equal to a few units in the last place of the type; zeros and infinities exactly."""
+    expected = np.broadcast_to(expected, np.shape(actual))
+    rtol = {"float64": 1e-12, "float32": 2e-6, "bfloat16": 2**-7, "float16": 2**-9}[dtype]
+    if dtype == "float64":
+        rtol = 3e-6 if "soft" in what else rtol  # random numbers have the precision of float32
+    elif "soft" in what:
+        rtol *= 10
+    assert np.asarray(actual).shape == expected.shape, (what, np.shape(actual), expected.shape)
+    assert ((actual == 0) == (expected == 0)).all() or "soft" in what, what
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * 3, err_msg=str(what))
+
+
+def combinations(column: Any) -> Any:
+    for shape in SHAPES:
+        for dtype in column.dtypes:
+            yield shape, dtype
+
+
+def named(law: Law, *rest: Any) -> tuple[Any, ...]:
+    return (law.name, *rest, *(["soft"] if isinstance(law.noise, Soft) else []))
+
+
+def forward(column: Any, law: Law, share: Shared) -> None:
+    """y, with noise on and off, at ordinary rates and at both ends."""
+    for shape, dtype in combinations(column):
+        x, o = sample(shape), others(law, shape)
+        for p in RATES:
+            for training in (True, False):
+                y = column.dropout(x, p, dtype, training=training, key=KEY, share=share.share, noise=law.noise, other=o)
+                what = named(law, share.name, shape, p, dtype, training)
+                close(y, wanted(law, share, x, o, p, KEY, training), dtype, what)
+
+
+def backward(column: Any, law: Law, share: Shared) -> None:
+    """dx and do."""
+    for shape, dtype in combinations(column):
+        x, o, grad = sample(shape), others(law, shape), sample(shape, 3)
+        for p in RATES[:3]:
+            for training in (True, False):
+                dx, do = column.gradients(
+                    x, p, grad, dtype, training=training, key=KEY, share=share.share, noise=law.noise, other=o
+                )
+                expected = wanted_gradients(law, share, x, o, p, KEY, grad, training)
+                what = named(law, share.name, shape, p, dtype, training)
+                close(dx, expected[0], dtype, (*what, "dx"))
+                if o is not None:
+                    close(do, expected[1], dtype, (*what, "do"))
+
+
+def sharded(column: Any, law: Law, share: Shared) -> None:
+    """Each piece of a tensor is that piece of the whole; rows find their place."""
+    shape = SHAPES[0]
+    x, o = sample(shape), others(law, shape)
+    whole = wanted(law, share, x, o, 0.3, KEY)
+    for piece in ((slice(2, 5), slice(0, 8)), (slice(0, 6), slice(3, 7)), (slice(1, 2), slice(7, 8))):
+        place = {"offset": tuple(cut.start for cut in piece), "global_shape": shape}
+        part = None if o is None else o[piece]
+        y = column.dropout(
+            x[piece], 0.3, "float32", training=True, key=KEY, share=share.share, noise=law.noise, other=part, **place
+        )
+        close(y, np.broadcast_to(whole, shape)[piece], "float32", named(law, share.name, piece))
+    if 0 not in {axis % 2 for axis in share.share.axes}:
+        rows = np.array([4, 0, 5])
+        part = None if o is None else o[rows]
+        y = column.dropout(
+            x[rows], 0.3, "float32", training=True, key=KEY, share=share.share, noise=law.noise, other=part, rows=rows
+        )
+        close(y, np.broadcast_to(whole, shape)[rows], "float32", named(law, share.name, "rows"))
+
+
+def moving(column: Any, law: Law, share: Shared) -> None:
+    """A rate that is data, traced where the column compiles, gives what a plain number gives."""
+    shape = SHAPES[0]
+    x, o = sample(shape), others(law, shape)
+    for p in (0.3, 0.75, 1.0):
+        y = column.dropout(
+            x, column.rate(p), "float32", training=True, key=KEY, share=share.share, noise=law.noise, other=o
+        )
+        close(y, wanted(law, share, x, o, p, KEY), "float32", named(law, share.name, p))
+    off = column.dropout(
+        x, column.rate(0.3), "float32", training=False, key=KEY, share=share.share, noise=law.noise, other=o
+    )
+    close(off, wanted(law, share, x, o, 0.3, KEY, False), "float32", named(law, share.name, "off"))
+
+
+def layers(column: Any, law: Law, share: Shared) -> None:
+    """A layer of the same axes: in every mode it does what its `when` says."""
+    shape = SHAPES[0]
+    x, o = sample(shape), others(law, shape)
+    for when, modes in WHENS.items():
+        for training, on in modes.items():
+            y = column.layer(x, 0.3, KEY, training=training, share=share.share, when=when, noise=law.noise, other=o)
+            expected = wanted(law, share, x, o, 0.3, KEY, on)
+            close(y, expected, "float32", named(law, share.name, when, training))
+
+
+def refusals(column: Any, law: Law, share: Shared) -> None:
+    """What is no noise, no share, or lacks its other is a typed error that names it."""
+    x, o = sample((2, 3)), others(law, (2, 3))
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("noise must be a value of dropkit.axes.noise", {"noise": "gauss"}),
+        ("other", {"other": None if law.noise.needs_other else x}),
+        ("share", {"share": Axes((5,))}),
+        ("must be a dropkit.Key", {"key": 7}),
+    ]
+    for message, wrong in cases:
+        given = {"training": True, "key": KEY, "share": share.share, "noise": law.noise, "other": o} | wrong
+        try:
+            column.dropout(x, 0.5, "float32", **given)
+        except DropkitError as error:
+            assert message in str(error), (message, error)
+        else:
+            raise AssertionError(f"{column.name} took {wrong}")
+
+
+CHECKS = {check.__name__: check for check in (forward, backward, sharded, moving, layers, refusals)}
+
+
+def pairs() -> list[tuple[Law, Shared]]:
+    """Every law under every share that it can have."""
+    return [(law, share) for law in LAWS for share in SHARES if isinstance(law.noise, Hard) or share.soft]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# NumPy's column
+
+
+@dataclass
+class Numpy:
+    """`dropkit.numpy`."""
+
+    name: str = "numpy"
+    dtypes: tuple[str, ...] = field(default=("float16", "float32", "float64"))
+
+    def rate(self, p: float) -> Any:
+        return np.array([p], np.float32)
+
+    def dropout(self, x: Any, p: Any, dtype: str, **how: Any) -> Any:
+        import dropkit.numpy
+
+        if how["other"] is not None:
+            how["other"] = how["other"].astype(dtype)
+        return np.asarray(dropkit.numpy.dropout(x.astype(dtype), p, **how), np.float64)
+
+    def gradients(self, x: Any, p: Any, grad: Any, dtype: str, **how: Any) -> Any:
+        import dropkit.numpy
+
+        how.pop("other")
+        back = dropkit.numpy.dropout_backward(grad.astype(dtype), p, **how)
+        return back if isinstance(back, tuple) else (back, None)
+
+    def layer(self, x: Any, p: float, key: Key, *, training: bool, other: Any, **axes: Any) -> Any:
+        import dropkit.numpy
+
+        layer = dropkit.numpy.Dropout(p, seed=key.seed, site=key.site, **axes)
+        layer.step = key.step
+        return layer.forward(x.astype(np.float32), training=training, other=other)

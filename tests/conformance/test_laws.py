@@ -1,0 +1,189 @@
+"""The table of laws, shares and whens over every frontend and path, and the proof that it can fail."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dropkit
+from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain, Soft
+from dropkit.axes.share import Exactly
+
+from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
+
+COLUMNS: list[Any] = [Numpy()]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(("law", "share"), pairs(), ids=lambda row: row.name)
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_conforms(column: Any, law: Any, share: Any, check: str) -> None:
+    CHECKS[check](column, law, share)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_the_mean_over_many_draws_is_what_the_law_says(law: Any) -> None:
+    """Within 4.5 standard errors, 40,000 elements, at a fixed key."""
+    x, o = np.full((200, 200), 1.5), np.full((200, 200), -0.5) if law.noise.needs_other else None
+    key = dropkit.Key(seed=3, site="mean")
+    for p in (0.1, 0.5, 0.8):
+        if law.mean is not None:
+            y = dropkit.numpy.dropout(x, p, training=True, key=key, noise=law.noise, other=o)
+            error = y.std() / np.sqrt(y.size)
+            q = 1 - np.rint(p * 65536) / 65536
+            assert abs(y.mean() - law.mean(1.5, -0.5, q)) < 4.5 * error, p
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# that the table can fail: broken laws, broken shares, broken frontends
+
+
+class Unscaled(Bernoulli):
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        return q * 0 + 1, 0.0, 0.0
+
+
+class OnInEvaluation(Bernoulli):
+    def off(self, q: Any) -> Any:
+        return q, 0.0
+
+
+class ShiftedAlpha(Alpha):
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        a, b, c = super().numbers(q, xp)
+        return a, b, c + 0.25
+
+
+class OneTooMany(Exactly):
+    def kept(self, t: Any, *rest: Any) -> Any:
+        return super().kept(min(t + 65536 // 8, 65536), *rest)
+
+
+class Backwards(Numpy):
+    def gradients(self, x: Any, p: Any, grad: Any, dtype: str, **how: Any) -> Any:
+        key = how["key"]
+        return super().gradients(x, p, grad, dtype, **how | {"key": dropkit.Key(key.seed, key.site, key.step + 1)})
+
+
+class ForgetsTheShare(Numpy):
+    def dropout(self, x: Any, p: Any, dtype: str, **how: Any) -> Any:
+        return super().dropout(x, p, dtype, **how | {"share": ()})
+
+
+class ForgetsTheNoise(Numpy):
+    def dropout(self, x: Any, p: Any, dtype: str, **how: Any) -> Any:
+        return super().dropout(x, p, dtype, **how | {"noise": Bernoulli(), "other": None})
+
+
+class ForgetsThePlace(Numpy):
+    def dropout(self, x: Any, p: Any, dtype: str, **how: Any) -> Any:
+        return super().dropout(x, p, dtype, **{k: v for k, v in how.items() if k not in ("offset", "global_shape")})
+
+
+class ForgetsWhen(Numpy):
+    def layer(self, *args: Any, **how: Any) -> Any:
+        return super().layer(*args, **how | {"when": "train"})
+
+
+def row(name: str, noise: Any = None, share: Any = None) -> Any:
+    """A row of the table, with a value of the same kind in its place."""
+    law = next((law for law in LAWS if law.name == name), LAWS[0])
+    shared = next((shared for shared in SHARES if shared.name == name), SHARES[0])
+    if noise is not None:
+        law = Law(law.name, noise, law.y, law.off, law.mean)
+    if share is not None:
+        shared = type(shared)(shared.name, share, shared.kept, shared.q, shared.soft)
+    return law, shared
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "check"),
+    [
+        (Numpy(), row("inverted", Unscaled()), "forward"),
+        (Numpy(), row("inverted", OnInEvaluation()), "layers"),
+        (Numpy(), row("alpha", ShiftedAlpha()), "forward"),
+        (Numpy(), row("exactly", share=OneTooMany((-1,))), "forward"),
+        (Backwards(), row("inverted"), "backward"),
+        (ForgetsTheShare(), row("axis"), "forward"),
+        (ForgetsTheNoise(), row("alpha"), "forward"),
+        (ForgetsThePlace(), row("inverted"), "sharded"),
+        (ForgetsWhen(), row("inverted"), "layers"),
+    ],
+    ids=lambda value: getattr(value, "name", None) or (value if isinstance(value, str) else value[0].name),
+)
+def test_a_broken_law_share_or_frontend_is_caught(column: Any, rows: Any, check: str) -> None:
+    with pytest.raises(AssertionError):
+        CHECKS[check](column, *rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# laws of users' own: values of kinds that dropkit itself may not have
+
+
+class Doubling(Hard):
+    """y = x / q where kept, 2 o / (1 - q) elsewhere; q x / 2 + o / 2 where no noise is on."""
+
+    needs_other = True
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        return xp.where(q > 0, 1 / xp.where(q > 0, q, 1.0), 0.0), 0.0, 2 / (1 - q)
+
+    def off(self, q: Any) -> Any:
+        return q / 2, q * 0 + 0.5
+
+
+class Mixing(Hard):
+    """y = x / q - p / q o where kept, o elsewhere."""
+
+    needs_other = True
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        inverse = xp.where(q > 0, 1 / xp.where(q > 0, q, 1.0), 0.0)
+        return inverse, -(1 - q) * inverse, 1.0
+
+
+class Masked(Hard):
+    """y = x where kept, minus infinity elsewhere."""
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        return 1.0, 0.0, float("-inf")
+
+
+class Wobbling(Soft):
+    """y = x (1 + p (2 u - 1))."""
+
+    source = "uniform"
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        return 1 + (1 - q) * (2 * n - 1), None
+
+
+class Shifting(Soft):
+    """y = x + p z."""
+
+    source = "normal"
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        return 1.0, (1 - q) * n
+
+
+OWN = [
+    Law(
+        "doubling", Doubling(), lambda x, o, q, kept: np.where(kept, x / q if q else x, 2 * o / (1 - q)),
+        lambda x, o, q: q * x / 2 + o / 2,
+    ),
+    Law("mixing", Mixing(), lambda x, o, q, kept: np.where(kept, (x - (1 - q) * o) / q if q else x, o)),
+    Law("masked", Masked(), lambda x, o, q, kept: np.where(kept, x, -np.inf)),
+    Law("wobbling", Wobbling(), lambda x, o, q, u: x * (1 + (1 - q) * (2 * u - 1))),
+    Law("shifting", Shifting(), lambda x, o, q, z: x + (1 - q) * z),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "refusals"])
+@pytest.mark.parametrize("law", OWN, ids=lambda law: law.name)
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_a_law_of_ones_own_conforms(column: Any, law: Any, check: str) -> None:
+    if law.name == "masked" and check == "backward":
+        law = Law("masked", Masked(), lambda x, o, q, kept: np.where(kept, x, 0))
+    for share in SHARES if isinstance(law.noise, Hard) else [share for share in SHARES if share.soft]:
+        CHECKS[check](column, law, share)
