@@ -3,16 +3,16 @@
 import ast
 from collections.abc import Iterator
 
-from .plan import APART, BESIDE, FLOORS, FRAMEWORKS, INSIDE, MAY_LOAD, MOVING, ONLY
+from .plan import APART, BESIDE, FLOORS, FORMER, FRAMEWORKS, INSIDE, MAY_LOAD, ONLY
 from .source import Fault, File, House
 
 _FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def placed(path: str) -> list[str]:
-    """The parts of a file's path without its suffix, at the place it is to have."""
-    path = path.removesuffix(".py")
-    return MOVING.get(path, path).split("/")
+    """The parts of a file's path without its suffix, the room first; of a former name, those of the present one."""
+    name = path.removesuffix(".py")
+    return FORMER.get(name, name).split("/")
 
 
 def upward(house: House) -> list[Fault]:

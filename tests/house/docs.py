@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .arrows import placed
-from .plan import CLASSES_DOCUMENTED, DOCUMENTED, MOVING
+from .plan import CLASSES_DOCUMENTED, DOCUMENTED
 from .source import Fault, File, House, top_level
 
 
@@ -118,14 +118,12 @@ def untold(house: House, contributing: str) -> list[Fault]:
     told = {entry.path: entry.line for entry in entries(contributing)}
     there = set(_there(house))
     shown = {path.rstrip("/").rpartition("/")[0] for path in told}
-    faults = [
-        Fault("tree", path, 1, "is not in CONTRIBUTING's tree")
-        for path in sorted(there - set(told))
-        if path.rstrip("/").rpartition("/")[0] in shown
+    new = [path for path in sorted(there - set(told)) if path.rstrip("/").rpartition("/")[0] in shown]
+    gone = sorted(set(told) - there)
+    return [
+        *(Fault("tree", path, 1, "is not in CONTRIBUTING's tree") for path in new),
+        *(Fault("tree", "CONTRIBUTING.md", told[path], f"names {path}") for path in gone),
     ]
-    if not MOVING:
-        faults += [Fault("tree", "CONTRIBUTING.md", told[path], f"names {path}") for path in sorted(set(told) - there)]
-    return faults
 
 
 def _there(house: House) -> Iterator[str]:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dropkit.torch import Dropout, at, bind
+from dropkit.torch.drawing import recomputation
 
 # A reentrant checkpoint inside another one runs without gradient at first; torch warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -153,3 +154,17 @@ def test_hand_written_checkpoint() -> None:
         return two_forwards_then_backward(model)
 
     assert all(torch.equal(one, other) for one, other in zip(run(False), run(True), strict=True))
+
+
+def test_inference_mode_looks_for_no_checkpoint_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it can be run again in a backward."""
+    looked = []
+    monkeypatch.setattr(recomputation, "_in_a_function", lambda: looked.append(1) or False)
+    drop = Dropout(0.5, when="always")
+    with torch.no_grad():
+        drop(torch.ones(4))
+    assert looked
+    looked.clear()
+    with torch.inference_mode():
+        drop(torch.ones(4))
+    assert not looked

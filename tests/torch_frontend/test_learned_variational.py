@@ -144,7 +144,7 @@ def test_sparse_gradients_equal_finite_differences() -> None:
         return layer.penalty()
 
     given = [p.detach().clone().requires_grad_() for p in (layer.weight, layer.log_sigma2)]
-    layer._since = -(10**6)  # gradcheck runs many forwards without a regulariser
+    layer.since = -(10**6)  # gradcheck runs many forwards without a regulariser
     assert torch.autograd.gradcheck(loss, given)
     assert torch.autograd.gradcheck(penalty, given)
 

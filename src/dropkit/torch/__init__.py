@@ -25,6 +25,7 @@ from .finding.selftest import Report as Report
 from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
+from .fused import dropout_add_norm as dropout_add_norm
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
 from .layers import Dropout1d as Dropout1d
@@ -38,7 +39,6 @@ from .moving.callbacks import huggingface_callback as huggingface_callback
 from .moving.callbacks import lightning_callback as lightning_callback
 from .moving.rate_log import RateLog as RateLog
 from .moving.schedule import Schedule as Schedule
-from .norm import dropout_add_norm as dropout_add_norm
 from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
 from .release import reseed as reseed

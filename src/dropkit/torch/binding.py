@@ -86,7 +86,7 @@ def bind(model: Model, seed: int = 0, *, data_parallel: Any = None) -> Model:
             if drop.site.clock is clock:
                 continue
             drop.site.clock.forget([drop])  # of a model that is gone, or that does not hold it any more
-        drop.site = BoundSite(clock, name, pieces_of(drop))
+        drop.site = BoundSite(clock, name, pieces_of(drop.site))
     return model
 
 

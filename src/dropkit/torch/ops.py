@@ -12,7 +12,7 @@ from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout, symbolic_layout, whole_layout
 from ..mask import ONE, threshold
-from .arithmetic import cpu, cuda, formula, registered, tracing
+from .arithmetic import cpu, cuda, formula, registered, tracing, transforms
 from .arithmetic.formula import ALPHA, BERNOULLI, GRADIENT, Rate
 from .draw import Draw, Fresh, Unfolded
 from .drawing.coordinates import draw_for
@@ -197,7 +197,7 @@ def _placed(x: torch.Tensor, draw: Draw, share: Sequence[int]) -> tuple[Draw, La
         place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
         formula.check_rows(place)
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-    return draw, tracing.told_apart(place, draw.key) if transformed else place
+    return draw, transforms.told_apart(place, draw.key) if transformed else place
 
 
 def traced() -> bool:
@@ -305,8 +305,8 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         raise DropkitTypeError(f"dropout probability must be a real number, but got a tensor of {p.dtype}")
     inside = (p >= 0) & (p <= 1)  # False for NaN
     compiling = torch.compiler.is_compiling()
-    transforms = torch._C._functorch
-    if torch._C._are_functorch_transforms_active() if compiling else transforms.is_functorch_wrapped_tensor(p):
+    functorch = torch._C._functorch
+    if torch._C._are_functorch_transforms_active() if compiling else functorch.is_functorch_wrapped_tensor(p):
         pass  # its values are not to be had inside a function transform
     elif p.device.type != "cpu" or compiling:
         torch._assert_async(inside.all(), "dropout probability has to be between 0 and 1")

@@ -102,7 +102,7 @@ def _dissolve(bond: Any) -> None:
 
 
 def _release(drop: Drawn) -> None:
-    pieces = pieces_of(drop)
+    pieces = pieces_of(drop.site)
     del drop.site
     if pieces:
         drop.site = Sharded(pieces)

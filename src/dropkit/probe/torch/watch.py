@@ -82,12 +82,12 @@ class Watch(Intercept):
                 before = module.register_forward_pre_hook(self._entered, with_kwargs=True)
                 after = module.register_forward_hook(self._left, with_kwargs=True)
                 anyhow = module.register_forward_hook(self._broken_off, always_call=True)
-                self._handles += [before, after, anyhow]
+                self.handles += [before, after, anyhow]
             # What torch says of global hooks and compiled modules, that they fire once more, does not touch these.
             self._calm.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
-            self._handles.append(nn.modules.module.register_module_forward_pre_hook(self._made_begins))
-            self._handles.append(nn.modules.module.register_module_forward_hook(self._made_ends))
+            self.handles.append(nn.modules.module.register_module_forward_pre_hook(self._made_begins))
+            self.handles.append(nn.modules.module.register_module_forward_hook(self._made_ends))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -98,7 +98,7 @@ class Watch(Intercept):
             super().__exit__(*exception)
 
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        path = self._paths.get(id(module))
+        path = self.paths.get(id(module))
         if path is None:  # a copy made inside the block carries our hooks
             return
         for listener in self.listeners:
@@ -108,7 +108,7 @@ class Watch(Intercept):
             self._tell_begun(self.layers[path], only_tensor((args, kwargs)))
 
     def _left(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        path = self._paths.get(id(module))
+        path = self.paths.get(id(module))
         if path is None:
             return None
         if path in self.layers:
@@ -121,11 +121,11 @@ class Watch(Intercept):
     def _broken_off(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._open and self._open[-1] is module:
             self._open.pop()
-            self._tell_broken_off(self.layers[self._paths[id(module)]])
+            self._tell_broken_off(self.layers[self.paths[id(module)]])
 
     def _made_begins(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A dropout of ours that a forward made and calls: its own forward is no function that can be intercepted."""
-        if not isinstance(module, Drawn) or id(module) in self._paths:
+        if not isinstance(module, Drawn) or id(module) in self.paths:
             return
         kind = type(module).__name__
         call = self.call(kind, f"dropkit.{kind}", p=module.p, training=module.active)
@@ -142,7 +142,7 @@ class Watch(Intercept):
     ) -> Any:
         kwargs = kwargs or {}
         known = find(func, args, kwargs)
-        running = None if known is None else self._innermost()
+        running = None if known is None else self.innermost()
         if known is None or running is None:
             result = super().__torch_function__(func, types, args, kwargs)
             if (name := of_function(getattr(func, "__name__", ""))) is not None:
@@ -150,7 +150,7 @@ class Watch(Intercept):
                     listener.activated(result, name)
             return result
         p, training = known.read(args, kwargs)
-        call = self._call(running, known.name, known.kind, p=p, training=training)
+        call = self.call_of(running, known.name, known.kind, p=p, training=training)
         number = self._number(call)
         if number is None or not call.drops:
             return func(*args, **kwargs)

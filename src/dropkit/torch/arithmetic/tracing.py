@@ -1,59 +1,16 @@
-"""Where somebody looks on: slices of a vectorised map, `torch.jit.trace`, exports, ONNX."""
+"""Where somebody writes down what runs: `torch.jit.trace`, `make_fx`, torch.export, ONNX."""
 
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional
 
 from ...errors import DropkitRuntimeError, DropkitValueError
-from ...layout import Layout
 from ...mask import ONE
 from ..draw import Fresh
 from .formula import ALPHA
-
-
-def told_apart(place: Layout, key: Any) -> Layout:
-    """The place of a slice of `torch.vmap`: with randomness="different" each slice takes another stretch of indices.
-
-    "same", and the default "error", leave the slices one mask: it is a function of coordinates, so nothing random is
-    called that torch would have to refuse. Slices that have a key each, as the models of an ensemble whose states are
-    stacked, differ by that, and draw what each of them draws alone.
-    """
-    shift: Any = None
-    stretch = math.prod(place.shape)
-    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
-        if interpreter.key() != torch._C._functorch.TransformType.Vmap:
-            continue
-        level = torch._C._functorch.CVmapInterpreterPtr(interpreter)
-        if level.randomness() != torch._C._functorch.RandomnessType.Different or _keys_differ(key, level.level()):
-            continue
-        count = level.batchSize()
-        with temporarily_clear_interpreter_stack():  # or the numbers would belong to the innermost transform
-            numbers = torch.arange(count) * stretch
-            numbers = torch._C._functorch._add_batch_dim(numbers, 0, level.level())
-        shift = numbers if shift is None else shift + numbers
-        stretch *= count
-    return place if shift is None else replace(place, shift=shift)
-
-
-def _keys_differ(key: Any, level: int) -> bool:
-    """Whether each slice of this level of `torch.vmap` has a key that no other slice has."""
-    functorch = torch._C._functorch
-    while isinstance(key, torch.Tensor) and functorch.is_functorch_wrapped_tensor(key):
-        inner = functorch.get_unwrapped(key)
-        if functorch.is_batchedtensor(key) and functorch.maybe_get_level(key) == level:
-            keys = inner.movedim(functorch.maybe_get_bdim(key), 0)
-            if functorch.is_functorch_wrapped_tensor(keys):
-                return True  # stacked once more; the outer level is asked by itself
-            with temporarily_clear_interpreter_stack():
-                return len(torch.unique(keys.reshape(len(keys), -1), dim=0)) == len(keys)
-        key = inner
-    return False
 
 
 def shape_of(x: torch.Tensor) -> Sequence[int]:

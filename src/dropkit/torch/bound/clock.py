@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -13,10 +13,17 @@ from ..arithmetic import cuda, tracing, transforms
 from ..draw import Words
 from ..drawing import coordinates, ranks
 from ..drawing.coordinates import Coordinates, Sharded, Split, at_site, state_of, words_of
-from ..layers import Drawn
 from . import calls, sizes, unplaced
 from .bond import SEED, STEP, Bond, bond_of
 from .state import Own, fill_in, readable, set_apart, tensor_of
+
+
+class Drops(Protocol):
+    """A dropout, as far as a clock has to know it."""
+
+    @property
+    def active(self) -> bool:
+        """Whether a forward now would drop."""
 
 
 class Known:
@@ -54,7 +61,7 @@ class Clock:
     It refers to the model and to its dropouts weakly, so that they are in no cycle of references.
     """
 
-    def __init__(self, model: torch.nn.Module, drops: list[Drawn], batch: ranks.Batch, own: Own):
+    def __init__(self, model: torch.nn.Module, drops: list[Drops], batch: ranks.Batch, own: Own):
         self.batch = batch
         self.own = own
         self.sizes = sizes.Sizes()
@@ -76,7 +83,7 @@ class Clock:
         for entry in calls.entries(model):
             self.counts_from(entry)
 
-    def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drawn]) -> None:
+    def belong(self, model: torch.nn.Module, buffers: dict[str, torch.Tensor | None], drops: Iterable[Drops]) -> None:
         """Be the clock of this model, whose own buffers these are."""
         self._model: weakref.ref[torch.nn.Module] | None = weakref.ref(model)
         self._entries = weakref.WeakSet([model])  # modules whose calls count, where one is not inside another
@@ -102,7 +109,7 @@ class Clock:
         forgotten |= {"_state": None, "_known": {}, "depth": 0, "calls": {}, "sizes": sizes.Sizes(), "unplaced": []}
         return self.__dict__ | forgotten | {"buffers": own}
 
-    def forget(self, released: Iterable[Drawn]) -> None:
+    def forget(self, released: Iterable[Drops]) -> None:
         """These dropouts are the model's no more."""
         gone = {id(drop) for drop in released}
         self._drops = [reference for reference in self._drops if id(reference()) not in gone]
@@ -143,7 +150,7 @@ class Clock:
         return None if self._model is None else self._model()
 
     @property
-    def drops(self) -> Iterator[Drawn]:
+    def drops(self) -> Iterator[Drops]:
         """The dropouts of the model."""
         for reference in self._drops:
             if (drop := reference()) is not None:
@@ -365,6 +372,6 @@ class BoundSite:
             unplaced.look(self, x)
 
 
-def pieces_of(drop: Drawn) -> tuple[ranks.Piece, ...]:
-    """What is split over ranks besides the batch, as `ShardedDropout` said."""
-    return drop.site.pieces if isinstance(drop.site, (BoundSite, Sharded)) else ()
+def pieces_of(site: Any) -> tuple[ranks.Piece, ...]:
+    """What is split over ranks besides the batch, as `ShardedDropout` said to the dropout of this site."""
+    return site.pieces if isinstance(site, (BoundSite, Sharded)) else ()

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ... import patterns
 from ...errors import DropkitTypeError, DropkitValueError
+from ...patterns import listed, matches
 from ..finding.intercept import Answer, Call, Intercept
-from ..finding.rates import NUMBER, Rate, listed, rates
+from ..finding.rates import NUMBER, Rate, rates
 from ..layers import Drawn
 from ..reading import calls
 from ..reading.structure import layer_rate
@@ -118,15 +119,15 @@ class _Rewrite(Intercept):
         self._known = {**calls.torchs(), **calls.ours()}
         self._traced: list[tuple[str, nn.Module]] = []
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> None:
         if not torch.compiler.is_compiling():
-            super()._enter(module, args)
+            super().enter(module, args)
         else:
-            self._traced.append((self._paths.get(id(module), ""), module))
+            self._traced.append((self.paths.get(id(module), ""), module))
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
-            super()._leave(module, args, output)
+            super().leave(module, args, output)
         else:
             self._traced.pop()
 
@@ -158,18 +159,13 @@ class _Wanted(NamedTuple):
     def of(cls, model: nn.Module, sites: str | Sequence[str] | None) -> "_Wanted":
         if sites is None:
             return cls(None, ())
-        patterns = (sites,) if isinstance(sites, str) else tuple(sites)
-        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-            raise DropkitTypeError(f"sites must be a pattern such as 'encoder.*' or a list of them, got {sites!r}")
+        several = patterns.several("sites", sites, "encoder.*")
         paths = {path: id(module) for path, module in model.named_modules(remove_duplicate=False)}
-        for pattern in patterns:
-            known = any(fnmatchcase(path, pattern) for path in paths) or any(r.matches(pattern) for r in rates(model))
+        for pattern in several:
+            known = matches(paths, pattern) or any(rate.matches(pattern) for rate in rates(model))
             if ":" not in pattern and not known:
-                raise DropkitValueError(
-                    f"site pattern {pattern!r} matches nothing in {type(model).__name__}; it has {_rates(model)}"
-                )
-        chosen = {number for path, number in paths.items() if any(fnmatchcase(path, p) for p in patterns)}
-        return cls(frozenset(chosen), patterns)
+                raise patterns.unmatched(f"site pattern {pattern!r}", "nothing", type(model).__name__, _rates(model))
+        return cls(frozenset(number for path, number in paths.items() if matches([path], *several)), several)
 
     @property
     def calls_too(self) -> bool:
@@ -186,7 +182,7 @@ class _Wanted(NamedTuple):
 
     def call(self, name: str) -> bool:
         """Whether a call of this name is."""
-        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+        return matches([name], *self.patterns)
 
 
 class _Enabling:
@@ -223,9 +219,9 @@ class _Enabling:
             return 0.0  # a call at rate 0 that a number explains
         values = set(candidates.values())
         if len(values) > 1:
-            listed = ", ".join(f"{name}={p}" for name, p in candidates.items())
+            these = ", ".join(f"{name}={p}" for name, p in candidates.items())
             raise DropkitValueError(
-                f"{call.name} runs at rate 0 in evaluation, and its rate in training could be any of {listed}: make "
+                f"{call.name} runs at rate 0 in evaluation, and its rate in training could be any of {these}: make "
                 'them equal with set_rate, name one of them with "att" in it, or leave the call out by sites='
             )
         return values.pop() if values else 0.0

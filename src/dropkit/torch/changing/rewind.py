@@ -213,6 +213,8 @@ def _described(model: nn.Module, clocks: list[Clock]) -> list[_Bound]:
     paths = {id(part): path.removeprefix("_orig_mod").removeprefix(".") for path, part in model.named_modules()}
     found = []
     for clock in clocks:
-        names = tuple(drop.site.name for drop in clock.drops if isinstance(drop.site, BoundSite))
+        names = tuple(
+            drop.site.name for drop in clock.drops if isinstance(drop, Drawn) and isinstance(drop.site, BoundSite)
+        )
         found.append(_Bound(paths[id(clock.model)], clock.seed, names))
     return found

@@ -7,18 +7,18 @@ Each function checks everything first, then edits instances (never classes), and
 import copy
 import warnings
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ... import patterns
 from ...errors import DropkitTypeError, DropkitValueError
 from ...mask import threshold
+from ...patterns import listed
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import Rate, rates
-from ..finding.rates import listed as _listed
 from ..reading.unkeyed import told, unkeyed
 from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
 
@@ -120,14 +120,14 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     _check_model(model, "insert")
-    matches = _matcher(after)
+    meant = _matcher(after)
     everywhere = list(places(model))
-    chosen = [place for place in everywhere if matches(place.path, place.module)]
-    if not isinstance(after, str) and matches("", model):
+    chosen = [place for place in everywhere if meant(place.path, place.module)]
+    if not isinstance(after, str) and meant("", model):
         chosen.append(Place("", model, "", model))
     if not chosen:
-        known = _listed([f"{place.path} ({type(place.module).__name__})" for place in everywhere])
-        raise DropkitValueError(f"after={after!r} matches nothing in {type(model).__name__}; it has {known}")
+        known = listed([f"{place.path} ({type(place.module).__name__})" for place in everywhere])
+        raise patterns.unmatched(f"after={after!r}", "nothing", type(model).__name__, known)
     targets = {id(target.module): target for target in map(_behind, chosen)}
     unused = [target for target in targets.values() if _never_called(target)]
     targets = {key: target for key, target in targets.items() if target not in unused} or targets
@@ -172,17 +172,14 @@ def set_rate(model: nn.Module, pattern: str, p: float) -> Receipt:
     """
     _check_model(model, "set_rate")
     threshold(p)
-    if not isinstance(pattern, str):
-        raise DropkitTypeError(f"pattern must be a str such as 'encoder.*', got {pattern!r}")
+    patterns.one(pattern, "encoder.*")
     known = rates(model)
     matched = [rate for rate in known if rate.matches(pattern)]
     chosen = [rate for rate in matched if not rate.learned]
     if not chosen:
-        names = _listed(f"{rate.name or 'the model itself'} ({rate.p})" for rate in known if not rate.learned)
+        names = listed(f"{rate.name or 'the model itself'} ({rate.p})" for rate in known if not rate.learned)
         learned = f"; the rate of {matched[0].name or 'the model itself'} is learned" if matched else ""
-        raise DropkitValueError(
-            f"pattern {pattern!r} matches no rate in {type(model).__name__}; it has {names}{learned}"
-        )
+        raise patterns.unmatched(f"pattern {pattern!r}", "no rate", type(model).__name__, names, learned)
     return Receipt(_assignments(chosen, float(p)), [])
 
 
@@ -223,7 +220,7 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     if left:
         receipt.restore()
         raise DropkitValueError(
-            f"calls drop that no module shows: {_listed([f'{site.name} at {site.source}' for site in left])}; trace "
+            f"calls drop that no module shows: {listed([f'{site.name} at {site.source}' for site in left])}; trace "
             "the model inside dropkit.torch.disabled(model), or give them rates that are attributes of modules"
         )
     return receipt
@@ -308,7 +305,7 @@ def _check_insertable(target: Place, chosen: list[Place], everywhere: list[Place
 
 def _matcher(after: Where) -> Callable[[str, nn.Module], bool]:
     if isinstance(after, str):
-        return lambda path, module: fnmatchcase(path, after)
+        return lambda path, module: patterns.matches([path], after)
     kinds = after if isinstance(after, tuple) else (after,)
     if all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):
         return lambda path, module: isinstance(module, kinds)  # type: ignore[arg-type]
@@ -349,7 +346,7 @@ def _check_model(model: Any, verb: str, kinds: Any = ()) -> None:
 def _warn_if_bound(model: nn.Module, paths: list[str]) -> None:
     if any(getattr(module, "site", None) is not None for module in model.modules()):
         warnings.warn(
-            f"the model is bound and these are not: {_listed(paths)}; dropkit.torch.bind(model, seed) with its seed "
+            f"the model is bound and these are not: {listed(paths)}; dropkit.torch.bind(model, seed) with its seed "
             "takes them in",
             stacklevel=3,
         )
@@ -357,5 +354,5 @@ def _warn_if_bound(model: nn.Module, paths: list[str]) -> None:
 
 def _what_there_is(model: nn.Module) -> str:
     names = [f"{rate.name or 'itself'} ({type(rate.module).__name__})" for rate in rates(model)]
-    found = f"it has {_listed(names)}" if names else "it has no dropout module and no rate in an attribute"
+    found = f"it has {listed(names)}" if names else "it has no dropout module and no rate in an attribute"
     return f"{found}; dropkit.torch.sites(model, *inputs) finds functional calls"

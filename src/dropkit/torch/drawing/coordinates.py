@@ -19,12 +19,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from ... import choice
 from ...counter import Key, site_id
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..arithmetic import cuda, registered
+from ..arithmetic import cuda, registered, transforms
 from ..draw import Draw, Unfolded, Words
 from . import ranks, recomputation
 
@@ -342,7 +341,7 @@ def _ambient(together: frozenset[int] | None) -> Words:
         # values are not to be had here
         return registered.AMBIENT if torch.compiler.is_exporting() else registered.ambient_key()
     if torch._C._are_functorch_transforms_active():
-        with temporarily_clear_interpreter_stack():  # or torch.vmap refuses what it takes for a random mask
+        with transforms.outside():  # or torch.vmap refuses what it takes for a random mask
             return _ambient(together)
     if cuda.capturing():
         raise DropkitRuntimeError(

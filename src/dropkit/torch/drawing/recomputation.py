@@ -48,6 +48,7 @@ _local = threading.local()  # backward runs in a thread for each device
 
 # looked up once, since they are asked at every draw
 _is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_is_inference = torch.is_inference_mode_enabled
 _graph_task = torch._C._current_graph_task_id
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -65,7 +66,9 @@ def never_repeated() -> bool:
     Also under a compiler, which keeps the key itself among the saved tensors.
     """
     return _is_compiling() or (
-        _top_hooks(True) is None and _graph_task() == -1 and (_is_grad_enabled() or not _in_a_function())
+        _top_hooks(True) is None
+        and _graph_task() == -1
+        and (_is_grad_enabled() or _is_inference() or not _in_a_function())
     )
 
 

@@ -57,7 +57,7 @@ Answer = tuple[Any, bool] | None
 
 
 @dataclass
-class _Running:
+class Running:
     """A forward under way."""
 
     path: str
@@ -102,20 +102,20 @@ class Intercept(TorchFunctionMode):
         self.model, self.answer, self.random = model, answer, random
         self._threads = threading.local()
         self.visits: Counter[str] = Counter()  # how often each module ran, by path
-        self._seen: dict[Place | None, _Running] = {}
-        self._handles: list[Any] = []
-        self._paths: dict[int, str] = {}
+        self._seen: dict[Place | None, Running] = {}
+        self.handles: list[Any] = []
+        self.paths: dict[int, str] = {}
 
     def __enter__(self) -> "Intercept":
-        self._paths = {id(module): path for path, module in self.model.named_modules()}
+        self.paths = {id(module): path for path, module in self.model.named_modules()}
         self._seen, self.visits = {}, Counter()
         self._running.clear()
         try:
             for module in self.model.modules():
                 if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
                     continue
-                self._handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
-                self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+                self.handles.append(module.register_forward_pre_hook(self.enter, prepend=True))
+                self.handles.append(module.register_forward_hook(self.leave, always_call=True))
             _Backward.watch(+1)
         except BaseException:
             self._unhook()
@@ -131,29 +131,29 @@ class Intercept(TorchFunctionMode):
             self._unhook()
 
     @property
-    def _running(self) -> list[_Running]:
+    def _running(self) -> list[Running]:
         """The forwards under way in this thread: hooks of a module fire in every thread that runs it."""
         if not hasattr(self._threads, "running"):
             self._threads.running = []
-        running: list[_Running] = self._threads.running
+        running: list[Running] = self._threads.running
         return running
 
     def __deepcopy__(self, memo: Any) -> "Intercept":
         return self  # a model copied inside the block takes its hooks along; they must not copy the model they watch
 
     def _unhook(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        while self.handles:
+            self.handles.pop().remove()
         self._running.clear()
         self._seen = {}
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if id(module) in self._paths:  # a copy made inside the block carries our hooks
-            path = self._paths[id(module)]
+    def enter(self, module: nn.Module, args: Any) -> None:
+        if id(module) in self.paths:  # a copy made inside the block carries our hooks
+            path = self.paths[id(module)]
             self.visits[path] += 1
-            self._running.append(_Running(path, module))
+            self._running.append(Running(path, module))
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if any(entry.module is module for entry in self._running):
             while self._running.pop().module is not module:
                 pass
@@ -167,28 +167,28 @@ class Intercept(TorchFunctionMode):
                 return func(*args, **kwargs)
         known = find(func, args, kwargs)
         drawing = known is None and self.random is not None and is_random(func)
-        running = self._innermost() if known is not None or drawing else None
+        running = self.innermost() if known is not None or drawing else None
         if running is None:
             return func(*args, **kwargs)
         if known is None:
             result = func(*args, **kwargs)
             assert self.random is not None
             name = func.__name__.rstrip("_")
-            self.random(self._call(running, name, f"random.{name}", mask_shape=_shape_of(result)), result)
+            self.random(self.call_of(running, name, f"random.{name}", mask_shape=_shape_of(result)), result)
             return result
         p, training = known.read(args, kwargs)
         shape = known.shape_of_mask(args, kwargs)
-        answer = self.answer(self._call(running, known.name, known.kind, p=p, training=training, mask_shape=shape))
+        answer = self.answer(self.call_of(running, known.name, known.kind, p=p, training=training, mask_shape=shape))
         if answer is not None:
             args, kwargs = known.write(args, kwargs, *answer)
         return func(*args, **kwargs)
 
     def call(self, function: str, kind: str, **more: Any) -> Call | None:
         """What a call by the innermost running module is to be called; None outside the model's forward."""
-        running = self._innermost()
-        return None if running is None else self._call(running, function, kind, **more)
+        running = self.innermost()
+        return None if running is None else self.call_of(running, function, kind, **more)
 
-    def _call(self, running: _Running, function: str, kind: str, **more: Any) -> Call:
+    def call_of(self, running: Running, function: str, kind: str, **more: Any) -> Call:
         place = _caller()
         if place is not None:
             self._seen[place] = running
@@ -198,7 +198,7 @@ class Intercept(TorchFunctionMode):
         name = running.name(function)
         return Call(kind, running.path, running.module, name, place, made_inside=_made_inside(running), **more)
 
-    def _innermost(self) -> _Running | None:
+    def innermost(self) -> Running | None:
         """The forward that is running; in a recomputation, where it may be a mere part of one, the nearest `self`."""
         if self._running:
             return self._running[-1]
@@ -206,10 +206,10 @@ class Intercept(TorchFunctionMode):
             return None
         for frame in frames():
             for owner in (frame.f_locals.get("self"), frame.f_locals.get("module")):
-                if isinstance(owner, nn.Module) and id(owner) in self._paths:
-                    return _Running(self._paths[id(owner)], owner)
+                if isinstance(owner, nn.Module) and id(owner) in self.paths:
+                    return Running(self.paths[id(owner)], owner)
         seen = self._seen.get(_caller())
-        return None if seen is None else _Running(seen.path, seen.module)
+        return None if seen is None else Running(seen.path, seen.module)
 
 
 def _shape_of(result: Any) -> Shape | None:
@@ -224,7 +224,7 @@ def frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _made_inside(running: _Running) -> bool:
+def _made_inside(running: Running) -> bool:
     """Whether a dropout layer calls, while the innermost running module of the model is another one."""
     frame = next((f for f in frames() if f.f_globals.get("__name__") not in _PASSED), None)
     maker = None if frame is None else frame.f_locals.get("self")

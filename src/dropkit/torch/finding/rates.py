@@ -1,20 +1,20 @@
 """Where a model drops: one answer for `sites`, `set_rate`, `Schedule`, `site_rates`, `disabled`, `enabled`, `strip`."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ... import patterns
 from ..binding import WRAPPED
 from ..layers import Drawn
-from ..reading.forwards import ANY, DROPS, Chain, Reading, called, holders, readings
+from ..reading.forwards import called, holders, readings
 from ..reading.structure import dropped, held, is_probability, layer_rate, own_numbers
+from ..reading.values import ANY, DROPS, Chain, Reading
 
-_SHOWN = 20  # names that a message lists
 NUMBER = "number"
 _RATE = re.compile(r"(drop(out|_?path|_?connect)?|prob|rate|\bp|_p)$", re.IGNORECASE)  # not "dropped", a count of 0
 
@@ -64,7 +64,7 @@ class Rate:
 
     def matches(self, pattern: str) -> bool:
         """Whether a pattern, as in `fnmatch`, means it."""
-        return any(fnmatchcase(name, pattern) for name in self.names)
+        return patterns.matches(self.names, pattern)
 
 
 def rates(model: nn.Module) -> list[Rate]:
@@ -113,13 +113,6 @@ def paths(model: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         model, before = getattr(model, inner), f"{before}{inner}."
     for path, module in model.named_modules(remove_duplicate=False):
         yield ".".join(part for part in path.split(".") if part not in WRAPPED), f"{before}{path}".rstrip("."), module
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
-    found = list(names)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more if found else "none"
 
 
 def _layer(path: str, module: nn.Module) -> Iterator[Rate]:

@@ -120,11 +120,11 @@ class Trying(Intercept):
     ) -> Any:
         kwargs = kwargs or {}
         known = None if self.busy or in_backward() else find(func, args, kwargs)
-        running = None if known is None else self._innermost()
+        running = None if known is None else self.innermost()
         if known is None or running is None:
             return super().__torch_function__(func, types, args, kwargs)
         p, training = known.read(args, kwargs)
-        call = self._call(running, known.name, known.kind, p=p, training=training)
+        call = self.call_of(running, known.name, known.kind, p=p, training=training)
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
         if trial is None or not call.drops or self._known(trial):
             return func(*args, **kwargs)

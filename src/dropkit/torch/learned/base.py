@@ -45,8 +45,8 @@ class Learned(Drawn):
     """
 
     rate_names: tuple[str, ...] = ()  # its parameters that are rates, as against weights
-    _since = 0  # training forwards since the last call of `regularizer`
-    _batch = 0  # size of axis 0 in the last of them
+    since = 0  # training forwards since the last call of `regularizer`
+    batch = 0  # size of axis 0 in the last of them
     _shape: tuple[int, ...] = ()  # of the rate, as it was asked for
 
     def __init__(self, when: str = "train") -> None:
@@ -151,13 +151,13 @@ class Learned(Drawn):
                     "there: leave no_grad, or call model.eval() if this is no training",
                 )
             return
-        self._batch = x.shape[0] if x.dim() else 1
+        self.batch = x.shape[0] if x.dim() else 1
         for look in looks:
             look()
         self._look_at_dtypes()
         if self._regularised():
-            self._since += 1
-            if self._since > _PATIENCE:
+            self.since += 1
+            if self.since > _PATIENCE:
                 warn_once(
                     "regularizer",
                     f"a {type(self).__name__} has run {_PATIENCE} training forwards without its regulariser, and the "

@@ -79,7 +79,7 @@ def regularizer(model: nn.Module, n: int, nll_scale: float = 1.0, weight: float 
     terms = []
     for site in found.values():
         if not torch.compiler.is_compiling():
-            site._since = 0
+            site.since = 0
         term = site.penalty()
         if term is not None:
             terms.append(whole(term))

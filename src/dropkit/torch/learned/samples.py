@@ -20,7 +20,7 @@ def watch(model: nn.Module, sites: list[Learned], n: int) -> None:
     """
     seen = _watches.get(model)
     if seen is None:
-        if n >= _FORWARDS * max(site._batch for site in sites):
+        if n >= _FORWARDS * max(site.batch for site in sites):
             return  # the count would end before it could show anything
         seen = _watches[model] = Samples(model)
     if len(seen.samples) > n:

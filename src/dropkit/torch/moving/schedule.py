@@ -6,12 +6,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from ... import patterns
 from ...axes.rate import Gap, Rate, as_rate, controllers, probability
 from ...axes.rate.schedule import whole
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ...patterns import listed
 from ..changing.overlay import assign
 from ..finding.rates import Rate as Site
-from ..finding.rates import listed
 from ..finding.rates import rates as rates_of
 
 Rates = Rate | float | Sequence[Rate | float]
@@ -219,14 +220,13 @@ def _assigned(sites: list[Site], rates: Mapping[str, Rates], model: str) -> dict
     free = [site for site in sites if not site.learned]
     chosen: dict[str, tuple[str, Rate]] = {}
     for pattern, given in rates.items():
-        if not isinstance(pattern, str):
-            raise DropkitTypeError(f"pattern must be a str such as 'encoder.*', got {pattern!r}")
+        patterns.one(pattern, "encoder.*")
         matched = [site.name for site in free if site.matches(pattern)]
         if not matched:
             learned = [site.name for site in sites if site.learned and site.matches(pattern)]
             why = f"; the rates of {_listed(learned)} are learned, and their optimizer moves them" if learned else ""
             known = _listed(site.name for site in free)
-            raise DropkitValueError(f"pattern {pattern!r} matches no dropout in {model}; it has {known}{why}")
+            raise patterns.unmatched(f"pattern {pattern!r}", "no dropout", model, known, why)
         for name, rate in zip(matched, _spread(pattern, given, matched), strict=True):
             chosen[name] = pattern, rate
     winners = {pattern for pattern, _ in chosen.values()}

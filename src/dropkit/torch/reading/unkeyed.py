@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .forwards import ANY, DROPS, Chain, Handed, Reading, called, holders, readings
+from .forwards import called, holders, readings
 from .structure import dropped, held, is_probability, layer_p, layer_rate
+from .values import ANY, DROPS, Chain, Handed, Reading
 
 _SHOWN = 60  # sites that a message names
 _ATTENTION = "scaled_dot_product_attention"
