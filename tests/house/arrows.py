@@ -3,16 +3,16 @@
 import ast
 from collections.abc import Iterator
 
-from .plan import APART, BESIDE, FLOORS, FRAMEWORKS, INSIDE, MAY_LOAD, MOVING, ONLY
+from .plan import APART, BESIDE, FLOORS, FORMER, FRAMEWORKS, INSIDE, MAY_LOAD, ONLY
 from .source import Fault, File, House
 
 _FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def placed(path: str) -> list[str]:
-    """The parts of a file's path without its suffix, at the place it is to have."""
-    path = path.removesuffix(".py")
-    return MOVING.get(path, path).split("/")
+    """The parts of a file's path without its suffix, the room first; of a former name, those of the present one."""
+    name = path.removesuffix(".py")
+    return FORMER.get(name, name).split("/")
 
 
 def upward(house: House) -> list[Fault]:
@@ -27,6 +27,10 @@ def _rooms(house: House, file: File) -> Iterator[Fault]:
         return
     if here[0] == "__init__":  # the names for users, of every room
         return
+    if here[0] in INSIDE and not house.is_former(file) and here[1] not in _order(here[0]):
+        yield Fault(
+            "order", file.path, 1, f"{here[0]}/{here[1]} has no place there; give it one in tests/house/plan.py"
+        )
     for item in house.imports(file):
         target = house.modules.get(item.module)
         if target is None or (item.module == "dropkit" and item.name == "__version__"):  # None: said by `missing`
@@ -39,8 +43,10 @@ def _rooms(house: House, file: File) -> Iterator[Fault]:
         elif here[0] in APART:
             if there[1:2] != here[1:2] and here[1:2] != ["__init__"]:
                 yield Fault("floor", file.path, item.line, f"{shown}, its sibling")
-        elif here[0] in INSIDE:
-            yield from _inside(file, item.line, here, there, shown)
+        elif here[0] in INSIDE and not house.is_former(file):
+            order = _order(here[0])
+            if order.get(there[1], 0) > order.get(here[1], len(order)):
+                yield Fault("order", file.path, item.line, shown)
 
 
 def _may(here: str, there: str) -> bool:
@@ -49,15 +55,8 @@ def _may(here: str, there: str) -> bool:
     return _FLOOR[there] < _FLOOR[here] or (here, there) in BESIDE
 
 
-def _inside(file: File, line: int, here: list[str], there: list[str], shown: str) -> Iterator[Fault]:
-    order = {name: floor for floor, names in enumerate(INSIDE[here[0]]) for name in names}
-    a, b = here[1], there[1]
-    if a not in order:
-        yield Fault(
-            "order", file.path, 1, f"{here[0]}/{a} has no place in the order; give it one in tests/house/plan.py"
-        )
-    elif b in order and order[b] > order[a]:
-        yield Fault("order", file.path, line, shown)
+def _order(room: str) -> dict[str, int]:
+    return {name: floor for floor, names in enumerate(INSIDE[room]) for name in names}
 
 
 def _frameworks(file: File) -> Iterator[Fault]:
@@ -83,18 +82,20 @@ def missing(house: House) -> list[Fault]:
             if target is None:
                 if item.module != "dropkit.kernels.cpu._cpu":
                     faults.append(Fault("missing", file.path, item.line, f"there is no {item.module}"))
-            elif item.name and not _has(target, item.name):
+            elif item.name and not house.has(target, item.name):
                 faults.append(Fault("missing", file.path, item.line, f"{item.module} has no {item.name}"))
     return faults
 
 
-def _has(target: File, name: str) -> bool:
-    if name == "*" or name in target.defined or name.startswith("__"):
-        return True
-    # what a module's own __getattr__ answers stands in it as text
-    return "__getattr__" in target.defined and any(
-        isinstance(node, ast.Constant) and node.value == name for node in ast.walk(target.tree)
-    )
+def former(house: House) -> list[Fault]:
+    """Imports of ours under a former name, which is there for users."""
+    faults = {
+        Fault("former name", file.path, item.line, f"imports {item.module}")
+        for file in house.files.values()
+        for item in house.imports(file)
+        if item.module in house.modules and house.is_former(house.modules[item.module])
+    }
+    return sorted(faults)
 
 
 def circles(house: House) -> list[Fault]:

@@ -8,6 +8,7 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .plan import OF_FRAMEWORKS
 from .source import Fault, File, House
 
 _READS = {"getattr", "hasattr", "isinstance", "issubclass"}
@@ -32,12 +33,13 @@ class Names:
 
     def __init__(self, house: House, file: File) -> None:
         self.house, self.file = house, file
-        self.bound: dict[str, Thing] = {}
+        self.bound: dict[str, Thing] = {}  # what each name stands for
         for item in house.imports(file):
             if item.bound is not None:
                 self.bound[item.bound] = self._followed(Thing(item.module, item.name))
             elif item.name is None:
                 self.bound.setdefault("dropkit", Thing("dropkit"))
+        self._literals = _literals(file)
         while self._aliases():
             pass
 
@@ -76,11 +78,8 @@ class Names:
                     self._bind(target, node.value)
             elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
                 self._bind(node.target, node.value)
-            elif isinstance(node, ast.For | ast.comprehension) and isinstance(
-                node.iter, ast.Tuple | ast.List | ast.Set
-            ):
-                for element in node.iter.elts:
-                    self._bind(node.target, element)
+            elif isinstance(node, ast.For | ast.comprehension):
+                self._loop(node.target, node.iter)
         return len(self.bound) > before
 
     def _bind(self, target: ast.expr, value: ast.expr) -> None:
@@ -91,6 +90,18 @@ class Names:
         elif isinstance(target, ast.Tuple | ast.List) and isinstance(value, ast.Tuple | ast.List):
             for one, other in zip(target.elts, value.elts, strict=False):
                 self._bind(one, other)
+
+    def _loop(self, target: ast.expr, over: ast.expr) -> None:
+        """What a loop's variable stands for, over a literal, a name for one, or several in `zip`."""
+        if isinstance(over, ast.Call) and ast.unparse(over.func) == "zip" and isinstance(target, ast.Tuple):
+            for one, other in zip(target.elts, over.args, strict=False):
+                self._loop(one, other)
+        elif isinstance(over, ast.Name):
+            for literal in self._literals.get(over.id, ()):
+                self._loop(target, literal)
+        elif isinstance(over, ast.Tuple | ast.List | ast.Set):
+            for element in over.elts:
+                self._bind(target, element)
 
     def _is_code(self, thing: Thing) -> bool:
         """Whether it is a module, a class or a function, which an assignment gives another name and no copy."""
@@ -105,6 +116,17 @@ class Names:
         return thing is not None and thing.module in self.house.modules and thing.module != self.file.module
 
 
+def _literals(file: File) -> dict[str, list[ast.expr]]:
+    """Tuples, lists and sets that are written out, by the names that they are given."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple | ast.List | ast.Set):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(node.value)
+    return found
+
+
 def private(house: House) -> list[Fault]:
     """Private names of one module of ours that another imports, reads as an attribute or asks for by name."""
     return [fault for file in house.ours for fault in sorted(set(_private(house, file)))]
@@ -113,8 +135,10 @@ def private(house: House) -> list[Fault]:
 def _private(house: House, file: File) -> Iterator[Fault]:
     names = Names(house, file)
     for item in house.imports(file):
-        if item.name is not None and is_private(item.name) and item.module != file.module:
-            yield Fault("private", file.path, item.line, f"imports {item.module}.{item.name}")
+        path = ".".join([item.module, *([item.name] if item.name else [])])
+        hidden = next(filter(is_private, path.split(".")), None)
+        if hidden and path.partition(f".{hidden}")[0] not in {file.module, file.package}:
+            yield Fault("private", file.path, item.line, f"imports {path}")
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             thing = names.of(node.value)
@@ -124,10 +148,14 @@ def _private(house: House, file: File) -> Iterator[Fault]:
             text = node.args[1]
             if names.foreign(names.of(node.args[0])) and isinstance(text, ast.Constant) and is_private(str(text.value)):
                 yield Fault("private", file.path, node.lineno, f"asks for {text.value} of {ast.unparse(node.args[0])}")
+        elif isinstance(node, ast.Subscript):
+            asked = is_private(str(getattr(node.slice, "value", "")))
+            if asked and names.foreign(_namespace(names, node.value)):
+                yield Fault("private", file.path, node.lineno, f"uses {ast.unparse(node)}")
 
 
 def private_attributes(house: House) -> list[Fault]:
-    """Private attributes of objects of ours, used where no class of the file has one of that name."""
+    """Private attributes of our classes that a file uses in which no class has one of that name."""
     owners: dict[str, set[str]] = {}
     for file in house.ours:
         for name in _own_attributes(file):
@@ -138,7 +166,12 @@ def private_attributes(house: House) -> list[Fault]:
             if not (isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr in owners):
                 continue
             base = ast.unparse(node.value)
-            if base in _SELF or base.startswith("super(") or file.path in owners[node.attr]:
+            if (
+                node.attr in OF_FRAMEWORKS
+                or base in _SELF
+                or base.startswith("super(")
+                or file.path in owners[node.attr]
+            ):
                 continue
             where = ", ".join(sorted(owners[node.attr]))
             faults.append(Fault("private attribute", file.path, node.lineno, f"uses {ast.unparse(node)}, of {where}"))
@@ -209,12 +242,15 @@ def _called(house: House, names: Names, node: ast.Call) -> str | None:
         return f"calls {last} on {ast.unparse(node.args[0])}"
     if last in _CHANGES and isinstance(node.func, ast.Attribute):
         return f"calls {called}" if names.foreign(_namespace(names, node.func.value)) else None
-    if last == "patch" and node.args and isinstance(node.args[0], ast.Constant):
-        path = str(node.args[0].value)
-        return f"patches {path}" if path.startswith("dropkit.") else None
+    if "patch" in called.split(".") and node.args:
+        first = node.args[0]
+        named = str(getattr(first, "value", "")).startswith("dropkit.")
+        if named or names.foreign(names.of(first)) or names.foreign(_namespace(names, first)):
+            return f"patches {ast.unparse(first)}"
     if called in _READS:
         return None
-    return next((said for i in range(len(node.args)) if (said := _pair(house, names, node.args[i:]))), None)
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return next((said for i in range(len(given)) if (said := _pair(house, names, given[i:]))), None)
 
 
 def _pair(house: House, names: Names, elements: list[ast.expr]) -> str | None:

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from .plan import FORMER
+
 PACKAGE = "dropkit"
 
 
@@ -85,7 +87,7 @@ class File:
     def defined(self) -> set[str]:
         """Names that the module has at its top level, imported ones too, also inside `if`, `try` and `with`."""
         found: set[str] = set()
-        for node in _top_level(self.tree):
+        for node in top_level(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 found.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -98,10 +100,15 @@ class File:
 
     @cached_property
     def classes(self) -> dict[str, ast.ClassDef]:
-        return {node.name: node for node in _top_level(self.tree) if isinstance(node, ast.ClassDef)}
+        return {node.name: node for node in top_level(self.tree) if isinstance(node, ast.ClassDef)}
 
 
-def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+def _passes_on(node: ast.ImportFrom) -> bool:
+    return all(alias.name in {"*", alias.asname} for alias in node.names)
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements that run on import, those for type checkers too."""
     stack: list[ast.stmt] = list(tree.body)
     while stack:
         node = stack.pop()
@@ -124,6 +131,7 @@ class House:
         self.files = {path: File(path, text) for path, text in sorted(sources.items())}
         self.modules = {file.module: file for file in self.files.values()}
         self._imports: dict[str, list[Import]] = {}
+        self._former: dict[str, bool] = {}
 
     @classmethod
     def of(cls, root: Path) -> "House":
@@ -141,6 +149,28 @@ class House:
     def ours(self) -> list[File]:
         """The package without the benchmarks."""
         return [file for file in self.files.values() if not file.path.startswith("benchmarks/")]
+
+    def is_former(self, file: File) -> bool:
+        """Whether a file is there for those alone who import it under its former name: it imports and does no more."""
+        if file.path not in self._former:
+            body = file.tree.body[1:] if ast.get_docstring(file.tree) else []
+            plain = not file.path.endswith(("__init__.py", "__main__.py")) and bool(body)
+            passed_on = all(isinstance(node, ast.ImportFrom) and node.level and _passes_on(node) for node in body)
+            now = FORMER.get(file.path.removesuffix(".py"))
+            self._former[file.path] = f"{now}.py" in self.files or (plain and passed_on)
+        return self._former[file.path]
+
+    def has(self, file: File, name: str) -> bool:
+        """Whether `from file import name` finds something."""
+        if name == "*" or name in file.defined or name.startswith("__"):
+            return True
+        starred = [self.modules.get(item.module) for item in self.imports(file) if item.name == "*"]
+        if any(other is not None and self.has(other, name) for other in starred):
+            return True
+        # what a module's own __getattr__ answers stands in it as text
+        return "__getattr__" in file.defined and any(
+            isinstance(node, ast.Constant) and node.value == name for node in ast.walk(file.tree)
+        )
 
     def imports(self, file: File) -> list[Import]:
         """What a file imports of ours, wherever in it; `from . import x` is module x where there is one."""

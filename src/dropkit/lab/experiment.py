@@ -24,7 +24,13 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A finished comparison: its config as plain values, the runs of each strategy, the table's lines, the verdict."""
+    """A finished comparison: its config as plain values, the runs of each strategy, the table's lines, the verdict.
+
+    >>> import tempfile
+    >>> found = compare("numpy-mlp", size="tiny", epochs=1, seeds=1, strategies=["none"], out=tempfile.mkdtemp())
+    >>> list(found.runs), found.config["recipe"]
+    (['none'], 'numpy-mlp')
+    """
 
     config: dict[str, Any]
     runs: Mapping[str, tuple[Run, ...]]

@@ -61,6 +61,10 @@ class Trial:
 class Tuning:
     """A finished search: config as plain values, trials in order, the best one's number, and how it stands on the test
     set beside the recipe's own `none` and `fixed`.
+
+    >>> trials = (Trial(Strategy("fixed", (0.5,)), (0.3,)), Trial(Strategy("fixed", (0.2,)), (0.1,)))
+    >>> Tuning({"sites": ["dropout1"]}, trials, best=1, yardstick=None, folder=Path(".")).rates
+    {'dropout1': 0.2}
     """
 
     config: dict[str, Any]

@@ -11,14 +11,25 @@ from ...errors import DropkitTypeError, DropkitValueError
 
 
 class Rate(Protocol):
-    """Anything that tells the drop probability at a step."""
+    """Anything that tells the drop probability at a step.
+
+    >>> class Halved:
+    ...     def at(self, step: int) -> float:
+    ...         return 0.5 / (1 + step)
+    >>> as_rate(Halved()).at(1)
+    0.25
+    """
 
     def at(self, step: int) -> float:
         """The drop probability at a step, in [0, 1]."""
 
 
 class Schedule(ABC):
-    """A rate that is a pure function of the step; each one is a frozen value with its formula in `_p`."""
+    """A rate that is a pure function of the step; each one is a frozen value with its formula in `_p`.
+
+    >>> isinstance(Constant(0.1), Schedule), Constant(0.1) == Constant(0.1)
+    (True, True)
+    """
 
     __slots__ = ()
 
@@ -276,7 +287,15 @@ def number(name: str, value: object) -> float:
 
 
 def probability(name: str, value: object) -> float:
-    """The value as a float in [0, 1], or an error that names it."""
+    """The value as a float in [0, 1], or an error that names it.
+
+    Raises:
+        DropkitTypeError: no number.
+        DropkitValueError: outside [0, 1].
+
+    >>> probability("p", 1)
+    1.0
+    """
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise DropkitTypeError(f"{name} must be a number in [0, 1], got {value!r} of type {type(value).__name__}")
     p = number(name, value)

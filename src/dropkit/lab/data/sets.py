@@ -88,6 +88,10 @@ class Data:
         train_y, test_y: int64, shape (samples,), values in [0, classes).
         classes: number of classes.
         fingerprint: sha256 over the arrays, so that a resumed run meets the data it began with.
+
+    >>> data = load_data("digits")
+    >>> data.name, data.shape
+    ('digits', (8, 8))
     """
 
     name: str

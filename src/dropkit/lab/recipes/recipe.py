@@ -36,6 +36,10 @@ class Settings:
         hypergradient_every: steps from one hypergradient to the next.
         gap_target, gap_gain: of strategy `gap`, validation loss minus training loss, see `Gap`.
         image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
+
+    >>> from dropkit.lab.recipes import get
+    >>> get("mlp").settings("tiny", "digits").hidden
+    (256, 256)
     """
 
     epochs: int
@@ -126,6 +130,10 @@ class Recipe:
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
         figures: what its runs measure, and by which of these figures strategies are compared.
         needs: packages beside those of every recipe, as (what is imported, what is installed).
+
+    >>> from dropkit.lab.recipes import get
+    >>> get("mlp").engine.name, list(get("mlp").feeds)
+    ('torch', ['dropout1', 'dropout2'])
     """
 
     name: str

@@ -30,6 +30,12 @@ PICTURES = "pictures"  # the folder of what a run draws
 class Run:
     """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, what a reader of its
     figures has to know, what the figures are, and what it drew after each epoch, as PNG files.
+
+    >>> import tempfile
+    >>> from dropkit.lab import train
+    >>> run = train("numpy-mlp", size="tiny", epochs=1, out=tempfile.mkdtemp())
+    >>> run.best_epoch, len(run.rows), run.config["seed"]
+    (1, 1, 0)
     """
 
     config: dict[str, Any]

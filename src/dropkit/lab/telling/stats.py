@@ -14,7 +14,12 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over n seeds with the half width of its interval: None where n is 1, which has no spread."""
+    """A mean over n seeds with the half width of its interval: None where n is 1, which has no spread.
+
+    >>> found = Interval(mean=0.5, half=0.25, sd=0.1, n=3)
+    >>> found.low, found.high, found.excludes_zero
+    (0.25, 0.75, True)
+    """
 
     mean: float
     half: float | None

@@ -39,6 +39,10 @@ class Learned(Drawn):
 
     Raises:
         DropkitValueError: a `when` that is none of the three.
+
+    >>> from dropkit.torch.learned import ConcreteDropout
+    >>> isinstance(ConcreteDropout(0.5), Learned), ConcreteDropout(0.5).rate_names
+    (True, ('logit',))
     """
 
     rate_names: tuple[str, ...] = ()  # its parameters that are rates, as against weights

@@ -116,6 +116,11 @@ class Diagnosis:
         at_low, at_high: fraction of its rates within 0.001 of the lower and of the upper bound.
         noise: std of the rate's gradient over the mean's size, averaged over the rates; None unless watched.
         remarks: what deserves a look, in words.
+
+    >>> from dropkit.torch.learned import ConcreteDropout
+    >>> found = diagnose(nn.Sequential(ConcreteDropout(0.25)))["0"]
+    >>> found.mean, found.noise, found.remarks
+    (0.25, None, [])
     """
 
     low: float
