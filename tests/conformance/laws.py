@@ -193,7 +193,7 @@ def sharded(column: Any, law: Law, share: Shared) -> None:
             x[piece], 0.3, "float32", training=True, key=KEY, share=share.share, noise=law.noise, other=part, **place
         )
         close(y, np.broadcast_to(whole, shape)[piece], "float32", named(law, share.name, piece))
-    if 0 not in {axis % 2 for axis in share.share.axes}:
+    if 0 not in {axis % 2 for axis in (*share.share.axes, *getattr(share.share, "over", ()))}:
         rows = np.array([4, 0, 5])
         part = None if o is None else o[rows]
         y = column.dropout(

@@ -38,6 +38,21 @@ def test_the_mean_over_many_draws_is_what_the_law_says(law: Any) -> None:
             assert abs(y.mean() - law.mean(1.5, -0.5, q)) < 4.5 * error, p
 
 
+@pytest.mark.parametrize("share", SHARES, ids=lambda share: share.name)
+def test_the_fraction_kept_over_many_draws_is_what_the_share_says(share: Any) -> None:
+    """Within 4.5 standard errors over 3,000 tensors at fixed keys, each tensor's fraction one observation."""
+    x = np.ones((3, 4, 9, 10), np.float32)
+    for p in (0.1, 0.3, 0.5):
+        keys = (dropkit.Key(seed=2, site="fraction", step=step) for step in range(3000))
+        kept = [
+            np.count_nonzero(dropkit.numpy.dropout(x, p, training=True, key=key, share=share.share)) / x.size
+            for key in keys
+        ]
+        q = share.q(x.shape, 1 - np.rint(p * 65536) / 65536)
+        error = max(np.std(kept) / np.sqrt(len(kept)), 1e-9)
+        assert abs(np.mean(kept) - q) < 4.5 * error, p
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # that the table can fail: broken laws, broken shares, broken frontends
 

@@ -50,7 +50,10 @@ class Soft:
     source: ClassVar[str]  # "uniform" or "normal"
 
     def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
-        """(m, s) of `y = m x + s` for random numbers n at q; s may be None for 0."""
+        """(m, s) of `y = m x + s` for random numbers n at q; s may be None for 0.
+
+        n is an array of `xp`, and q one too, or a number that its `where` and `sqrt` take.
+        """
         raise NotImplementedError
 
     def off(self, q: Any) -> tuple[Any, Any] | None:

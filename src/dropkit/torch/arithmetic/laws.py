@@ -45,7 +45,10 @@ def softened(x: torch.Tensor, n: torch.Tensor, lowered: Lowered, inplace: bool =
     """What a soft law makes of x by its random numbers."""
     law: Any = lowered.law
     wide = _wide(x.dtype)
-    m, s = law.factors(n.to(wide), _as(lowered.q, wide, x.device), torch)
+    q = lowered.q
+    # `torch.tensor` would warn in a trace
+    known = torch.full((), q, dtype=wide, device=x.device) if isinstance(q, float) else _as(q, wide, x.device)
+    m, s = law.factors(n.to(wide), known, torch)
     y = x.to(wide) * m
     if s is not None and lowered.b is None:
         y = y + s
