@@ -113,8 +113,6 @@ AWAITED: dict[tuple[str, str], int] = {
     ("jax", "docstring"): 7,
     ("jax", "former name"): 2,
     ("jax", "tree"): 1,
-    ("keras", "former name"): 3,
-    ("keras", "private attribute"): 1,
     ("mask", "floor"): 2,
     ("probe", "circle"): 1,
     ("probe", "floor"): 1,
