@@ -104,6 +104,27 @@ class Alpha(Hard):
         return a, b, xp.where(q < 1, a * ALPHA_PRIME + b, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Gaussian(Soft):
+    """Multiplicative Gaussian noise with the variance of inverted dropout: `y = x (1 + sqrt(p / (1 - p)) z)`, z normal.
+
+    E[y] = x and Var[y] = x^2 p / (1 - p), and nothing is ever exactly 0; p = 1, where the variance has no value, gives
+    0.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929), section 10.
+
+    >>> Gaussian()
+    Gaussian()
+    """
+
+    source = "normal"
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        """`1 + sqrt(p / q) n`, 0 where q is 0; nothing is added."""
+        some = q > 0
+        return xp.where(some, 1.0 + xp.sqrt((1.0 - q) / xp.where(some, q, 1.0)) * n, 0.0), None
+
+
 def alpha_factors(t: int) -> Numbers:
     """`Alpha().numbers` at t, kept of 65536: `(scale, shift, dropped)` of alpha dropout.
 
