@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .axes.noise import Alpha, Bernoulli, Gaussian, Noise
+from .axes.noise import Alpha, Bernoulli, Gaussian, Noise, Zoneout
 from .axes.rate import Rate
 from .axes.share import Axes, Sharing
 from .axes.when import When
@@ -71,6 +71,7 @@ grid = Grid({
     "feature_alpha": Variant("Klambauer et al. 2017 (arXiv:1706.02515)", noise=Alpha(), share=Axes((2, 3))),
     "locked": Variant("Gal and Ghahramani 2016 (arXiv:1512.05287)", share=Axes((1,))),  # of batch x time x features
     "gaussian": Variant("Srivastava et al. 2014 (JMLR 15:1929), section 10", noise=Gaussian()),
+    "zoneout": Variant("Krueger et al. 2017 (arXiv:1606.01305)", noise=Zoneout()),
     "monte_carlo": Variant("Gal and Ghahramani 2016 (arXiv:1506.02142)", when=When.ALWAYS),
 })
 # fmt: on

@@ -12,7 +12,7 @@ import numpy as np
 
 import dropkit
 from dropkit import Key
-from dropkit.axes.noise import Alpha, Bernoulli, Gaussian, Hard, Soft
+from dropkit.axes.noise import Alpha, Bernoulli, Gaussian, Hard, Soft, Zoneout
 from dropkit.axes.share import Axes, Exactly
 from dropkit.errors import DropkitError
 
@@ -41,11 +41,17 @@ def selu_limit(x: Any, q: float, kept: Any) -> Any:
     return a * (select(kept, x, limit) - (1 - q) * limit)
 
 
+# fmt: off
 LAWS = [
     Law("inverted", Bernoulli(), lambda x, o, q, kept: select(kept, x / q if q else x, 0)),
     Law("alpha", Alpha(), lambda x, o, q, kept: selu_limit(x, q, kept), mean=None),
+    Law(
+        "zoneout", Zoneout(), lambda x, o, q, kept: select(kept, x, o), lambda x, o, q: q * x + (1 - q) * o,
+        mean=lambda x, o, q: q * x + (1 - q) * o,
+    ),
     Law("gaussian", Gaussian(), lambda x, o, q, z: x * (1 + ((1 - q) / q) ** 0.5 * z) if q else 0 * x),
 ]
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,29 @@ class Gaussian(Soft):
         return xp.where(some, 1.0 + xp.sqrt((1.0 - q) / xp.where(some, q, 1.0)) * n, 0.0), None
 
 
+@dataclass(frozen=True, slots=True)
+class Zoneout(Hard):
+    """A dropped unit keeps its previous value o: `y = x` where kept, `o` elsewhere; `q x + p o` where no noise is on.
+
+    The other tensor is the state of the step before, of a recurrent network's h or c: each with a rate of its own.
+
+    Source: Krueger et al. 2017 (arXiv:1606.01305).
+
+    >>> Zoneout().numbers(0.75), Zoneout().off(0.75)
+    ((1.0, 0.0, 1.0), (0.75, 0.25))
+    """
+
+    needs_other = True
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        """1, 0, 1."""
+        return 1.0, 0.0, 1.0
+
+    def off(self, q: Any) -> tuple[Any, Any]:
+        """q, p: what the noise gives in the mean."""
+        return q, 1.0 - q
+
+
 def alpha_factors(t: int) -> Numbers:
     """`Alpha().numbers` at t, kept of 65536: `(scale, shift, dropped)` of alpha dropout.
 
