@@ -128,8 +128,10 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool, law: Noise =
         # a sum: of torch.full the compiler would make a constant
         lowered = None if p == 0.0 else laws.lowered_at(law, torch.zeros((), dtype=torch.float64) + p, training)
     else:
-        lowered = lower_number(law, threshold(p), training)
-        lowered = None if p == 0 else lowered
+        t = threshold(p)
+        # a compiler does not look up what is remembered
+        q = t / ONE if torch.compiler.is_compiling() else None
+        lowered = None if t == ONE else lower_number(law, t, training, q)
     return lowered if lowered is not None and droppable(x, lowered) else None
 
 
