@@ -1,5 +1,6 @@
 """What a law does to a tensor, in operations that torch knows how to differentiate and to vectorise."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -118,6 +119,7 @@ def unstacked(rate: Any, name: str, given: torch.Tensor | None) -> Lowered:
     return Lowered(rate, GIVEN, *(given.tolist() if isinstance(rate, int) else given.unbind()))
 
 
+@cache
 def inverted(t: int) -> Lowered:
     """Plain dropout at t, which may be all or nothing."""
     return Lowered(t, INVERTED, scale(t), 0.0, 0.0)
