@@ -95,8 +95,7 @@ def keep_mask(
     count = -(-run // WORD)
 
     def words_at(base: jax.Array, rows: jax.Array | None) -> Pair:
-        low, high = _starts(noise[:outer], strides, base, rows)
-        low, high = (low >> 5) | (high << (WORD - 5)), high >> 5
+        low, high = shifted(starts(noise[:outer], strides, base, rows), 5)
         number = lax.iota(jnp.uint32, count if aligned else count + 1)
         return plus((low[..., None], high[..., None]), (number, jnp.uint32(0)))
 
@@ -105,7 +104,7 @@ def keep_mask(
         g, k, start, where = lax.optimization_barrier((group, key, base, rows))
         return philox4x32((*words_at(start, where), g, BERNOULLI), _pair(k, [1] * (outer + 1)), MASK_ROUNDS)
 
-    lead = None if aligned else (_starts(noise[:outer], strides, base, rows)[0] & (WORD - 1))[..., None]
+    lead = None if aligned else (starts(noise[:outer], strides, base, rows)[0] & (WORD - 1))[..., None]
     word, k0 = words_at(base, rows), _pair(key, [1] * (outer + 1))[0]  # for their shapes
 
     def elements(words: jax.Array) -> jax.Array:
@@ -181,8 +180,15 @@ def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
 # indices as pairs of words
 
 
-def _starts(noise: tuple[int, ...], strides: tuple[int, ...], base: jax.Array, rows: jax.Array | None) -> Pair:
-    """The index of the first element of each run, over the leading axes that are walked one by one."""
+def starts(noise: tuple[int, ...], strides: tuple[int, ...], base: jax.Array, rows: jax.Array | None) -> Pair:
+    """The index at each position of some leading axes, at coordinate 0 of the rest.
+
+    Args:
+        noise: the sizes of these axes; all of them, for the index of each element.
+        strides: by how many indices each moves.
+        base: the index at the origin, low and high word.
+        rows: where given, the number in the whole of each entry of axis 0, shape (noise[0], 2).
+    """
     ones = [1] * len(noise)
     start = _pair(base, ones)
     for axis, size in enumerate(noise):
@@ -199,6 +205,11 @@ def _pair(words: jax.Array, after: list[int]) -> Pair:
     """The two words along the last axis, with axes of size 1 in its place."""
     shape = (*words.shape[:-1], *after)
     return words[..., 0].reshape(shape), words[..., 1].reshape(shape)
+
+
+def shifted(a: Pair, bits: int) -> Pair:
+    """a // 2**bits, for 0 < bits < 32."""
+    return (a[0] >> bits) | (a[1] << (WORD - bits)), a[1] >> bits
 
 
 def plus(a: Pair, b: Pair) -> Pair:

@@ -13,8 +13,8 @@ from ..axes.noise import Alpha, Bernoulli, Noise
 from ..errors import DropkitTypeError, DropkitValueError
 from ..layout import Layout, layout
 from ..mask import ALPHA_PRIME, ONE, WORD, alpha_factors, place_of, threshold, thresholds
-from . import primitive
-from .formula import INVALID, plus, times
+from . import continuous, primitive
+from .formula import INVALID, Pair, plus, times
 from .keys import AnyKey, words_of
 
 FLOATING = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
@@ -117,6 +117,91 @@ def of_kept(
     return _dropout(jnp.asarray(x), t, words, base, place.rows, factors, strides=strides, aligned=aligned, alone=alone)
 
 
+def uniform(
+    shape: Sequence[int],
+    key: AnyKey,
+    *,
+    share: Sequence[int] = (),
+    offset: Sequence[Any] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: Any = None,
+) -> jax.Array:
+    """Uniform numbers `u(i) = (n(i) + 0.5) * 2**-23` with a 23-bit n(i): those of `dropkit.uniform`, bit for bit.
+
+    They are the same under `jit`, `vmap` (mapped keys: numbers for each), `scan` and `shard_map`; of a result that is
+    cut over a mesh each device computes its own.
+
+    Args:
+        shape: of the result, ints.
+        key: the coordinates, in any form that `dropout` takes.
+        share: axes along which one draw is shared.
+        offset, global_shape: where the result starts in a larger array, and that array's shape; offsets may be traced.
+        rows: row number in the whole of each entry of axis 0.
+
+    Returns:
+        float32 array of `shape`, never 0 or 1.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: no shape, or one with a negative size; no key, or one that is none; a share
+            axis that does not exist; an offset outside the global shape; rows that are negative, too large or of the
+            wrong shape.
+
+    Source: mask specification v1 (docs/mask.md).
+
+    >>> from dropkit import Key
+    >>> (uniform((3,), Key(seed=1, site="u")) * 2**23 - 0.5).astype(int).tolist()
+    [2878323, 2065413, 7642049]
+    """
+    return _numbers(continuous.uniform, shape, key, share, offset, global_shape, rows)
+
+
+def normal(
+    shape: Sequence[int],
+    key: AnyKey,
+    *,
+    share: Sequence[int] = (),
+    offset: Sequence[Any] | None = None,
+    global_shape: Sequence[int] | None = None,
+    rows: Any = None,
+) -> jax.Array:
+    """Standard normal numbers in pairs: `z(i) = sqrt(-2 ln u2(j)) * (cos if i is even else sin)(2 pi u3(j))`.
+
+    Here j = i // 2. They are those of `dropkit.normal` to float rounding: the uniforms are the same bits, and log, sqrt
+    and cos are XLA's. Arguments, result and errors are those of `uniform`.
+
+    Source: Box and Muller, 1958; mask specification v1 (docs/mask.md).
+
+    >>> from dropkit import Key
+    >>> normal((4,), Key(seed=1, site="z")).shape
+    (4,)
+    """
+    return _numbers(continuous.normal, shape, key, share, offset, global_shape, rows)
+
+
+def _numbers(
+    source: Any, shape: Any, key: AnyKey, share: Sequence[int], offset: Sequence[Any] | None, whole: Any, rows: Any
+) -> jax.Array:
+    shape = _sizes(shape)
+    words = words_of(key)
+    place, base, _ = _placed(shape, share, offset, whole, rows)
+    return _drawn(source, words, base, place.rows, shape=shape, noise=place.shape, strides=place.strides)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("shape", "noise", "strides"))
+def _drawn(source: Any, words: Any, base: Any, rows: Any, *, shape: Any, noise: Any, strides: Any) -> jax.Array:
+    return jnp.broadcast_to(source(words, Layout(noise, strides, rows=rows), base), shape)
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise DropkitTypeError(f"shape must be a sequence of sizes such as (2, 3), got {shape!r}") from None
+    if any(size < 0 for size in sizes):
+        raise DropkitValueError(f"shape must hold no negative sizes, got {sizes}")
+    return sizes
+
+
 @partial(jax.jit, static_argnames=("strides", "aligned", "alone"), inline=True)
 def _dropout(
     x: jax.Array, t: Any, key: Any, base: Any, rows: Any, factors: Any, *, strides: Any, aligned: bool, alone: Any
@@ -208,16 +293,16 @@ def _placed(
     start: Any = np.uint32(place.base & INVALID), np.uint32(place.base >> 32)
     aligned = place.base % WORD == 0
     for axis, entry in traced.items():
-        start = plus(start, times((_coordinate(axis, entry), jnp.uint32(0)), place.strides[axis]))
+        start = plus(start, times(_coordinate(axis, entry), place.strides[axis]))
         aligned = aligned and place.strides[axis] % WORD == 0
     base = jnp.stack(start) if traced else np.array(start, np.uint32)
     return Layout(place.shape, place.strides, 0, pairs), base, aligned
 
 
-def _coordinate(axis: int, entry: jax.Array) -> jax.Array:
+def _coordinate(axis: int, entry: jax.Array) -> Pair:
     if not jnp.issubdtype(entry.dtype, jnp.integer) or entry.ndim:
         raise DropkitTypeError(f"offset[{axis}] must be an integer, got {entry.dtype} of shape {entry.shape}")
-    return entry.astype(jnp.uint32)
+    return _words(entry)
 
 
 def _whole_rows(rows: jax.Array) -> jax.Array:
@@ -227,5 +312,10 @@ def _whole_rows(rows: jax.Array) -> jax.Array:
 
 
 def _row_pairs(rows: jax.Array) -> jax.Array:
-    high = (rows >> 32).astype(jnp.uint32) if rows.dtype.itemsize == 8 else jnp.zeros(rows.shape, jnp.uint32)
-    return jnp.stack([rows.astype(jnp.uint32), high], axis=-1)
+    return jnp.stack(_words(rows), axis=-1)
+
+
+def _words(numbers: jax.Array) -> Pair:
+    """Low and high words of integers of any width."""
+    high = (numbers >> 32).astype(jnp.uint32) if numbers.dtype.itemsize == 8 else np.zeros(numbers.shape, np.uint32)
+    return numbers.astype(jnp.uint32), high
