@@ -5,6 +5,7 @@ A draw says which noise; a frontend only applies:
     hard:  y = a x + b o where kept, c o elsewhere        soft:  y = m x + s, of a random number an element
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -47,7 +48,7 @@ class Lowered(NamedTuple):
     @property
     def soft(self) -> bool:
         """Whether it takes random numbers rather than a mask."""
-        return self.a is None
+        return isinstance(self.law, Soft)
 
     @property
     def fixed(self) -> bool:
@@ -98,6 +99,8 @@ def settled(lowered: Lowered, share: Sharing, shape: tuple[int, ...], part: Part
     """The same under a share that keeps another fraction than was asked, and whose law scales by that."""
     if not isinstance(share, Refining) or lowered.fixed:
         return lowered
+    if math.prod(getattr(lowered.t, "shape", ())) != 1:
+        raise DropkitValueError(f"share {share!r} takes one rate for all elements, got p of shape {lowered.t.shape}")
     q = share.fraction(lowered.t, shape, part, xp)
     return lowered if q is None else _on(lowered.law, lowered.t, q, Plain if isinstance(q, float) else xp)
 

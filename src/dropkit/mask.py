@@ -242,7 +242,7 @@ Where = Place | NDArray[np.uint64]  # computed indices, or indices given outrigh
 def _where(shape: Sequence[int], share: Sequence[int], part: Part, index: ArrayLike | None) -> Where:
     if index is None:
         return known_place(shape, share, part)
-    if part is not WHOLE or len(axes(share)):
+    if not part.whole or len(axes(share)):
         raise DropkitValueError("index gives every element's place outright; leave out share, offset and rows")
     numbers = _whole_numbers("index", index)
     try:

@@ -33,6 +33,11 @@ class Part(NamedTuple):
     rows: Any = None
     split: tuple[tuple[int, int, int], ...] = ()
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is said: the tensor is all there is."""
+        return self.offset is None and self.global_shape is None and self.rows is None and not self.split
+
     @staticmethod
     def of(offset: Sequence[Any] | None, global_shape: Sequence[int] | None, rows: Any) -> "Part":
         """What the arguments of these names say: `WHOLE` itself if that is nothing."""
@@ -140,7 +145,7 @@ def place_of(shape: Sequence[int], share: Sequence[int] = (), part: Part = WHOLE
             2**63 elements.
     """
     shape = tuple(shape)
-    if part.rows is None and part == WHOLE:
+    if part.whole:
         _check_size(noise_shape(shape, share))
         return symbolic_place(shape, share)
     start, whole = part.in_whole(shape)

@@ -372,12 +372,17 @@ def test_module_hooks(info: ModuleInfo) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # the operators
 
-LAWS = ("bernoulli", "alpha", "alpha_gradient")
+LAWS = {  # by name: a, b and c, and whether there is an other
+    "bernoulli": (None, False),
+    "alpha": ([1.5, 0.25, -0.75], False),
+    "mixout": ([1.5, -0.5, 1.0], True),
+}
 
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0, "each"])
 def test_opcheck_of_dropout(law: str, p: Any) -> None:
+    given, with_other = LAWS[law]
     rate = torch.tensor([0.1, 0.5, 0.0, 1.0, 0.25]) if p == "each" else torch.tensor(p, dtype=torch.float64)
     key = torch.tensor(Key(4, "opcheck").words)
     inputs = (
@@ -389,8 +394,13 @@ def test_opcheck_of_dropout(law: str, p: Any) -> None:
     )
     for x, share in inputs:
         place = layout(x.shape, share)
-        torch.library.opcheck(torch.ops.dropkit.dropout.default, (x, rate, key, place.strides, place.base, None, law))
-    by_rows = (torch.randn(4, 5), rate, key, (5, 1), 0, torch.tensor([3, 1, 2, 9]), law)
+        numbers = None if given is None else torch.stack([torch.full_like(rate, n, dtype=torch.float64) for n in given])
+        other = torch.randn_like(x, requires_grad=True) if with_other else None
+        more = (None, law, None, numbers, other)
+        torch.library.opcheck(torch.ops.dropkit.dropout.default, (x, rate, key, place.strides, place.base, *more))
+    numbers = None if given is None else torch.stack([torch.full_like(rate, n, dtype=torch.float64) for n in given])
+    other = torch.randn(4, 5) if with_other else None
+    by_rows = (torch.randn(4, 5), rate, key, (5, 1), 0, torch.tensor([3, 1, 2, 9]), law, None, numbers, other)
     torch.library.opcheck(torch.ops.dropkit.dropout.default, by_rows)
 
 

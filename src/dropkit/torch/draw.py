@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..place import WHOLE, Part
+
 # A key's two words; an int64 pair, or what it is folded of, where a compiler looks on; a key in device memory where a
 # CUDA graph is captured.
 Words = Any
@@ -18,14 +20,11 @@ class Unfolded(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """All that decides a mask besides the tensor's shape: the key, the rate, and where the tensor lies."""
+    """All that decides a noise besides the tensor's shape: the key, the law at its rate, and where the tensor lies."""
 
     key: Words
-    rate: Any  # t, kept of 65536; or a tensor of drop probabilities
-    offset: tuple[int, ...] | None = None
-    global_shape: tuple[int, ...] | None = None
-    rows: torch.Tensor | None = None  # a copy: the caller may write into a tensor before backward
-    split: tuple[tuple[int, int, int], ...] | None = None
+    lowered: Any  # a `Lowered`, whose t is kept of 65536, or a tensor of drop probabilities
+    part: Part = WHOLE  # its rows are a copy: the caller may write into a tensor before backward
 
 
-Fresh = Callable[[Any], Draw]  # the draw of one call, for the rate that is given
+Fresh = Callable[[Any], Draw]  # the draw of one call, for what is lowered

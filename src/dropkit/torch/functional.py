@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from ..axes.noise import Alpha, Bernoulli, Noise
 from . import channels, ops
-from .arithmetic.formula import ALPHA, BERNOULLI
 from .drawing import coordinates
+
+_INVERTED, _ALPHA = Bernoulli(), Alpha()
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
@@ -79,7 +81,7 @@ def alpha_dropout(input: torch.Tensor, p: float = 0.5, training: bool = False, i
     """
     if has_torch_function_unary(input):
         return handle_torch_function(alpha_dropout, (input,), input, p=p, training=training, inplace=inplace)
-    return _drop(input, p, training, inplace, (), ALPHA)
+    return _drop(input, p, training, inplace, (), _ALPHA)
 
 
 def feature_alpha_dropout(
@@ -93,14 +95,14 @@ def feature_alpha_dropout(
     """
     if has_torch_function_unary(input):
         return handle_torch_function(feature_alpha_dropout, (input,), input, p=p, training=training, inplace=inplace)
-    return _drop_channels(input, p, training, inplace, channels.of_features, ALPHA)
+    return _drop_channels(input, p, training, inplace, channels.of_features, _ALPHA)
 
 
 def _drop(
-    x: torch.Tensor, p: float, training: bool, inplace: bool, share: Sequence[int], law: str = BERNOULLI
+    x: torch.Tensor, p: float, training: bool, inplace: bool, share: Sequence[int], law: Noise = _INVERTED
 ) -> torch.Tensor:
-    rate = ops.lower(x, p, bool(training))
-    return x if rate is None else ops.apply(x, rate, coordinates.draw_for, share, inplace, law)
+    lowered = ops.lower(x, p, bool(training), law)
+    return x if lowered is None else ops.apply(x, lowered, coordinates.draw_for, share, inplace)
 
 
 def _drop_channels(
@@ -109,12 +111,12 @@ def _drop_channels(
     training: bool,
     inplace: bool,
     axes: Callable[[torch.Tensor], tuple[int, ...]],
-    law: str = BERNOULLI,
+    law: Noise = _INVERTED,
 ) -> torch.Tensor:
-    rate = ops.lower(x, p, bool(training))
+    lowered = ops.lower(x, p, bool(training), law)
     share = axes(x)
-    if rate is None:
+    if lowered is None:
         return x
-    if isinstance(rate, torch.Tensor) or rate != 0:  # a tensor's value is no code to compile
+    if isinstance(lowered.t, torch.Tensor) or lowered.t != 0:  # a tensor's value is no code to compile
         channels.check(x, axes)
-    return ops.apply(x, rate, coordinates.draw_for, share, inplace, law)
+    return ops.apply(x, lowered, coordinates.draw_for, share, inplace)

@@ -11,9 +11,11 @@ import torch
 from torch.nn import functional
 from torch.overrides import has_torch_function_variadic
 
+from ..axes.share import Refining, Sharing
 from ..counter import Key
+from ..drop import Lowered
 from ..errors import DropkitValueError, UnknownNameError
-from ..layout import Layout
+from ..place import Part, Place
 from . import ops
 from .arithmetic import cuda
 
@@ -34,7 +36,7 @@ def dropout_add(
     *,
     training: bool,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: _Rows = None,
@@ -66,15 +68,15 @@ def dropout_add(
     if has_torch_function_variadic(x, residual):  # who watches or changes calls is shown the dropout in this one
         place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
         return residual + ops.dropout(x, p, training=training, key=key, **place)
-    rate = ops.lower(x, p, ops.mode(training))
-    if rate is None:
+    lowered, share = ops.lower(x, p, ops.mode(training)), ops.axes_of(share)
+    if lowered is None:
         return x + residual
-    fresh = ops.fresh_with(key, offset, global_shape, rows)
-    kernels = _kernels(rate, x, residual)
+    fresh = ops.fresh_with(key, Part.of(offset, global_shape, rows))
+    kernels = _kernels(lowered, share, x, residual)
     if kernels is None:
-        return residual + ops.apply(x, rate, fresh, share, inplace=False)
-    draw, where = ops.prepare(x, rate, fresh, share)
-    return _DropoutAdd.apply(x, residual, kernels, draw.key, draw.rate, where)
+        return residual + ops.apply(x, lowered, fresh, share, inplace=False)
+    draw, where = ops.prepare(x, lowered, fresh, share)
+    return _DropoutAdd.apply(x, residual, kernels, draw.key, draw.lowered, where)
 
 
 def bias_act_dropout(
@@ -85,7 +87,7 @@ def bias_act_dropout(
     activation: str,
     training: bool,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: _Rows = None,
@@ -119,14 +121,14 @@ def bias_act_dropout(
         place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
         y = ACTIVATIONS[activation](x if bias is None else x + bias)
         return ops.dropout(y, p, training=training, key=key, **place)
-    rate = ops.lower(x, p, ops.mode(training))
-    fresh = ops.fresh_with(key, offset, global_shape, rows)
-    kernels = None if rate is None else _kernels(rate, x, bias)
-    if rate is None or kernels is None:
+    lowered, share = ops.lower(x, p, ops.mode(training)), ops.axes_of(share)
+    fresh = ops.fresh_with(key, Part.of(offset, global_shape, rows))
+    kernels = None if lowered is None else _kernels(lowered, share, x, bias)
+    if lowered is None or kernels is None:
         y = ACTIVATIONS[activation](x if bias is None else x + bias)
-        return y if rate is None else ops.apply(y, rate, fresh, share, inplace=False)
-    draw, where = ops.prepare(x, rate, fresh, share)
-    return _BiasActDropout.apply(x, bias, kernels, activation, draw.key, draw.rate, where)
+        return y if lowered is None else ops.apply(y, lowered, fresh, share, inplace=False)
+    draw, where = ops.prepare(x, lowered, fresh, share)
+    return _BiasActDropout.apply(x, bias, kernels, activation, draw.key, draw.lowered, where)
 
 
 def dropout_add_norm(
@@ -140,7 +142,7 @@ def dropout_add_norm(
     norm: str = "layer",
     eps: float = 1e-5,
     key: Key | None = None,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: _Rows = None,
@@ -174,9 +176,10 @@ def dropout_add_norm(
     True
     """
     _check_norm(norm, x, weight, bias)
-    rate = ops.lower(x, p, ops.mode(training))
+    lowered, share = ops.lower(x, p, ops.mode(training)), ops.axes_of(share)
     watched = ops.traced() or has_torch_function_variadic(x, residual)
-    fused = isinstance(rate, int) and not watched and cuda.usable(x) and cuda.usable(residual)
+    known = lowered is not None and type(lowered.t) is int and not isinstance(share, Refining)
+    fused = known and not watched and cuda.usable(x) and cuda.usable(residual)
     if (
         not fused or x.shape != residual.shape or x.dtype != residual.dtype
     ):  # `dropout_add` says what is wrong with these
@@ -186,8 +189,8 @@ def dropout_add_norm(
         if norm == "rms":
             return functional.rms_norm(z, shape, weight, eps), z
         return functional.layer_norm(z, shape, weight, bias, eps), z
-    draw, where = ops.prepare(x, rate, ops.fresh_with(key, offset, global_shape, rows), share)  # type: ignore[arg-type]
-    return _DropoutAddNorm.apply(x, residual, weight, bias, draw.key, draw.rate, where, eps, norm == "rms")
+    draw, where = ops.prepare(x, lowered, ops.fresh_with(key, Part.of(offset, global_shape, rows)), share)  # type: ignore[arg-type]
+    return _DropoutAddNorm.apply(x, residual, weight, bias, draw.key, draw.lowered.t, where, eps, norm == "rms")
 
 
 def _check_norm(norm: str, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
@@ -200,9 +203,9 @@ def _check_norm(norm: str, x: torch.Tensor, weight: torch.Tensor | None, bias: t
             raise DropkitValueError(f"{name} must have shape {tuple(x.shape[-1:])}, got {tuple(tensor.shape)}")
 
 
-def _kernels(rate: Any, x: torch.Tensor, other: torch.Tensor | None) -> Any:
+def _kernels(lowered: Lowered, share: Any, x: torch.Tensor, other: torch.Tensor | None) -> Any:
     """The module whose kernels do it in one pass, or None."""
-    if not isinstance(rate, int) or ops.traced():
+    if type(lowered.t) is not int or isinstance(share, Refining) or ops.traced():
         return None
     kernels = ops.kernels_for(x)
     return kernels if kernels is None or other is None or kernels.usable(other) else None
@@ -214,12 +217,12 @@ class _DropoutAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, residual: torch.Tensor, kernels: Any, *rest: Any) -> torch.Tensor:
         ctx.rest = rest
-        return kernels.residual(x, residual, *rest)
+        key, lowered, place = rest
+        return kernels.residual(x, residual, key, lowered.t, place)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        key, t, place = ctx.rest
-        return ops.scale_kept(grads[0], key, t, place, False), grads[0], None, None, None, None
+        return ops.scale_kept(grads[0], *ctx.rest), grads[0], None, None, None, None
 
 
 class _BiasActDropout(torch.autograd.Function):
@@ -231,7 +234,8 @@ class _BiasActDropout(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.kernels, ctx.activation, ctx.rest = kernels, activation, rest
         ctx.save_for_backward(x, bias)
-        return kernels.activate(activation, x, bias, *rest)
+        key, lowered, place = rest
+        return kernels.activate(activation, x, bias, key, lowered.t, place)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
@@ -239,15 +243,16 @@ class _BiasActDropout(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted: compose it of operations that have one
             dx = _composed_grad(grads[0], x, bias, ctx.activation, *ctx.rest)
         else:
-            dx = ctx.kernels.activate_grad(ctx.activation, grads[0], x, bias, *ctx.rest)
+            key, lowered, place = ctx.rest
+            dx = ctx.kernels.activate_grad(ctx.activation, grads[0], x, bias, key, lowered.t, place)
         db = None if bias is None else dx.sum(dim=tuple(range(dx.dim() - 1)))
         return dx, db, None, None, None, None, None
 
 
 def _composed_grad(
-    grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, activation: str, key: Any, t: int, place: Layout
+    grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, activation: str, *rest: Any
 ) -> torch.Tensor:
-    masked = ops.scale_kept(grad, key, t, place, False)
+    masked = ops.scale_kept(grad, *rest)
     z = x if bias is None else x + bias
     (dx,) = torch.autograd.grad(ACTIVATIONS[activation](z), z, masked, create_graph=True)
     return dx
@@ -265,7 +270,7 @@ class _DropoutAddNorm(torch.autograd.Function):
         bias: torch.Tensor | None,
         key: Any,
         t: int,
-        place: Layout,
+        place: Place,
         eps: float,
         rms: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..axes.noise import Alpha
-from ..drop import Drop
+from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.share import Refining, Sharing
+from ..axes.when import When
+from ..drop import Drop, Lowered, checked_noise, checked_other, lower
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..mask import ONE, threshold
+from ..threshold import ONE, threshold
 from . import channels, ops
-from .arithmetic import scripted
-from .arithmetic.formula import ALPHA, BERNOULLI, Rate
+from .arithmetic import laws, scripted
 from .bound import state
 from .draw import Draw
 from .drawing import ranks
@@ -29,12 +30,15 @@ class Drawn(nn.Module):
     """
 
     __jit_unused_properties__: ClassVar = ["p", "active", "drop"]
+    __jit_ignored_attributes__: ClassVar = ["noise", "share", "_lowered"]  # which TorchScript would try to compile
 
     site: Site | None = None  # set by bind
     when: str
     inplace: bool
+    noise: Noise = Bernoulli()
+    share: Any = ()  # the axes that share a draw, or a share that refines
     _p: float
-    _t: int
+    _lowered: Lowered | None
     _rate: torch.Tensor
 
     @property
@@ -48,7 +52,7 @@ class Drawn(nn.Module):
         number = float(value) if isinstance(value, torch.Tensor) else value
         rate = torch.tensor(1 - t / ONE, dtype=torch.float32, device="cpu")  # exact: t has 17 bits
         # past Module.__setattr__, which looks for parameters: schedules assign at every step
-        self.__dict__.update(_p=number, _t=t, _rate=rate)
+        self.__dict__.update(_p=number, _lowered=lower(self.noise, t), _rate=rate)
 
     @property
     def active(self) -> bool:
@@ -59,33 +63,55 @@ class Drawn(nn.Module):
         """
         return self.when == "always" or (self.training and self.when == "train")
 
-    def _dropped(self, input: torch.Tensor, share: Sequence[int], law: str = BERNOULLI) -> torch.Tensor:
+    @property
+    def drop(self) -> Drop:
+        """This dropout as a point on the four axes.
+
+        >>> Dropout(0.3).drop.p()
+        0.3
+        """
+        return Drop(self.p, share=self.share, when=self.when, noise=self.noise)
+
+    def _dropped(self, input: torch.Tensor, share: Any, other: torch.Tensor | None = None) -> torch.Tensor:
         if not self.active:
-            return input
+            return input if type(self.noise) is Bernoulli else self._without_noise(input, other)
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            rate: Rate = self._rate  # backward has the tensor of its forward: an assignment makes another one
-        elif self._p == 0:
-            return input
+            # backward has the tensor of its forward: an assignment makes another one
+            lowered: Any = laws.lowered_at(self.noise, self._rate)
         else:
-            rate = self._t
+            lowered = self._lowered
+            if lowered is None:
+                return input
             if _world._default_pg is not None and self.site is not None:
                 self.site.seen(input)
-        if not ops.droppable(input, rate):
+        if not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, rate, self._draw, share, self.inplace, law)
+        if other is not None or self.noise.needs_other:
+            checked_other(self.noise, other)
+        return ops.apply(input, lowered, self._draw, share, self.inplace, other)
 
-    def _channels_dropped(
-        self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]], law: str = BERNOULLI
-    ) -> torch.Tensor:
+    def _without_noise(self, input: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        """The input, or what a law that is not the identity without noise makes of it."""
+        if self.noise.off(0.5) is None:
+            return input
+        if torch.compiler.is_compiling():
+            lowered = laws.lowered_at(self.noise, self._rate, training=False)
+        else:
+            lowered = lower(self.noise, threshold(self._p), training=False)
+        if lowered is None or not ops.droppable(input, lowered):
+            return input
+        return ops.apply(input, lowered, self._draw, (), self.inplace, checked_other(self.noise, other))
+
+    def _channels_dropped(self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]]) -> torch.Tensor:
         if isinstance(input, torch.fx.Proxy):
             return as_leaf(self, input)
         share = axes(input)
         if self.active and (torch.compiler.is_compiling() or 0 < self._p < 1):  # p's value is no code
             channels.check(input, axes)
-        return self._dropped(input, share, law)
+        return self._dropped(input, share)
 
-    def _draw(self, rate: Rate) -> Draw:
-        return draw_for(rate, site=self.site)
+    def _draw(self, lowered: Any) -> Draw:
+        return draw_for(lowered, site=self.site)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, unexpected: list[str], errors: Any
@@ -95,6 +121,10 @@ class Drawn(nn.Module):
             state.left_out(unexpected, self.site is not None)
 
     def __prepare_scriptable__(self) -> nn.Module:
+        if type(self.noise) not in (Bernoulli, Alpha) or isinstance(self.share, Refining):
+            raise DropkitRuntimeError(
+                f"TorchScript knows inverted and alpha dropout that share axes, and this is {self!r}: use torch.export"
+            )
         if hasattr(self.site, "clock"):
             raise DropkitRuntimeError(
                 "TorchScript knows no seed and step, and this model is bound: script a copy that is not, "
@@ -143,13 +173,13 @@ def checked_when(when: str) -> str:
     Raises:
         DropkitValueError: another name.
     """
-    return Drop(0.0, when=when).when.value  # type: ignore[union-attr]
+    return When.of(when).value
 
 
-def as_leaf(module: nn.Module, proxy: Any) -> Any:
+def as_leaf(module: nn.Module, proxy: Any, *others: Any) -> Any:
     """One call_module node: torch.fx looks into every class from outside torch.nn, and here is nothing to see."""
     tracer = proxy.tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(module), (proxy,), {})
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (proxy, *others), {})
 
 
 class Dropout(Drawn, nn.Dropout):
@@ -158,13 +188,16 @@ class Dropout(Drawn, nn.Dropout):
     Args:
         p: drop probability in [0, 1]; may be assigned at any time, which recompiles nothing.
         inplace: write into the input.
-        share: axes along which one draw is shared; (2, 3) drops whole channels of N x C x H x W.
+        share: axes along which one draw is shared; (2, 3) drops whole channels of N x C x H x W. Or a value of
+            `dropkit.axes.share`.
         when: "train" (only in training mode), "always" (Monte Carlo dropout) or "never".
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`. One that needs a second
+            tensor gets it as the second argument of a call.
 
     Shapes: any, output as input. Dtypes: float16, bfloat16, float32, float64.
 
     Raises:
-        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share or when.
+        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share, when or noise.
 
     Unbound, it draws a key from torch's default generator at each forward (`torch.manual_seed` governs it); bound by
     `dropkit.torch.bind`, its mask follows from the model's seed, its module path and the step.
@@ -178,37 +211,41 @@ class Dropout(Drawn, nn.Dropout):
     """
 
     _axes: list[int]
+    _alpha: bool
 
     def __init__(
-        self, p: float = 0.5, inplace: bool = False, *, share: Sequence[int] = (), when: str = "train"
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        share: Sequence[int] | Sharing = (),
+        when: str = "train",
+        noise: Noise | None = None,
     ) -> None:
         checked_rate(p)  # refuses what torch's own check lets pass, such as NaN
         super().__init__(p, inplace)
-        self.share = Drop(0.0, share=share).axes
-        self._axes = list(self.share)  # for TorchScript, which knows no tuple of any length
+        shared: Any = Drop(0.0, share=share).share
+        self.share = ops.axes_of(shared)
+        self._axes = list(shared.axes)  # for TorchScript, which knows no tuple of any length
         self.when = checked_when(when)
+        self._alpha = isinstance(noise, Alpha)
+        if noise is not None:
+            self.noise = checked_noise(noise)
+            self.p = p
 
-    @property
-    def drop(self) -> Drop:
-        """This dropout as a point on the four axes.
-
-        >>> Dropout(0.3).drop.p()
-        0.3
-        """
-        return Drop(self.p, share=self.share, when=self.when)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """The input with elements dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.dropout(input, self.p, active, self.inplace, self._axes, "bernoulli")
+            return scripted.dropout(input, self.p, active, self.inplace, self._axes, self._alpha)
         else:  # noqa: RET505  # TorchScript compiles one branch only where there are two
             if isinstance(input, torch.fx.Proxy):
-                return as_leaf(self, input)
-            return self._dropped(input, self.share)
+                return as_leaf(self, input) if other is None else as_leaf(self, input, other)
+            return self._dropped(input, self.share, other)
 
     def _more_repr(self) -> str:
-        return (f", share={self.share}" if self.share else "") + super()._more_repr()
+        noise = "" if type(self.noise) is Bernoulli else f", noise={self.noise!r}"
+        return (f", share={self.share}" if self.share else "") + super()._more_repr() + noise
 
 
 class _Constructed(Drawn):
@@ -242,7 +279,7 @@ class Dropout1d(_Constructed, nn.Dropout1d):
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.channels(input, self.p, active, self.inplace, input.dim() - 1, "bernoulli")
+            return scripted.channels(input, self.p, active, self.inplace, input.dim() - 1, False)
         else:  # noqa: RET505
             return self._channels_dropped(input, channels.of_1d)
 
@@ -269,7 +306,7 @@ class Dropout2d(_Constructed, nn.Dropout2d):
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.channels(input, self.p, active, self.inplace, 2, "bernoulli")
+            return scripted.channels(input, self.p, active, self.inplace, 2, False)
         else:  # noqa: RET505
             return self._channels_dropped(input, channels.of_2d)
 
@@ -295,7 +332,7 @@ class Dropout3d(_Constructed, nn.Dropout3d):
         """The input with channels dropped, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.channels(input, self.p, active, self.inplace, 2 if input.dim() == 5 else 1, "bernoulli")
+            return scripted.channels(input, self.p, active, self.inplace, 2 if input.dim() == 5 else 1, False)
         else:  # noqa: RET505
             return self._channels_dropped(input, channels.of_3d)
 
@@ -320,20 +357,17 @@ class AlphaDropout(_Constructed, nn.AlphaDropout):
     AlphaDropout(p=0.1, inplace=False)
     """
 
-    @property
-    def drop(self) -> Drop:
-        """This dropout as a point on the four axes."""
-        return Drop(self.p, when=self.when, noise=Alpha())
+    noise = Alpha()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with elements dropped to SELU's limit, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.dropout(input, self.p, active, self.inplace, [], "alpha")
+            return scripted.dropout(input, self.p, active, self.inplace, [], True)
         else:  # noqa: RET505
             if isinstance(input, torch.fx.Proxy):
                 return as_leaf(self, input)
-            return self._dropped(input, (), ALPHA)
+            return self._dropped(input, ())
 
 
 class FeatureAlphaDropout(_Constructed, nn.FeatureAlphaDropout):
@@ -354,10 +388,12 @@ class FeatureAlphaDropout(_Constructed, nn.FeatureAlphaDropout):
     FeatureAlphaDropout(p=0.1, inplace=False)
     """
 
+    noise = Alpha()
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with channels dropped to SELU's limit, or the input itself where nothing is dropped."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             active = self.when == "always" or (self.training and self.when == "train")
-            return scripted.channels(input, self.p, active, self.inplace, 2, "alpha")
+            return scripted.channels(input, self.p, active, self.inplace, 2, True)
         else:  # noqa: RET505
-            return self._channels_dropped(input, channels.of_features, ALPHA)
+            return self._channels_dropped(input, channels.of_features)

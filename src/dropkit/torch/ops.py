@@ -7,18 +7,21 @@ import torch
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.noise import Bernoulli, Noise
+from ..axes.share import Axes, Refining, Sharing
 from ..counter import Key
+from ..drop import Lowered, checked_noise, checked_other
+from ..drop import lower as lower_number
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..layout import Layout, layout, symbolic_layout, whole_layout
-from ..mask import ONE, threshold
-from .arithmetic import cpu, cuda, formula, registered, tracing, transforms
-from .arithmetic.formula import ALPHA, BERNOULLI, GRADIENT, Rate
+from ..place import Part, Place, place_of, symbolic_place, whole_place
+from ..threshold import ONE, threshold
+from .arithmetic import composed, cpu, cuda, formula, laws, registered, tracing, transforms
+from .arithmetic.composed import Refined
 from .draw import Draw, Fresh, Unfolded
 from .drawing.coordinates import draw_for
 from .parts import parts_of
 
-_WHOLE = (None, None, None, None)  # no offset, no global shape, no rows, no split
+Share = Sequence[int] | Refining  # as it is used here: axis numbers, or what refines
 
 
 class DropkitDtypeError(DropkitTypeError, NotImplementedError):
@@ -35,11 +38,12 @@ def dropout(
     training: bool,
     key: Key | None = None,
     inplace: bool = False,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: torch.Tensor | Sequence[int] | None = None,
     noise: Noise = _INVERTED,
+    other: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Zero elements with probability p and scale the rest: `y = x * keep / (1 - p)`, gradient `g * keep / (1 - p)`.
 
@@ -52,11 +56,13 @@ def dropout(
         key: the mask's coordinates. Without one they come from `dropkit.torch.at`, or else from torch's default
             generator, so that `torch.manual_seed` governs the mask.
         inplace: write into x.
-        share: axes along which one draw is shared; (2, 3) drops whole channels of N x C x H x W.
+        share: axes along which one draw is shared; (2, 3) drops whole channels of N x C x H x W. Or a value of
+            `dropkit.axes.share`.
         offset, global_shape: where x starts in a larger tensor, and that tensor's shape: x then gets its slice of
             the larger tensor's mask.
         rows: row number in the whole of each entry of axis 0: a sample's mask then does not depend on its batch.
         noise: what becomes of kept and dropped elements; `dropkit.axes.noise.Alpha()` is alpha dropout, for SELU.
+        other: the second tensor of a noise that needs one; it broadcasts to x, and gets its gradient.
 
     Returns:
         A tensor like x: kept values are exactly `x * scale` (in float32 arithmetic for half types, rounded once),
@@ -79,20 +85,18 @@ def dropout(
     if has_torch_function_unary(x):
         return handle_torch_function(
             dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
-            global_shape=global_shape, rows=rows, noise=noise,
+            global_shape=global_shape, rows=rows, noise=noise, other=other,
         )  # fmt: skip
-    law = _LAWS.get(type(noise)) or _no_law(noise)
-    rate = lower(x, p, mode(training))
-    if rate is None:
+    checked_other(checked_noise(noise), other)
+    lowered = lower(x, p, mode(training), noise)
+    if lowered is None:
         return x
-    return apply(x, rate, fresh_with(key, offset, global_shape, rows), share, inplace, law)
+    return apply(x, lowered, fresh_with(key, Part.of(offset, global_shape, rows)), axes_of(share), inplace, other)
 
 
-_LAWS: dict[type, str] = {Bernoulli: BERNOULLI, Alpha: ALPHA}
-
-
-def _no_law(noise: object) -> str:
-    raise DropkitTypeError(f"noise must be a value of dropkit.axes.noise, got {noise!r}; give Bernoulli() or Alpha()")
+def axes_of(share: Sequence[int] | Sharing) -> Share:
+    """What refines, as it is; else the axis numbers."""
+    return share.axes if isinstance(share, Axes) else share
 
 
 def mode(training: bool) -> bool:
@@ -102,41 +106,36 @@ def mode(training: bool) -> bool:
     return training
 
 
-def fresh_with(
-    key: Key | None,
-    offset: Sequence[int] | None,
-    global_shape: Sequence[int] | None,
-    rows: torch.Tensor | Sequence[int] | None,
-) -> Fresh:
+def fresh_with(key: Key | None, part: Part) -> Fresh:
     """What draws for a call with these arguments."""
     if key is not None and not isinstance(key, Key):
         raise DropkitTypeError(f"key must be a dropkit.Key such as Key(seed=0, site='drop', step=0), got {key!r}")
 
-    def fresh(rate: Rate) -> Draw:
-        return draw_for(rate, key=key, offset=offset, global_shape=global_shape, rows=rows)
+    def fresh(lowered: Any) -> Draw:
+        return draw_for(lowered, key=key, part=part)
 
     return fresh
 
 
-def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool) -> Rate | None:
-    """p as what the arithmetic takes, t of 65536 or a tensor; None where nothing is dropped. Checks p and x's dtype."""
+def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool, law: Noise = _INVERTED) -> Lowered | None:
+    """The law at p, a number or a tensor; None where y = x. Checks p and x's dtype."""
     if isinstance(p, torch.Tensor):
-        rate: Rate = _checked(p, x)
+        lowered = laws.lowered_at(law, _checked(p, x), training)
     elif torch.compiler.is_compiling() and isinstance(p, float) and not torch.compiler.is_exporting():
         # A number may be symbolic there: as a tensor it is data, and another value compiles nothing again.
         if not 0.0 <= p <= 1.0:
             threshold(p)  # raises
-        training = training and p != 0.0
-        rate = torch.zeros((), dtype=torch.float64) + p  # a sum: of torch.full the compiler would make a constant
+        # a sum: of torch.full the compiler would make a constant
+        lowered = None if p == 0.0 else laws.lowered_at(law, torch.zeros((), dtype=torch.float64) + p, training)
     else:
-        rate = threshold(p)
-        training = training and p != 0
-    return rate if training and droppable(x, rate) else None
+        lowered = lower_number(law, threshold(p), training)
+        lowered = None if p == 0 else lowered
+    return lowered if lowered is not None and droppable(x, lowered) else None
 
 
-def droppable(x: torch.Tensor, rate: Rate) -> bool:
+def droppable(x: torch.Tensor, lowered: Lowered) -> bool:
     """Whether x has elements; refuses sparse ones, and dtypes that cannot be scaled unless everything goes."""
-    if x.dtype not in cpu.DTYPES and not (isinstance(rate, int) and rate == 0):
+    if x.dtype not in cpu.DTYPES and not (type(lowered.t) is int and lowered.t == 0 == lowered.c):
         raise DropkitDtypeError(
             f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype} (result type Float "
             f"can't be cast to the desired output type {_TORCHS_NAMES.get(x.dtype, x.dtype)}); convert with x.float()"
@@ -154,47 +153,75 @@ _TORCHS_NAMES = {
 
 
 def apply(
-    x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool, law: str = BERNOULLI
+    x: torch.Tensor,
+    lowered: Lowered,
+    fresh: Fresh,
+    share: Share,
+    inplace: bool,
+    other: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Dropout with the draw that `fresh(rate)` gives."""
+    """Dropout with the draw that `fresh(lowered)` gives."""
     if inplace and x.requires_grad and x.is_leaf and torch.is_grad_enabled():
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
-    if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, law)) is not None:
-        y = parts.rebuilt(apply(parts.local, rate, parts.placed(fresh), parts.share(share), False, law))
+    if type(lowered.law) is not Bernoulli:
+        if type(lowered.t) is int and lowered.t == ONE:  # no noise, and a law that is not the identity without
+            y = laws.without_noise(x, lowered, other)
+            return x.copy_(y) if inplace else y
+        if other is not None:
+            other = _like(other, x)
+    if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, lowered.inverted)) is not None:
+        other = None if other is None else parts.matched(other)
+        y = parts.rebuilt(apply(parts.local, lowered, parts.placed(fresh), parts.share(share), False, other))
         return x.copy_(y) if inplace else y
     if x.dtype not in cpu.DTYPES:  # everything goes: no arithmetic, so any dtype
         return x.zero_() if inplace else torch.zeros_like(x)
     if tracing.exporting() and not torch._C._are_functorch_transforms_active():
-        y = _exported(x, rate, fresh, share, law)
+        y = _exported(x, lowered, fresh, share, other)
         return x.copy_(y) if inplace else y
     if torch.compiler.is_compiling():
-        return _compiled(x, rate, fresh, share, inplace, law)
-    draw, place = prepare(x, rate, fresh, share)
+        return _compiled(x, lowered, fresh, share, inplace, other)
+    draw, place = prepare(x, lowered, fresh, share)
     if traced() and place.shift is None:
-        return _traced(x, draw, place, inplace, law)
-    return scale_kept(x, draw.key, draw.rate, place, inplace, law)
+        return _traced(x, draw, place, inplace, other)
+    return scale_kept(x, draw.key, draw.lowered, place, inplace, other)
 
 
-def prepare(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int]) -> tuple[Draw, Layout]:
+def _like(other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The other tensor in the shape and type of x."""
+    if x.is_nested:
+        return other.to(x.dtype)
+    try:
+        return other.to(x.dtype).expand(x.shape)
+    except RuntimeError:
+        raise DropkitValueError(
+            f"other of shape {tuple(other.shape)} does not broadcast to x of shape {tuple(x.shape)}"
+        ) from None
+
+
+def prepare(x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share) -> tuple[Draw, Place | Refined]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    draw = Draw((0, 0), 0) if isinstance(rate, int) and rate == 0 else fresh(rate)
-    if draw[2:] == _WHOLE and not torch._C._are_functorch_transforms_active() and not traced():
-        return draw, whole_layout(x.shape, tuple(share))
+    draw = Draw((0, 0), lowered) if type(lowered.t) is int and lowered.t == 0 else fresh(lowered)
+    plain = draw.part.whole and not torch._C._are_functorch_transforms_active() and not traced()
+    if plain and not isinstance(share, Refining):
+        return draw, whole_place(x.shape, tuple(share))
     return _placed(x, draw, share)
 
 
-def _placed(x: torch.Tensor, draw: Draw, share: Sequence[int]) -> tuple[Draw, Layout]:
+def _placed(x: torch.Tensor, draw: Draw, share: Share) -> tuple[Draw, Place | Refined]:
     """A draw, and where the tensor lies that it is for, in a transform, in a part or before a compiler's eyes."""
     if type(draw.key) is tuple and draw.key == registered.AMBIENT:
         draw = draw._replace(key=registered.ambient_key())
     shape = tuple(tracing.shape_of(x))
-    if draw[2:] == _WHOLE:
-        place = symbolic_layout(shape, share)
+    if isinstance(share, Refining):
+        refined = Refined(share, shape, draw.part)
+        return draw._replace(lowered=composed.settle(draw.lowered, refined)), refined
+    if draw.part.whole:
+        place = symbolic_place(shape, share)
     else:
-        place = layout(shape, share, draw.offset, draw.global_shape, draw.rows, draw.split or ())
+        place = place_of(shape, share, draw.part)
         formula.check_rows(place)
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     return draw, transforms.told_apart(place, draw.key) if transformed else place
@@ -209,86 +236,114 @@ def traced() -> bool:
     )
 
 
-def _compiled(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], inplace: bool, law: str) -> torch.Tensor:
+def _compiled(
+    x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share, inplace: bool, other: torch.Tensor | None
+) -> torch.Tensor:
     """One node. A whole tensor says no place: each size that is looked at costs a compiler its time."""
-    if share or isinstance(rate, int) or torch._C._are_functorch_transforms_active():
-        return _traced(x, *prepare(x, rate, fresh, share), inplace, law)
-    draw = fresh(rate)
-    if draw[2:] == _WHOLE:
-        return _traced(x, draw, None, inplace, law)
-    return _traced(x, *_placed(x, draw, share), inplace, law)
+    if isinstance(share, Refining) or share or type(lowered.t) is int:
+        return _traced(x, *prepare(x, lowered, fresh, share), inplace, other)
+    if torch._C._are_functorch_transforms_active() or lowered.soft:
+        return _traced(x, *prepare(x, lowered, fresh, share), inplace, other)
+    draw = fresh(lowered)
+    if draw.part.whole:
+        return _traced(x, draw, None, inplace, other)
+    return _traced(x, *_placed(x, draw, share), inplace, other)
 
 
-def _traced(x: torch.Tensor, draw: Draw, place: Layout | None, inplace: bool, law: str) -> torch.Tensor:
-    """One node for whatever traces: a compiler, an exporter, a mode."""
-    rate = draw.rate
-    p = rate if isinstance(rate, torch.Tensor) else torch.full((), 1 - rate / ONE, dtype=torch.float64, device="cpu")
+def _traced(
+    x: torch.Tensor, draw: Draw, place: Place | Refined | None, inplace: bool, other: torch.Tensor | None
+) -> torch.Tensor:
+    """One node for whatever traces: a compiler, an exporter, a mode. Soft laws and refining shares are many."""
+    lowered = draw.lowered
+    rate = lowered.t
     key = draw.key if isinstance(draw.key, torch.Tensor | Unfolded) else torch.tensor(draw.key)
+    if isinstance(place, Refined) or lowered.soft:
+        return composed.scale_kept(x, key, lowered, place, inplace, other)  # type: ignore[arg-type]
+    p = rate if isinstance(rate, torch.Tensor) else torch.full((), 1 - rate / ONE, dtype=torch.float64, device="cpu")
     # vmap cannot look into the operator, and it has no forward derivative, which torch would take for zero.
     transformed = place is not None and torch._C._are_functorch_transforms_active()
     if transformed or forward_ad._current_level >= 0:
-        y = registered.composed(x, p, key, symbolic_layout(tuple(x.shape), ()) if place is None else place, law)
+        where = symbolic_place(tuple(x.shape), ()) if place is None else place
+        y = registered.composed(x, p, key, where, lowered, other)
     else:
-        y = registered.dropout(x, p, key, place, law)
+        y = registered.dropout(x, p, key, place, lowered, other)
     return x.copy_(y) if inplace else y
 
 
-def _exported(x: torch.Tensor, rate: Rate, fresh: Fresh, share: Sequence[int], law: str) -> torch.Tensor:
+def _exported(
+    x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share, other: torch.Tensor | None
+) -> torch.Tensor:
     """torch's own operator for an ambient draw, so that whatever reads the graph knows it; ours for a keyed one."""
     if tracing.exporting_to_onnx():
-        return tracing.torchs_own(x, rate, share, law, fresh)
-    draw = fresh(rate)
-    ambient = type(draw.key) is tuple and draw.key == registered.AMBIENT and draw[2:] == _WHOLE
-    if ambient and isinstance(rate, int) and tracing.has_torchs_own(x, share, law):
-        y = tracing.torchs_own(x, rate, share, law, fresh)
-        return y if law == BERNOULLI else tracing.switched(x, y)
-    return tracing.switched(x, _traced(x, *_placed(x, draw, share), False, law))
+        return tracing.torchs_own(x, lowered, share, fresh)
+    draw = fresh(lowered)
+    ambient = type(draw.key) is tuple and draw.key == registered.AMBIENT and draw.part.whole
+    if ambient and type(lowered.t) is int and tracing.has_torchs_own(x, share, lowered):
+        y = tracing.torchs_own(x, lowered, share, fresh)
+        return y if lowered.inverted else tracing.switched(x, y)
+    return tracing.switched(x, _traced(x, *_placed(x, draw, share), False, other))
 
 
 def scale_kept(
-    x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool, law: str = BERNOULLI
+    x: torch.Tensor,
+    key: Any,
+    lowered: Lowered,
+    place: Place | Refined,
+    inplace: bool = False,
+    other: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The eager way: the kernel where it may take the tensor by its pointer, torch operations tracing."""
-    kernels = kernels_for(x, rate, law)
+    """The eager way: the kernel where it may take the tensor by its pointer, torch operations elsewhere."""
+    kernels = kernels_for(x, lowered) if other is None and type(place) is Place else None
     if kernels is None:
         if torch._C._are_functorch_transforms_active():
-            return formula.scale_kept(x, key, rate, place, inplace, law)
-        return _Dropped.apply(x, formula, key, rate, place, inplace, law)
+            return composed.scale_kept(x, key, lowered, place, inplace, other)
+        return _Dropped.apply(x, other, composed, key, lowered, place, inplace)
     if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _dropped(x, kernels, key, rate, place, inplace, law)
+        return _dropped(x, None, kernels, key, lowered, place, inplace)
     if inplace:
         torch.autograd.graph.increment_version(x)
-    return kernels.scale_kept(x, key, rate, place, inplace, law)
+    return kernels.scale_kept(x, key, lowered, place, inplace)
 
 
-def kernels_for(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> Any:
+def kernels_for(x: torch.Tensor, lowered: Lowered | None = None) -> Any:
     """The module whose kernels take this tensor, or None."""
-    return cpu if cpu.usable(x, rate, law) else cuda if cuda.usable(x, rate, law) else None
+    return cpu if cpu.usable(x, lowered) else cuda if cuda.usable(x, lowered) else None
 
 
-# What becomes of a kept element is linear in it, and a dropped one is gone: the derivative is the same function, both
-# ways, with the law's constants left out. What is kept for backward is the key, as two integers.
+# A law is linear in x and in its other, but for constants: its derivatives are the same function, both ways, with the
+# constants left out. What is kept for backward is the key, as two integers.
 
 
 class _Dropped(torch.autograd.Function):
-    """Dropout by kernels, or by `formula` where there is none: another device, a subclass."""
+    """Dropout by kernels, or composed where there is none: another device, a subclass, a law with an other."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, kernels: Any, *rest: Any) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, other: torch.Tensor | None, kernels: Any, *rest: Any) -> torch.Tensor:
         ctx.rest = rest
-        if rest[-2]:
+        if rest[-1]:
             ctx.mark_dirty(x)
-        return kernels.scale_kept(x, *rest)
+        if kernels is not composed:
+            return kernels.scale_kept(x, *rest)
+        key, lowered, place, inplace = rest
+        return composed.scale_kept(x, key, lowered, place, inplace, other)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-        key, rate, place, _, law = ctx.rest
-        return scale_kept(grads[0], key, rate, place, False, GRADIENT[law]), *[None] * 6
+        key, lowered, place, _ = ctx.rest
+        dx = scale_kept(grads[0], key, lowered.slope(), place)
+        do = None
+        if ctx.needs_input_grad[1]:
+            do = scale_kept(grads[0], key, lowered.slope_in_other(), place, False, grads[0])
+        return dx, do, *[None] * 5
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        key, rate, place, inplace, law = ctx.rest
-        return scale_kept(tangents[0], key, rate, place, inplace, GRADIENT[law])
+        key, lowered, place, inplace = ctx.rest
+        dx = None if tangents[0] is None else scale_kept(tangents[0], key, lowered.slope(), place, inplace)
+        if tangents[1] is None:
+            return dx  # type: ignore[return-value]
+        do = scale_kept(tangents[1], key, lowered.slope_in_other(), place, False, tangents[1])
+        return do if dx is None else dx + do
 
 
 # Function.apply is a Python wrapper that looks for function transforms, which `kernels_for` has ruled out; what it

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ...counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS, philox4x32, split_product, wrapping_product
-from ...layout import Layout
 from ...mask import NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM
+from ...place import Place
 from ..draw import Unfolded, Words
 from . import registered
 from .formula import starts
@@ -23,7 +23,7 @@ from .formula import starts
 Blocks = Callable[[torch.Tensor], torch.Tensor]
 
 
-def uniform(key: Words, place: Layout, device: torch.device | str = "cpu") -> torch.Tensor:
+def uniform(key: Words, place: Place, device: torch.device | str = "cpu") -> torch.Tensor:
     """Uniform numbers, never 0 or 1: the values of `dropkit.uniform` for the same key and place, bit for bit.
 
     Args:
@@ -37,15 +37,15 @@ def uniform(key: Words, place: Layout, device: torch.device | str = "cpu") -> to
     Source: mask specification v1 (docs/mask.md).
 
     >>> from dropkit import Key
-    >>> from dropkit.layout import layout
-    >>> (uniform(Key(seed=1, site="u").words, layout((3,))) * 2**23 - 0.5).long()
+    >>> from dropkit.place import place_of
+    >>> (uniform(Key(seed=1, site="u").words, place_of((3,))) * 2**23 - 0.5).long()
     tensor([2878323, 2065413, 7642049])
     """
     words = _pair(key, torch.device(device))
     return _elements(place, 4, torch.device(device), lambda block: _uniforms(block, words, UNIFORM))
 
 
-def normal(key: Words, place: Layout, device: torch.device | str = "cpu") -> torch.Tensor:
+def normal(key: Words, place: Place, device: torch.device | str = "cpu") -> torch.Tensor:
     """Standard normal numbers: the values of `dropkit.normal` for the same key and place, to float rounding.
 
     Arguments and result are those of `uniform`.
@@ -53,8 +53,8 @@ def normal(key: Words, place: Layout, device: torch.device | str = "cpu") -> tor
     Source: Box and Muller, 1958; mask specification v1 (docs/mask.md).
 
     >>> from dropkit import Key
-    >>> from dropkit.layout import layout
-    >>> normal(Key(seed=1, site="z").words, layout((2, 3))).shape
+    >>> from dropkit.place import place_of
+    >>> normal(Key(seed=1, site="z").words, place_of((2, 3))).shape
     torch.Size([2, 3])
     """
     words = _pair(key, torch.device(device))
@@ -96,7 +96,7 @@ def _pair(key: Words, device: torch.device) -> tuple[Any, Any]:
     return k0, k1
 
 
-def _elements(place: Layout, width: int, device: torch.device, blocks: Blocks) -> torch.Tensor:
+def _elements(place: Place, width: int, device: torch.device, blocks: Blocks) -> torch.Tensor:
     """Each element's value, where `blocks(b)` computes the `width` values of the indices from `width * b` on."""
     outer, run = place.runs()
     if place.flat:

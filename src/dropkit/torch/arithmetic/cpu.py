@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from ... import choice
+from ...drop import Lowered
 from ...errors import DropkitRuntimeError
-from ...layout import Layout
-from .formula import BERNOULLI, Rate, factors, plain
+from ...place import Place
+from .formula import plain
 
 kernels = choice.cpu()
 _raw: Any = None
@@ -23,14 +24,14 @@ _SCALE, _RESIDUAL, _RATES, _AFFINE = 0, 1, 8, 11
 _ACTIVATIONS = {"relu": (2, 5), "gelu": (3, 6), "gelu_tanh": (4, 7)}  # forward, gradient
 
 
-def usable(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> bool:
+def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:
     """Whether a kernel may take this tensor by its pointer, and knows the law."""
-    known = law == BERNOULLI or isinstance(rate, int)
+    known = lowered is None or lowered.inverted or (type(lowered.t) is int and lowered.a is not None)
     return known and _raw is not None and x.is_cpu and x.layout is torch.strided and plain(x)
 
 
 def scale_kept(
-    x: torch.Tensor, key: tuple[int, int], rate: Rate, place: Layout, inplace: bool = False, law: str = BERNOULLI
+    x: torch.Tensor, key: tuple[int, int], lowered: Lowered, place: Place, inplace: bool = False
 ) -> torch.Tensor:
     """What the law makes of x; its memory format is kept."""
     if inplace and torch._debug_has_internal_overlap(x) == 1:
@@ -39,8 +40,9 @@ def scale_kept(
             "Please clone() the tensor before performing the operation."
         )
     y = x if inplace else torch.empty_like(x)
-    if law != BERNOULLI:
-        return run(_AFFINE, x, [], key, rate, place, y, factors(rate, law))  # type: ignore[arg-type]
+    rate = lowered.t
+    if not lowered.inverted:
+        return run(_AFFINE, x, [], key, rate, place, y, lowered[2:5])
     if isinstance(rate, torch.Tensor):
         p = rate.detach().to("cpu", torch.float64 if rate.dtype == torch.float64 else torch.float32)
         return run(_RATES, x, [p], key, 0, place, y)
@@ -53,18 +55,18 @@ def scale_kept(
     return run(_SCALE, x, [], key, rate, place, y)
 
 
-def residual(x: torch.Tensor, r: torch.Tensor, key: Any, t: int, place: Layout) -> torch.Tensor:
+def residual(x: torch.Tensor, r: torch.Tensor, key: Any, t: int, place: Place) -> torch.Tensor:
     """`r + (x * scale where kept)`."""
     return run(_RESIDUAL, x, [r], key, t, place)
 
 
-def activate(name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Layout) -> torch.Tensor:
+def activate(name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Place) -> torch.Tensor:
     """`f(x + bias) * scale` where kept."""
     return run(_ACTIVATIONS[name][0], x, [] if bias is None else [bias], key, t, place)
 
 
 def activate_grad(
-    name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Layout
+    name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, t: int, place: Place
 ) -> torch.Tensor:
     """`grad * scale * f'(x + bias)` where kept."""
     return run(_ACTIVATIONS[name][1], grad, [x] if bias is None else [x, bias], key, t, place)
@@ -76,7 +78,7 @@ def run(
     others: list[torch.Tensor],
     key: tuple[int, int],
     t: int,
-    place: Layout,
+    place: Place,
     y: torch.Tensor | None = None,
     constants: tuple[float, float, float] = (1.0, 0.0, 0.0),
 ) -> torch.Tensor:

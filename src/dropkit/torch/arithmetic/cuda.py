@@ -5,14 +5,20 @@ from typing import Any
 import torch
 
 from ... import choice
-from ...layout import Layout
-from .formula import BERNOULLI, Rate, device_factors, factors, plain
+from ...drop import Lowered
+from ...place import Place
+from . import laws
+from .formula import plain
 
 
-def usable(x: torch.Tensor, rate: Rate = 0, law: str = BERNOULLI) -> bool:
+def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:
     """Whether a Triton kernel may take this tensor by its pointer, and knows the law."""
-    known = law == BERNOULLI or isinstance(rate, int) or rate.numel() == 1
+    known = lowered is None or lowered.inverted or _affine(lowered)
     return known and (x.is_cuda or (choice.OFF and choice.INTERPRET)) and plain(x) and choice.triton() is not None
+
+
+def _affine(lowered: Lowered) -> bool:
+    return lowered.a is not None and (type(lowered.t) is int or lowered.t.numel() == 1)
 
 
 def capturing() -> bool:
@@ -37,30 +43,27 @@ def folded_key(state: torch.Tensor, site: int) -> torch.Tensor:
     return fold(state, site)
 
 
-def scale_kept(
-    x: torch.Tensor, key: Any, rate: Rate, place: Layout, inplace: bool = False, law: str = BERNOULLI
-) -> torch.Tensor:
+def scale_kept(x: torch.Tensor, key: Any, lowered: Lowered, place: Place, inplace: bool = False) -> torch.Tensor:
     """What the law makes of x; its memory format is kept."""
-    if law != BERNOULLI:
+    rate = lowered.t
+    if not lowered.inverted:
         from ...kernels.triton.affine import affine
 
-        constants = factors(rate, law) if isinstance(rate, int) else device_factors(rate, x.device, law)
+        constants: Any = laws.on_device(lowered, x.device) if isinstance(rate, torch.Tensor) else lowered[2:5]
         return affine(x, key, rate, constants, *_where(x, place), inplace=inplace)
     from ...kernels.triton.dropout import dropout
 
     return dropout(x, key, rate, *_where(x, place), inplace=inplace)
 
 
-def residual(x: torch.Tensor, r: torch.Tensor, key: Any, rate: Rate, place: Layout) -> torch.Tensor:
+def residual(x: torch.Tensor, r: torch.Tensor, key: Any, rate: Any, place: Place) -> torch.Tensor:
     """`r + (x * scale where kept)`."""
     from ...kernels.triton.residual import residual
 
     return residual(x, r, key, rate, *_where(x, place))
 
 
-def activate(
-    name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Rate, place: Layout
-) -> torch.Tensor:
+def activate(name: str, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Any, place: Place) -> torch.Tensor:
     """`f(x + bias) * scale` where kept."""
     from ...kernels.triton.bias_activation import bias_activation
 
@@ -68,7 +71,7 @@ def activate(
 
 
 def activate_grad(
-    name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Rate, place: Layout
+    name: str, grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, key: Any, rate: Any, place: Place
 ) -> torch.Tensor:
     """`grad * scale * f'(x + bias)` where kept."""
     from ...kernels.triton.bias_activation import bias_activation_backward
@@ -82,10 +85,10 @@ def norm(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     key: Any,
-    rate: Rate,
+    rate: Any,
     eps: float,
     rms: bool,
-    place: Layout,
+    place: Place,
 ) -> Any:
     """`norm(r + (x * scale where kept))`: y, the sum, its mean and the inverse of its deviation, a number a row."""
     from ...kernels.triton.norm import norm
@@ -102,8 +105,8 @@ def norm_grad(
     mean: torch.Tensor | None,
     rstd: torch.Tensor,
     key: Any,
-    rate: Rate,
-    place: Layout,
+    rate: Any,
+    place: Place,
 ) -> Any:
     """Gradients of x, r, weight and bias."""
     from ...kernels.triton.norm import norm_backward
@@ -111,5 +114,5 @@ def norm_grad(
     return norm_backward(dy, dz, z, weight, bias, mean, rstd, key, rate, *_where(z, place))
 
 
-def _where(x: torch.Tensor, place: Layout) -> tuple[tuple[int, ...], int, torch.Tensor | None]:
+def _where(x: torch.Tensor, place: Place) -> tuple[tuple[int, ...], int, torch.Tensor | None]:
     return place.strides, place.base, None if place.rows is None else place.rows.to(x.device)

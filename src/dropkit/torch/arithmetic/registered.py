@@ -13,95 +13,98 @@ import torch
 
 from ... import choice
 from ...counter import FOLD_ROUNDS, MASK32, MASK64, philox4x32
+from ...drop import Lowered
 from ...errors import DropkitRuntimeError
-from ...layout import Layout, whole_layout
-from ...mask import threshold
+from ...place import Place, whole_place
+from ...threshold import threshold
 from ..draw import Unfolded
-from . import cpu, cuda, formula
+from . import cpu, cuda, formula, laws
 
+BERNOULLI = "bernoulli"
 LIBRARY = torch.library.Library("dropkit", "DEF")
 LIBRARY.define(
+    # law: a name for who reads the graph. What it does is said by numbers: a, b and c of a hard law at each p, float64,
+    # along a first axis; none for inverted dropout, whose scale is found from p.
     "dropout(Tensor x, Tensor p, Tensor key, SymInt[] noise, SymInt base, Tensor? rows, "
-    'str law="bernoulli", int? site=None) -> Tensor',
+    'str law="bernoulli", int? site=None, Tensor? numbers=None, Tensor? other=None) -> Tensor',
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 
 def dropout(
-    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor | Unfolded, place: Layout | None, law: str = formula.BERNOULLI
+    x: torch.Tensor,
+    p: torch.Tensor,
+    key: torch.Tensor | Unfolded,
+    place: Place | None,
+    lowered: Lowered | None = None,
+    other: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Dropout as one node.
+    """A hard law as one node.
 
     Args:
         x: floating tensor.
         p: drop probability, floating tensor, 0-dim or one that broadcasts to x.
         key: two words, int64; or what they are folded of.
         place: where x lies in the whole; None if it is the whole, and shares nothing.
-        law: what becomes of kept and dropped elements, a name of `formula`.
+        lowered: the law at p; None for inverted dropout.
+        other: the law's other tensor, of x's shape.
     """
     where = ((), 0, None) if place is None else (place.strides, place.base, place.rows)
-    if isinstance(key, Unfolded):
-        return torch.ops.dropkit.dropout(x, p, key.state, *where, law, key.site)
-    return torch.ops.dropkit.dropout(x, p, key, *where, law)
+    site, words = (key.site, key.state) if isinstance(key, Unfolded) else (None, key)
+    if lowered is None or lowered.inverted:
+        return torch.ops.dropkit.dropout(x, p, words, *where, BERNOULLI, site)
+    name = type(lowered.law).__name__.lower()
+    return torch.ops.dropkit.dropout(x, p, words, *where, name, site, laws.stacked(lowered, p), other)
 
 
-def _place(x: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None) -> Layout:
+def _place(x: torch.Tensor, noise: Sequence[int], base: int, rows: torch.Tensor | None) -> Place:
     if not noise:
-        return whole_layout(x.shape, ())
+        return whole_place(x.shape, ())
     shape = tuple(size if step else 1 for size, step in zip(x.shape, noise, strict=True))
-    return Layout(shape, tuple(noise), base, rows)
+    return Place(shape, tuple(noise), base, rows)
+
+
+Optional = torch.Tensor | None
 
 
 def _on_cpu(
-    x: torch.Tensor,
-    p: torch.Tensor,
-    key: torch.Tensor,
-    noise: Sequence[int],
-    base: int,
-    rows: torch.Tensor | None,
-    law: str = formula.BERNOULLI,
-    site: int | None = None,
-) -> torch.Tensor:
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: Optional,
+    law: str = BERNOULLI, site: int | None = None, numbers: Optional = None, other: Optional = None,
+) -> torch.Tensor:  # fmt: skip
     rate = threshold(p.item()) if p.dim() == 0 else p
     words: Any = tuple(key.tolist()) if site is None else _folded_on_cpu(key, site)
-    place = _place(x, noise, base, rows)
-    if cpu.usable(x, rate, law):
-        return cpu.scale_kept(x, words, rate, place, law=law)
-    return _dense(x, formula.scale_kept(x, words, rate, place, law=law))
+    place, lowered = _place(x, noise, base, rows), laws.unstacked(rate, law, numbers)
+    if other is None and cpu.usable(x, lowered):
+        return cpu.scale_kept(x, words, lowered, place)
+    return _dense(x, _composed(x, words, lowered, place, other))
 
 
 def _on_cuda(
-    x: torch.Tensor,
-    p: torch.Tensor,
-    key: torch.Tensor,
-    noise: Sequence[int],
-    base: int,
-    rows: torch.Tensor | None,
-    law: str = formula.BERNOULLI,
-    site: int | None = None,
-) -> torch.Tensor:
-    if not cuda.usable(x, p, law):
-        return _anywhere(x, p, key, noise, base, rows, law, site)
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: Optional,
+    law: str = BERNOULLI, site: int | None = None, numbers: Optional = None, other: Optional = None,
+) -> torch.Tensor:  # fmt: skip
+    lowered = laws.unstacked(p, law, numbers)
+    if other is not None or not cuda.usable(x, lowered):
+        return _anywhere(x, p, key, noise, base, rows, law, site, numbers, other)
     words = key.to(x.device)
     if site is not None:
         words = cuda.stored_key(words[0], site & MASK64, words[1])
-    return cuda.scale_kept(x, words, p, _place(x, noise, base, rows), law=law)
+    return cuda.scale_kept(x, words, lowered, _place(x, noise, base, rows))
 
 
 def _anywhere(
-    x: torch.Tensor,
-    p: torch.Tensor,
-    key: torch.Tensor,
-    noise: Sequence[int],
-    base: int,
-    rows: torch.Tensor | None,
-    law: str = formula.BERNOULLI,
-    site: int | None = None,
-) -> torch.Tensor:
+    x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: Optional,
+    law: str = BERNOULLI, site: int | None = None, numbers: Optional = None, other: Optional = None,
+) -> torch.Tensor:  # fmt: skip
     # key and p stay on their device: asking for their values would wait for it
     key = key.to(x.device)
     words: Any = (key if site is None else _fold_anywhere(key, site)).unbind()
-    return _dense(x, formula.scale_kept(x, words, p, _place(x, noise, base, rows), law=law))
+    return _dense(x, _composed(x, words, laws.unstacked(p, law, numbers), _place(x, noise, base, rows), other))
+
+
+def _composed(x: torch.Tensor, words: Any, lowered: Lowered, place: Place, other: Optional) -> torch.Tensor:
+    t = formula.thresholds(lowered.t, x.device) if isinstance(lowered.t, torch.Tensor) else lowered.t
+    return laws.apply_mask(x, formula.keep_mask(place, t, words, x.device), lowered, other=other)
 
 
 def _dense(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -110,19 +113,29 @@ def _dense(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return y if y.stride() == like.stride() else like.copy_(y)
 
 
-_DEFAULTS = (formula.BERNOULLI, None)  # of the last arguments, where a graph leaves them out
+_DEFAULTS = (BERNOULLI, None, None, None)  # of the last arguments, where a graph leaves them out
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     full: Any = (*inputs, *_DEFAULTS[len(inputs) - 6 :])
-    _, p, key, ctx.noise, ctx.base, rows, law, ctx.site = full
-    ctx.law = formula.GRADIENT[law]
-    ctx.save_for_backward(p, key, rows)
+    _, p, key, ctx.noise, ctx.base, rows, ctx.law, ctx.site, numbers, other = full
+    ctx.with_other = other is not None
+    ctx.save_for_backward(p, key, rows, numbers)
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    p, key, rows = ctx.saved_tensors
-    return torch.ops.dropkit.dropout(grad, p, key, ctx.noise, ctx.base, rows, ctx.law, ctx.site), *[None] * 7
+    p, key, rows, numbers = ctx.saved_tensors
+    where = (p, key, ctx.noise, ctx.base, rows, ctx.law, ctx.site)
+    if numbers is None:
+        return torch.ops.dropkit.dropout(grad, *where), *[None] * 9
+    zero = torch.zeros_like(numbers[:1])
+    slope = torch.cat([numbers[:1], -zero, zero])  # adding -0 changes nothing, not even the sign of a zero
+    dx = torch.ops.dropkit.dropout(grad, *where, slope, None)
+    do = None
+    if ctx.with_other:
+        slope = torch.cat([numbers[1:2], -zero, numbers[2:]])
+        do = torch.ops.dropkit.dropout(grad, *where, slope, grad)
+    return dx, *[None] * 8, do
 
 
 LIBRARY.impl("dropout", _on_cpu, "CPU")
@@ -141,11 +154,18 @@ LIBRARY.define(
 )
 
 
-def composed(x: torch.Tensor, p: torch.Tensor, key: torch.Tensor | Unfolded, place: Layout, law: str) -> torch.Tensor:
+def composed(
+    x: torch.Tensor,
+    p: torch.Tensor,
+    key: torch.Tensor | Unfolded,
+    place: Place,
+    lowered: Lowered,
+    other: torch.Tensor | None = None,
+) -> torch.Tensor:
     """`dropout` as the mask in one node and the arithmetic in torch's operations."""
     key = fold_key(key) if isinstance(key, Unfolded) else key
     kept = torch.ops.dropkit.keep(x.detach(), p, key, place.strides, place.base, place.rows)
-    return formula.apply_mask(x, kept, formula.thresholds(p, x.device), law)
+    return laws.apply_mask(x, kept, lowered, other=other)
 
 
 def _keep(

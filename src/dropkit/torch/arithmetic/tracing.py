@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ...axes.noise import Alpha, Bernoulli
+from ...axes.share import Refining
+from ...drop import Lowered
 from ...errors import DropkitRuntimeError, DropkitValueError
-from ...mask import ONE
+from ...threshold import ONE
 from ..draw import Fresh
-from .formula import ALPHA
 
 
 def shape_of(x: torch.Tensor) -> Sequence[int]:
@@ -64,12 +66,15 @@ def exporting() -> bool:
     return _in_export() or exporting_to_onnx()
 
 
-def has_torchs_own(x: torch.Tensor, share: Sequence[int], law: str) -> bool:
-    """Whether torch's operators can say it: alpha dropout shares nothing, or all axes past the channels."""
-    return law != ALPHA or not share or _channels(x, share)
+def has_torchs_own(x: torch.Tensor, share: Any, lowered: Lowered) -> bool:
+    """Whether torch's operators can say it: inverted dropout; alpha dropout that shares all past the channels."""
+    if isinstance(share, Refining):
+        return False
+    kind = type(lowered.law)
+    return kind is Bernoulli or (kind is Alpha and (not share or _channels(x, share)))
 
 
-def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh: Fresh) -> torch.Tensor:
+def torchs_own(x: torch.Tensor, lowered: Lowered, share: Any, fresh: Fresh) -> torch.Tensor:
     """torch's dropout of the same law, for an exporter that has no other name for it.
 
     Warns:
@@ -81,14 +86,19 @@ def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh
             "For inference export model.eval()",
             stacklevel=2,
         )
+    rate, alpha = lowered.t, type(lowered.law) is Alpha
     p = float(rate) if isinstance(rate, torch.Tensor) else 1 - rate / ONE
-    if not has_torchs_own(x, share, law):
+    if isinstance(share, Refining) or not (alpha or type(lowered.law) is Bernoulli):
+        raise DropkitValueError(
+            f"ONNX has no dropout of noise {lowered.law!r} and share {share!r}; export model.eval()"
+        )
+    if not has_torchs_own(x, share, lowered):
         raise DropkitValueError(
             f"ONNX has no alpha dropout that shares axes {tuple(share)} of {x.dim()}; leave share out, or share all "
             "axes past the channels"
         )
-    if share and _channels(x, share) and (law == ALPHA or exporting_to_onnx()):
-        return (functional.feature_alpha_dropout if law == ALPHA else torch.feature_dropout)(x, p, True)
+    if share and _channels(x, share) and (alpha or exporting_to_onnx()):
+        return (functional.feature_alpha_dropout if alpha else torch.feature_dropout)(x, p, True)
     if share:
         shared = {axis % x.dim() for axis in share}
         if not exporting_to_onnx():
@@ -98,7 +108,7 @@ def torchs_own(x: torch.Tensor, rate: Any, share: Sequence[int], law: str, fresh
             part = part.narrow(axis, 0, 1)
         # its optimizer would run a dropout of ones once and for all
         return x * (torch.rand_like(part) >= p).to(x.dtype) * (1 / (1 - p) if p < 1 else 0)
-    return functional.alpha_dropout(x, p, True) if law == ALPHA else functional.dropout(x, p, True)
+    return functional.alpha_dropout(x, p, True) if alpha else functional.dropout(x, p, True)
 
 
 def _channels(x: torch.Tensor, share: Sequence[int]) -> bool:

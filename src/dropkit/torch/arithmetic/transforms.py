@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack as outside
 
-from ...layout import Layout
+from ...place import Place
 
 __all__ = ["add_one", "batched", "below", "outside", "told_apart"]
 _functorch = torch._C._functorch
@@ -36,7 +36,7 @@ def add_one(buffer: torch.Tensor) -> None:
         buffer.add_(1)
 
 
-def told_apart(place: Layout, key: Any) -> Layout:
+def told_apart(place: Place, key: Any) -> Place:
     """The place of a slice of `torch.vmap`: with randomness="different" each slice takes another stretch of indices.
 
     "same", and the default "error", leave the slices one mask: it is a function of coordinates, so nothing random is

@@ -14,8 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ... import patterns
 from ...errors import DropkitTypeError, DropkitValueError
-from ...mask import threshold
 from ...patterns import listed
+from ...threshold import threshold
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import Rate, rates

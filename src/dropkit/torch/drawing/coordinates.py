@@ -23,6 +23,7 @@ import torch
 from ... import choice
 from ...counter import Key, site_id
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ...place import WHOLE, Part
 from ..arithmetic import cuda, registered, transforms
 from ..draw import Draw, Unfolded, Words
 from . import ranks, recomputation
@@ -170,54 +171,39 @@ def _leave(outside: Coordinates | None) -> None:
         _current.set(outside or _NOTHING)
 
 
-def draw_for(
-    rate: Any,
-    *,
-    key: Key | None = None,
-    site: Site | None = None,
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: torch.Tensor | Sequence[int] | None = None,
-) -> Draw:
+def draw_for(lowered: Any, *, key: Key | None = None, site: Site | None = None, part: Part = WHOLE) -> Draw:
     """The draw of one call, by the rules above; in a recomputed forward, the one that it had."""
     if recomputation.never_repeated():
-        return _draw_here(rate, key, site, offset, global_shape, rows)
+        return _draw_here(lowered, key, site, part)
     here = current()
     if key is not None:
         took_place = (
-            (offset is None and here.offset is not None)
-            or (global_shape is None and (here.global_shape is not None or here.split is not None))
-            or (rows is None and here.rows is not None)
+            (part.offset is None and here.offset is not None)
+            or (part.global_shape is None and (here.global_shape is not None or here.split is not None))
+            or (part.rows is None and here.rows is not None)
         )
-        return recomputation.keyed(_draw_here(rate, key, site, offset, global_shape, rows), took_place)
+        return recomputation.keyed(_draw_here(lowered, key, site, part), took_place)
     stated = here.seed is not None and here.site is not None and (site is None or here.step is not None)
-    return recomputation.draw(lambda: _draw_here(rate, key, site, offset, global_shape, rows), stated)
+    return recomputation.draw(lambda: _draw_here(lowered, key, site, part), stated)
 
 
-def _draw_here(
-    rate: Any,
-    key: Key | None,
-    site: Site | None,
-    offset: Sequence[int] | None,
-    global_shape: Sequence[int] | None,
-    rows: torch.Tensor | Sequence[int] | None,
-) -> Draw:
+def _draw_here(lowered: Any, key: Key | None, site: Site | None, part: Part) -> Draw:
     """The draw of a call by what is said now."""
     here = current()
     split = () if site is None else site.split(here)
     words = _key_words(key, site, here)
-    if here is _NOTHING and not split and offset is None and global_shape is None and rows is None:
-        return Draw(words, rate)
-    offset = here.offset if offset is None else tuple(offset)
-    global_shape = here.global_shape if global_shape is None else tuple(global_shape)
-    rows = here.rows if rows is None else row_numbers(rows)
+    if here is _NOTHING and not split and part.whole:
+        return Draw(words, lowered)
+    offset = here.offset if part.offset is None else part.offset
+    global_shape = here.global_shape if part.global_shape is None else part.global_shape
+    rows = here.rows if part.rows is None else row_numbers(part.rows)
     if global_shape is not None:
         split = ()
     elif here.split is not None:
         split = _over(here.split, split)
     if rows is not None:
         split = tuple(piece for piece in split if piece[0] != 0)
-    return Draw(words, rate, offset, global_shape, rows, split or None)
+    return Draw(words, lowered, Part(offset, global_shape, rows, split))
 
 
 def _over(upper: Split, lower: Split) -> Split:
@@ -226,11 +212,11 @@ def _over(upper: Split, lower: Split) -> Split:
     return (*upper, *(piece for piece in lower if piece[0] not in named))
 
 
-def draw_together(fresh: Callable[[Any], Draw], rate: Any, ranks_of_parts: frozenset[int]) -> Draw:
-    """`fresh(rate)` for a tensor whose parts lie on these ranks, all of which have to draw alike."""
+def draw_together(fresh: Callable[[Any], Draw], lowered: Any, ranks_of_parts: frozenset[int]) -> Draw:
+    """`fresh(lowered)` for a tensor whose parts lie on these ranks, all of which have to draw alike."""
     outside = _enter(replace(current(), together=ranks_of_parts))
     try:
-        return fresh(rate)
+        return fresh(lowered)
     finally:
         _leave(outside)
 

@@ -114,10 +114,10 @@ def keyed(new: Draw, took_place: bool) -> Draw:
     if took_place:
         for record in _records(recording, _running_forwards()):
             record.placed.setdefault(new.key, new)
-    elif in_backward() and new[2:] == (None, None, None, None):
+    elif in_backward() and new.part.whole:
         forward = _of_node() if recomputation is None else _of_frame.get(recomputation[1])
         before = None if forward is None else forward.placed.get(new.key)
-        return new if before is None else before._replace(rate=new.rate)
+        return new if before is None else before._replace(lowered=new.lowered)
     return new
 
 

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...axes.when import when as parse_when
+from ...axes.when import When
 from ...errors import DropkitTypeError, DropkitValueError
-from ...layout import Layout
+from ...place import Place
 from .. import ops
+from ..arithmetic.laws import inverted
 from ..draw import Draw, Words
 from ..drawing import ranks
 from ..drawing.coordinates import draw_for
 from ..layers import Drawn
 from . import reduction
 
-_ANY = 1  # a fixed rate's place in a draw; here the rate is a parameter
+_ANY = inverted(1)  # a fixed rate's place in a draw; here the rate is a parameter
 _PATIENCE = 100  # training forwards of a site without a call of `regularizer` after which it counts as forgotten
 _warned: set[str] = set()  # what has been said once
 live: "weakref.WeakSet[Learned]" = weakref.WeakSet()  # every site there is
@@ -47,7 +48,7 @@ class Learned(Drawn):
 
     def __init__(self, when: str = "train") -> None:
         super().__init__()
-        self.when = parse_when(when).value
+        self.when = When.of(when).value
         live.add(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -123,16 +124,17 @@ class Learned(Drawn):
         text = f"p={self.rate().item():.4g}" if here else f"shape={self._shape}"
         return text + self._more_repr()
 
-    def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Layout]:
+    def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Place]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
         self._notice(x)
         if ranks.several() and self.site is not None:
             self.site.seen(x)
         draw, place = ops.prepare(x, _ANY, self._fresh, share)
+        assert isinstance(place, Place)
         return draw.key, place
 
-    def _fresh(self, rate: Any) -> Draw:
-        return draw_for(rate, site=self.site)
+    def _fresh(self, lowered: Any) -> Draw:
+        return draw_for(lowered, site=self.site)
 
     def _notice(self, x: torch.Tensor) -> None:
         """Warn, once, of a training in which the rate cannot learn as it should."""

@@ -1,21 +1,23 @@
 """Sharded tensors: where a rank's part of a DTensor lies in the whole."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 
-from ...errors import DropkitValueError
-from ..arithmetic.formula import BERNOULLI
+from ...drop import Lowered
+from ...errors import DropkitTypeError, DropkitValueError
+from ...place import Part
 from ..draw import Draw, Fresh
 from ..drawing.coordinates import draw_together
 from .value import Parts
 
 
-def parts_of(x: DTensor, law: str | None) -> Parts:
+def parts_of(x: DTensor, linear: bool) -> Parts:
     """The local part of a DTensor, which draws its slice of the whole tensor's mask."""
-    x = _one_box(x, law)
+    x = _one_box(x, linear)
     mesh, placements, shape, stride = x.device_mesh, x.placements, tuple(x.shape), x.stride()
     local = x.to_local()
 
@@ -23,14 +25,23 @@ def parts_of(x: DTensor, law: str | None) -> Parts:
         return DTensor.from_local(y, mesh, placements, run_check=False, shape=x.shape, stride=stride)
 
     if mesh.get_coordinate() is None:  # nothing of it lies on this rank
-        return Parts(local, rebuilt, lambda fresh: fresh, lambda share: ())
+        return Parts(local, rebuilt, lambda fresh: fresh, lambda share: (), lambda other: local)
     start = first_element(shape, mesh, placements)
     members = _members(mesh)
 
     def placed(fresh: Fresh) -> Fresh:
-        return lambda rate: _placed(draw_together(fresh, rate, members), shape, start, tuple(local.shape))
+        return lambda lowered: _placed(draw_together(fresh, lowered, members), shape, start, tuple(local.shape))
 
-    return Parts(local, rebuilt, placed, lambda share: share)
+    def matched(other: torch.Tensor) -> torch.Tensor:
+        if not isinstance(other, DTensor):
+            raise DropkitTypeError(
+                f"x is a DTensor, so other must be one too, got {type(other).__name__}; use distribute_tensor"
+            )
+        whole: Any = other.expand(shape)
+        local: torch.Tensor = whole.redistribute(mesh, placements).to_local()
+        return local
+
+    return Parts(local, rebuilt, placed, lambda share: share, matched)
 
 
 def first_element(shape: Sequence[int], mesh: DeviceMesh, placements: Sequence[Placement]) -> tuple[int, ...]:
@@ -48,9 +59,9 @@ def first_element(shape: Sequence[int], mesh: DeviceMesh, placements: Sequence[P
     return tuple(start)
 
 
-def _one_box(x: DTensor, law: str | None) -> DTensor:
+def _one_box(x: DTensor, linear: bool) -> DTensor:
     """x with one box of the whole on each rank, of which dropout is dropout; itself if that is so."""
-    target = [placement if _cuts_boxes(placement, law) else Replicate() for placement in x.placements]
+    target = [placement if _cuts_boxes(placement, linear) else Replicate() for placement in x.placements]
     cut = [placement.dim for placement in target if placement.is_shard()]  # type: ignore[attr-defined]
     # a compiler does not see the order in which several mesh axes cut one axis, so it is asked only where there is one
     if len(set(cut)) < len(cut) and not x._spec.is_default_device_order(x._spec.shard_order):
@@ -58,9 +69,9 @@ def _one_box(x: DTensor, law: str | None) -> DTensor:
     return x if target == list(x.placements) else x.redistribute(placements=target)
 
 
-def _cuts_boxes(placement: Placement, law: str | None) -> bool:
+def _cuts_boxes(placement: Placement, linear: bool) -> bool:
     if type(placement) is Partial:  # one mask on all the terms of a sum is that mask on the sum
-        return law == BERNOULLI and placement.reduce_op in ("sum", "avg")
+        return linear and placement.reduce_op in ("sum", "avg")
     return placement.is_shard() or placement.is_replicate()
 
 
@@ -73,8 +84,8 @@ _members._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _placed(draw: Draw, shape: tuple[int, ...], start: tuple[int, ...], local: tuple[int, ...]) -> Draw:
     """The draw of a whole tensor as that of the box which begins at `start`."""
-    rows, rate = draw.rows, draw.rate
-    first = start if draw.offset is None else tuple(map(sum, zip(draw.offset, start, strict=True)))
+    part, rows = draw.part, draw.part.rows
+    first = start if part.offset is None else tuple(map(sum, zip(part.offset, start, strict=True)))
     if rows is not None:
         if tuple(rows.shape) != shape[:1]:
             raise DropkitValueError(
@@ -83,10 +94,19 @@ def _placed(draw: Draw, shape: tuple[int, ...], start: tuple[int, ...], local: t
             )
         rows = rows[start[0] : start[0] + local[0]]
         first = (0, *first[1:])
-    if isinstance(rate, DTensor):
-        rate = rate.full_tensor()
-    if isinstance(rate, torch.Tensor):
-        for axis in range(1, rate.dim() + 1):
-            if rate.shape[-axis] != 1:
-                rate = rate.narrow(-axis, start[-axis], local[-axis])
-    return Draw(draw.key, rate, first, shape if draw.global_shape is None else draw.global_shape, rows, draw.split)
+    lowered = draw.lowered
+    if isinstance(lowered, Lowered) and isinstance(lowered.t, torch.Tensor):
+        lowered = Lowered(*(_narrowed(field, start, local) for field in lowered))
+    whole = shape if part.global_shape is None else part.global_shape
+    return Draw(draw.key, lowered, Part(first, whole, rows, part.split))
+
+
+def _narrowed(field: Any, start: tuple[int, ...], local: tuple[int, ...]) -> Any:
+    """The part of a tensor of rates, or of a law's numbers at these rates, that is meant for a box."""
+    if isinstance(field, DTensor):
+        field = field.full_tensor()
+    if isinstance(field, torch.Tensor):
+        for axis in range(1, field.dim() + 1):
+            if field.shape[-axis] != 1:
+                field = field.narrow(-axis, start[-axis], local[-axis])
+    return field

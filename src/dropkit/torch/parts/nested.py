@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ...axes.share import Refining
 from ...errors import DropkitValueError
 from .value import Parts
 
@@ -15,7 +16,8 @@ def parts_of(x: Any) -> Parts:
         return strided(x)
     ragged = x._ragged_idx
 
-    def share_of_values(share: Sequence[int]) -> list[int]:
+    def share_of_values(share: Any) -> list[int]:
+        _axes_alone(share)
         axes = [axis % x.dim() for axis in share]
         if set(axes) & {0, ragged}:
             raise DropkitValueError(
@@ -28,7 +30,15 @@ def parts_of(x: Any) -> Parts:
             values, x.offsets(), getattr(x, "_lengths", None), jagged_dim=ragged
         )
 
-    return Parts(x.values(), rebuilt, lambda fresh: fresh, share_of_values)
+    def matched(other: Any) -> torch.Tensor:
+        if not other.is_nested or other.shape != x.shape:
+            raise DropkitValueError(
+                f"other must be nested with the offsets of x, got {tuple(other.shape)} for {tuple(x.shape)}"
+            )
+        values: torch.Tensor = other.values()
+        return values
+
+    return Parts(x.values(), rebuilt, lambda fresh: fresh, share_of_values, matched)
 
 
 def strided(x: torch.Tensor) -> Parts:
@@ -40,11 +50,20 @@ def strided(x: torch.Tensor) -> Parts:
         shaped = [part.view(piece.shape) for part, piece in zip(parts, pieces, strict=True)]
         return torch.nested.as_nested_tensor(shaped)
 
-    def share_of_flat(share: Sequence[int]) -> Sequence[int]:
+    def share_of_flat(share: Any) -> Sequence[int]:
+        _axes_alone(share)
         if share:
             raise DropkitValueError(
                 f"share {tuple(share)} on a nested tensor needs the jagged layout: build it with layout=torch.jagged"
             )
         return share
 
-    return Parts(torch.cat([piece.reshape(-1) for piece in pieces]), rebuilt, lambda fresh: fresh, share_of_flat)
+    def flat_of(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([piece.reshape(-1) for piece in x.unbind()])
+
+    return Parts(flat_of(x), rebuilt, lambda fresh: fresh, share_of_flat, flat_of)
+
+
+def _axes_alone(share: Any) -> None:
+    if isinstance(share, Refining):
+        raise DropkitValueError(f"share {share!r} needs the elements' places, which a nested tensor does not have")

@@ -1,7 +1,8 @@
 """A tensor that wraps another, as far as dropout has to know it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,4 +16,5 @@ class Parts:
     local: torch.Tensor
     rebuilt: Callable[[torch.Tensor], torch.Tensor]
     placed: Callable[[Fresh], Fresh]
-    share: Callable[[Sequence[int]], Sequence[int]]
+    share: Callable[[Any], Any]
+    matched: Callable[[torch.Tensor], torch.Tensor]  # another tensor of that shape, as the plain one inside
