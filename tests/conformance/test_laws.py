@@ -9,9 +9,11 @@ import dropkit
 from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain, Soft
 from dropkit.axes.share import Exactly
 
+from . import columns_jax
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 
 COLUMNS: list[Any] = [Numpy()]
+COLUMNS += columns_jax.COLUMNS
 
 
 @pytest.mark.parametrize("check", CHECKS)
