@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from .formula import INVALID
 from .keys import AnyKey, words_of
 from .place import located, told
 
+_OWN = Axes()  # each element has a draw of its own
 FLOATING = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
 
@@ -102,7 +103,8 @@ def applied(
     _check_dtype(x)
     if not training:
         return _off(x, t, law, other)
-    return of_kept(x, t, words_of(key), share_of(share), part, law, other, alone)
+    sharing = _OWN if type(share) is tuple and not share else share_of(share)
+    return of_kept(x, t, words_of(key), sharing, part, law, other, alone)
 
 
 def same(law: Noise, other: Any = None) -> bool:
@@ -125,14 +127,15 @@ def of_kept(
     """
     if isinstance(t, int) and t in (0, ONE) and isinstance(share, Refining):
         share = Axes()  # nothing is random
-    part = told(part)
     lowered = _lowered(law, t, x.dtype, plain=not isinstance(share, Refining))
     source: Refined | Soft | None = law if isinstance(law, Soft) else None
     if isinstance(share, Refining):
+        part = told(part)
         source, where = _refined(law, share, part, x.shape)
         lowered = _nan_where_no_rate(settled(lowered, share, x.shape, part, jnp), x.dtype)
     else:
-        where = _strided(x.shape, share, part)
+        axes = tuple(share.axes)
+        where = _whole(x.shape, axes) if part is WHOLE else _strided(x.shape, axes, told(part))
     way, numbers = primitive.packed(lowered, x.dtype, "one" if other is None else "given", source)
     t = np.uint32(t) if isinstance(t, int) else t
     return _dropout(jnp.asarray(x), t, words, where.base, where.rows, other, numbers, alone=alone, way=way, **where.how)
@@ -350,13 +353,19 @@ class Where(NamedTuple):
     how: dict[str, Any]
 
 
-def _strided(shape: tuple[int, ...], share: Axes, part: Part) -> Where:
-    place, base, aligned = located(shape, share.axes, part)
+def _strided(shape: tuple[int, ...], axes: Sequence[int], part: Part) -> Where:
+    place, base, aligned = located(shape, axes, part)
     strides = tuple(
         0 if size == 1 and not (axis == 0 and place.rows is not None) else stride
         for axis, (size, stride) in enumerate(zip(shape, place.strides, strict=True))
     )
     return Where(base, place.rows, {"strides": strides, "aligned": aligned})
+
+
+@lru_cache(maxsize=4096)
+def _whole(shape: tuple[int, ...], axes: tuple[int, ...]) -> Where:
+    """`_strided` of a whole array, remembered: a training step asks for the same few again and again."""
+    return _strided(shape, axes, WHOLE)
 
 
 def _refined(law: Noise, share: Refining, part: Part, shape: tuple[int, ...]) -> tuple[Refined, Where]:
