@@ -38,7 +38,7 @@ def test_a_drop_is_lowered_to_plain_numbers() -> None:
     assert Drop(0.2).lower(training=False) is None is Drop(0.0).lower()
     assert Drop(Step(start=0.5, drop=0.1, every=3, floor=0.1)).lower(step=7).t == Drop(0.3).lower().t
     assert Drop(0.2).lower(p=0.5).t == 32768
-    assert Drop(1.0).lower().fixed and Drop(1.0, noise=Alpha()).lower()[2:5] == (0.0, 0.0, 0.0)
+    assert Drop(1.0).lower().t == 0 and Drop(1.0, noise=Alpha()).lower()[2:5] == (0.0, 0.0, 0.0)
     slope = grid["alpha"](0.2).lower().slope()
     assert slope[2:5] == (alpha_factors(t)[0], 0.0, 0.0)
     assert str(slope.b) == "-0.0"  # x + 0 turns -0 into 0

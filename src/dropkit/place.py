@@ -6,7 +6,7 @@ have size 1. A shard, a micro-batch or a reordered batch computes its own slice 
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
     (8, 3, 1, 1)
     """
     noise = list(shape)
-    for axis in axes(share):
+    for axis in axis_numbers("share", share):
         if not -len(noise) <= axis < len(noise):
             raise DropkitValueError(
                 f"share axis {axis} does not exist in a tensor of shape {tuple(shape)}; "
@@ -133,19 +133,19 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
     return tuple(noise)
 
 
-def axes(share: Sequence[int] | int) -> Sequence[int]:
-    """The axis numbers that `share` holds, checked to be integers."""
-    if isinstance(share, str) or not hasattr(share, "__iter__"):
-        try:
-            return (operator.index(share),)
-        except TypeError:
-            raise DropkitTypeError(
-                f"share must be a sequence of axis numbers, got {share!r} of type {type(share).__name__}"
-            ) from None
+def axis_numbers(name: str, axes: Any) -> tuple[int, ...]:
+    """Axis numbers, or a single one, as a tuple.
+
+    Raises:
+        DropkitTypeError: not integers.
+    """
     try:
-        return [operator.index(axis) for axis in share]
+        return (operator.index(axes),) if hasattr(axes, "__index__") else tuple([operator.index(a) for a in axes])
     except TypeError:
-        raise DropkitTypeError(f"share must hold integers, got {share!r}") from None
+        wrong = (
+            "hold integers" if isinstance(axes, Iterable) and type(axes) is not str else "be a sequence of axis numbers"
+        )
+        raise DropkitTypeError(f"{name} must {wrong} such as (2, 3), got {axes!r}") from None
 
 
 def place_of(shape: Sequence[int], share: Sequence[int] = (), part: Part = WHOLE) -> Place:
@@ -223,7 +223,7 @@ def _of_pieces(
 
 def shared_axes(rank: int, share: Sequence[int]) -> set[int]:
     """The numbers of the shared axes of a tensor of `rank` axes, counted from the front."""
-    return {axis % rank for axis in axes(share)} if rank else set()
+    return {axis % rank for axis in axis_numbers("share", share)} if rank else set()
 
 
 def _check_size(whole: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ A law at p = 0 is the identity. Where no noise is on, y = x, unless the law has 
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from ..threshold import ONE
@@ -18,15 +19,8 @@ ALPHA_PRIME = -1.7580993408473766  # -lambda * alpha of SELU
 Numbers = tuple[Any, Any, Any]
 
 
-class Plain:
-    """What a law needs of a library of arrays, for single Python numbers."""
-
-    sqrt = staticmethod(math.sqrt)
-
-    @staticmethod
-    def where(condition: bool, yes: float, no: float) -> float:
-        """The one or the other."""
-        return yes if condition else no
+# What a law needs of a library of arrays, for single Python numbers.
+Plain = SimpleNamespace(sqrt=math.sqrt, where=lambda condition, yes, no: yes if condition else no)
 
 
 class Hard:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DropkitTypeError, DropkitValueError
-from ..place import Part, noise_shape
+from ..place import Part, axis_numbers, noise_shape
 from ..threshold import ONE
 
 Uniform = Callable[[tuple[int, ...], Part, Sequence[int]], Any]  # of a shape, its part and shared axes: keyed numbers
@@ -42,23 +42,7 @@ class Axes:
     axes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axes", axis_numbers("share", self.axes))
-
-
-def axis_numbers(name: str, axes: Any) -> tuple[int, ...]:
-    """Axis numbers as a tuple.
-
-    Raises:
-        DropkitTypeError: not integers.
-        DropkitValueError: the same axis twice.
-    """
-    try:
-        numbers = tuple(operator.index(axis) for axis in axes)
-    except TypeError:
-        raise DropkitTypeError(f"{name} must be a sequence of axis numbers such as (2, 3), got {axes!r}") from None
-    if len(set(numbers)) != len(numbers):
-        raise DropkitValueError(f"{name} names an axis twice: {numbers}")
-    return numbers
+        object.__setattr__(self, "axes", distinct_axes("share", self.axes))
 
 
 class Refining:
@@ -104,12 +88,12 @@ class Exactly(Refining):
     over: Sequence[int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "over", some_axes("over", self.over))
+        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
 
     def fraction(self, t: Any, shape: tuple[int, ...], part: Part, xp: Any) -> Any:
         """k / n."""
         n = self._size(shape, part)
-        return _nearest(t * n, ONE) / n if isinstance(t, int) else xp.take(fractions(n), t)
+        return nearest(t, n) / n
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """The k smallest of each group."""
@@ -121,8 +105,7 @@ class Exactly(Refining):
         u = xp.moveaxis(uniform(wide, part._replace(offset=first, global_shape=whole, split=()), ()), axes, last)
         n = self._size(shape, part)
         groups = xp.reshape(u, (*u.shape[: u.ndim - len(axes)], n))
-        k = _nearest(t * n, ONE) if isinstance(t, int) else xp.take(counts(n), t)
-        kept = _k_smallest(groups, k, xp)
+        kept = _k_smallest(groups, nearest(t, n), xp)
         kept = xp.moveaxis(xp.reshape(kept, tuple(u.shape)), last, axes)
         here = [slice(start[a], start[a] + size) if a in axes else slice(None) for a, size in enumerate(shape)]
         return kept[tuple(here)]
@@ -141,27 +124,9 @@ def _k_smallest(u: Any, k: Any, xp: Any) -> Any:
     return below | (equal & (xp.cumsum(xp.where(equal, 1, 0), -1) <= left))
 
 
-def _nearest(a: int, b: int) -> int:
-    return (2 * a + b) // (2 * b)
-
-
-def counts(n: int) -> NDArray[np.int64]:
-    """For every t from 0 to 65536, how many of n elements are kept."""
-    return _counts(n)
-
-
-def fractions(n: int) -> NDArray[np.float64]:
-    """For every t from 0 to 65536, which fraction of n elements is kept."""
-    return _counts(n) / n
-
-
-# torch's compiler takes their results as they are and does not look inside.
-counts._dynamo_marked_constant = fractions._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=64)
-def _counts(n: int) -> NDArray[np.int64]:
-    return (2 * np.arange(ONE + 1, dtype=np.int64) * n + ONE) // (2 * ONE)
+def nearest(t: Any, n: int) -> Any:
+    """t n / 65536 rounded, t in halves of 8 bits: integers of 32 bits are enough for n below 2**22."""
+    return (t // 256 * n + (t % 256 * n + ONE // 2) // 256) // 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +157,7 @@ class Block(Refining):
     over: Sequence[int] = (-2, -1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "over", some_axes("over", self.over))
+        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
         sizes = self.size if isinstance(self.size, tuple | list) else [self.size] * len(self.over)
         if len(sizes) != len(self.over) or not all(isinstance(size, int) and size >= 1 for size in sizes):
             raise DropkitValueError(
@@ -213,7 +178,7 @@ class Block(Refining):
             window[axis], widths[axis] = last - first[axis], (first[axis] - before, behind - last)
         part = part._replace(offset=tuple(first), global_shape=whole, split=())
         maps = tuple((whole[axis], size) for axis, size in blocks.items())
-        gamma = block_rate(maps, t) if isinstance(t, int) else xp.take(block_rates(maps), t)
+        gamma = block_rates(maps, t) if isinstance(t, int) else xp.take(block_rates(maps), t)
         gone = xp.pad(uniform(tuple(window), part, ()) < gamma, widths)
         for axis, size in blocks.items():
             cuts = [(slice(None),) * axis + (slice(k, k + shape[axis]),) for k in range(size)]
@@ -221,21 +186,16 @@ class Block(Refining):
         return ~gone
 
 
-def block_rate(maps: tuple[tuple[int, int], ...], t: int) -> float:
-    """gamma at t for blocks in a map, whose (extent, size) are given for each axis."""
-    return float(_block_rates(maps, t)[0])
+def block_rates(maps: tuple[tuple[int, int], ...], t: int | None = None) -> Any:
+    """gamma at t, or for every t from 0 to 65536; for blocks in a map, as (extent, size) along each axis."""
+    return _block_rates(maps) if t is None else float(_block_rates(maps, t)[0])
 
 
-def block_rates(maps: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
-    """gamma for every t from 0 to 65536."""
-    return _block_rates(maps, None)
-
-
-block_rate._dynamo_marked_constant = block_rates._dynamo_marked_constant = True  # type: ignore[attr-defined]
+block_rates._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's compiler does not look inside
 
 
 @lru_cache(maxsize=256)
-def _block_rates(maps: tuple[tuple[int, int], ...], t: int | None) -> NDArray[np.float32]:
+def _block_rates(maps: tuple[tuple[int, int], ...], t: int | None = None) -> NDArray[np.float32]:
     holding = np.ones(1)  # of each position, how many blocks hold it
     for extent, size in maps:
         i = np.arange(extent)
@@ -252,10 +212,17 @@ def _block_rates(maps: tuple[tuple[int, int], ...], t: int | None) -> NDArray[np
     return (high * 2.0**-23).astype(np.float32)
 
 
-def some_axes(name: str, axes: Any) -> tuple[int, ...]:
-    """`axis_numbers` of at least one axis."""
+def distinct_axes(name: str, axes: Any, least: int = 0) -> tuple[int, ...]:
+    """`dropkit.place.axis_numbers`, none of them twice.
+
+    Raises:
+        DropkitTypeError: not integers.
+        DropkitValueError: the same axis twice, or fewer than `least`.
+    """
     numbers = axis_numbers(name, axes)
-    if not numbers:
+    if len(set(numbers)) != len(numbers):
+        raise DropkitValueError(f"{name} names an axis twice: {numbers}")
+    if len(numbers) < least:
         raise DropkitValueError(f"{name} must name at least one axis, got ()")
     return numbers
 

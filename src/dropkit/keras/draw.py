@@ -9,7 +9,8 @@ from keras import ops
 from .. import mask
 from ..counter import Key
 from ..layout import Layout
-from ..mask import place_of
+from ..mask import known_place
+from ..place import Part
 from . import bits
 
 LEVEL_ONE = 1 << 31  # a level of 1.0: levels are in units of 2**-31
@@ -33,7 +34,7 @@ class Draw:
 
     def place(self, noise: Sequence[Any]) -> Layout | Sequence[Any]:
         """A noise shape, or where it lies if rows say it; a draw that is shared along axis 0 has no rows."""
-        return noise if self.rows is None or not noise else place_of(tuple(noise), rows=self.rows)
+        return noise if self.rows is None or not noise else known_place(tuple(noise), (), Part(rows=self.rows))
 
     def of(self, noise: Sequence[Any], shape: Sequence[Any]) -> "Draw":
         """The same for a noise shape in a tensor of this one."""

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from .. import mask
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
-from ..mask import place_of
+from ..mask import known_place
+from ..place import Part
 from . import bits, engine
 from .arithmetic import wide_dtype
 
@@ -105,7 +106,7 @@ def _by_keras(
             '"float32")'
         )
     shape = tuple(x.shape)
-    place = place_of(shape, share, offset, global_shape, rows)
+    place = known_place(shape, share, Part.of(offset, global_shape, rows))
     key = _needed(key)
     if isinstance(t, int):
         kept = ops.convert_to_tensor(

@@ -247,7 +247,7 @@ def _softly(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part) 
 
 def _kept(shape: tuple[int, ...], lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray:
     t = lowered.t
-    if isinstance(share, Refining) and not lowered.fixed:
+    if isinstance(share, Refining) and not (isinstance(t, int) and t in (0, ONE)):
 
         def uniform(shape: tuple[int, ...], part: Part, axes: Sequence[int]) -> NDArray:
             return mask.uniform(shape, key, share=axes, **_keywords(part))
