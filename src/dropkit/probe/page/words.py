@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from ..facts import Facts, Layer, Shape, Site
+from ..masks import mask_words
 from ..names import count_words as count_words
 from ..names import listed
-from ..sentences import mask_words, passed_on, sentences
+from ..sentences import passed_on, sentences
 
 # What a box is marked with, beside colour and sign; "none" and "" have no mark.
 MARKS = {
