@@ -352,7 +352,7 @@ def _part(x: Any, module: nn.Module | None) -> Any:
         place = None
         if x.device_mesh.get_coordinate() is not None:
             place = dtensor.first_element(tuple(x.shape), x.device_mesh, x.placements)
-        return tuple(x.device_mesh.mesh.flatten().tolist()), place, tuple(x.tolocal().shape)
+        return tuple(x.device_mesh.mesh.flatten().tolist()), place, tuple(x.to_local().shape)
     if not isinstance(module, Drawn) or module.site is None or not ranks.several():
         return None
     here = coordinates.current()
