@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from ...axes.noise import Noise
 from ...errors import DropkitTypeError
 from ..layers import Drawn
 from ..reading.calls import Shape
 from ..reading.structure import config_numbers, holds_survival, numbers
+from .axes import layer_noise, layer_share, words
 from .intercept import Call, Place
 from .rates import NUMBER, Rate, rates
 from .trace import Run, Tagged, run
@@ -40,6 +42,8 @@ class Site:
     attribute: path of the owner and name of the attribute that holds p; None where no one attribute holds just that.
     note: what else should be known about it.
     source: file and line of a functional call.
+    noise: its law, a value of `dropkit.axes.noise`; None where nothing says.
+    share: axes that share a draw, or a share that refines, a value of `dropkit.axes.share`.
 
     >>> site = Site("block.drop", "Dropout", 0.1, train=True, eval=False)
     >>> site.p, site.attribute
@@ -55,6 +59,8 @@ class Site:
     attribute: tuple[str, str] | None = None
     note: str = ""
     source: str = ""
+    noise: Noise | None = field(default=None, repr=False, compare=False)
+    share: Any = field(default=(), repr=False, compare=False)
     place: Place | None = field(default=None, repr=False, compare=False)  # of a functional call, as `Call.place`
 
 
@@ -124,7 +130,8 @@ def table(found: Sequence[Site]) -> str:
     for site in found:
         mask = "?" if site.mask_shape is None else "x".join(map(str, site.mask_shape)) or "1"
         modes = [{True: "on", False: "off", None: "?"}[mode] for mode in (site.train, site.eval)]
-        rows.append((site.name or "(the model)", site.kind, f"{site.p:g}", mask, *modes, site.note))
+        note = "; ".join(filter(None, (words(site.noise, site.share), site.note)))
+        rows.append((site.name or "(the model)", site.kind, f"{site.p:g}", mask, *modes, note))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
@@ -148,6 +155,8 @@ def _layer(rate: Rate) -> Site:
         eval=rate.p > 0 and when == "always",
         attribute=None if rate.learned or holds_survival(rate.attribute) else (rate.place, rate.attribute),
         note=_ONE_LAYER if idle else _LEARNED if rate.learned else "",
+        noise=layer_noise(module),
+        share=layer_share(module),
     )
 
 
@@ -243,6 +252,8 @@ def _called(
         attribute=attribute,
         note=_MADE_INSIDE if first.made_inside else "",
         source=f"{place.filename}:{place.line}",
+        noise=first.noise,
+        share=first.share,
         place=place,
     )
 

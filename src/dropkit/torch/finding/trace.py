@@ -20,6 +20,7 @@ from ...errors import DropkitRuntimeError, DropkitValueError
 from ..layers import Drawn
 from ..reading.calls import Shape, find
 from ..reading.structure import Number, config_numbers, held, holds_survival, layer_rate, numbers
+from .axes import layer_noise, layer_share
 from .intercept import Call, Intercept
 from .rates import NUMBER, rates
 
@@ -83,6 +84,7 @@ def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapp
         if not isinstance(module, Drawn):
             return
         known: dict[str, Any] = {"p": module.p, "training": module.active, "mask_shape": _mask_shape(module, args)}
+        known |= {"noise": layer_noise(module), "share": layer_share(module)}
         if id(module) in paths:
             path = paths[id(module)]
             trace.calls.append(Call(type(module).__name__, path, module, path, None, **known))
@@ -104,7 +106,7 @@ def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapp
 def _mask_shape(module: Drawn, args: tuple[Any, ...]) -> Shape | None:
     function = find(getattr(F, _FUNCTION_OF.get(type(module).__name__, "dropout")))
     assert function is not None
-    return function.shape_of_mask(args[:1], {"share": getattr(module, "share", ())})
+    return function.shape_of_mask(args[:1], {"share": layer_share(module)})
 
 
 _FUNCTION_OF = {
