@@ -267,6 +267,8 @@ def _by_kernel(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Par
     t = lowered.t
     if _KERNELS is None or not _KERNELS.plain(x) or not (isinstance(t, int) or lowered.inverted):
         return None
+    if isinstance(t, int) and not isinstance(lowered.q, float):  # without noise, by a rate for each element
+        return None
     place = known_place(x.shape, share.axes, part)
     if isinstance(t, int):
         op = _KERNELS.SCALE if lowered.inverted else _KERNELS.AFFINE
