@@ -24,7 +24,8 @@ for number, block in enumerate(json.load(sys.stdin), start=1):
 """
 
 
-ALONE = ("README.md", "docs/torch.md", "docs/jax.md", "docs/coming-from-keras.md")  # their blocks run as they stand
+# pages whose blocks run as they stand
+ALONE = ("README.md", "docs/torch.md", "docs/variants.md", "docs/jax.md", "docs/coming-from-keras.md")
 
 
 @pytest.mark.slow

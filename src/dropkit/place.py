@@ -16,11 +16,18 @@ from .errors import DropkitTypeError, DropkitValueError
 MAX_INDEX = 1 << 63
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An offset that only a compiled program will know: `value`, in whatever form the frontend has it."""
+
+    value: Any
+
+
 class Part(NamedTuple):
     """Where a tensor lies in a larger one, as a caller says it; with nothing said, it is the whole.
 
     Args:
-        offset, global_shape: where it starts in a whole, and the whole's shape.
+        offset, global_shape: where it starts in a whole, ints or `Unknown`, and the whole's shape.
         rows: global row number of each entry of axis 0; what else is said of axis 0 is then of no account.
         split: triples (axis, index, count): that whole is itself piece `index` of `count` equal ones along the axis.
 
@@ -47,8 +54,10 @@ class Part(NamedTuple):
             None if offset is None else tuple(offset), None if global_shape is None else tuple(global_shape), rows
         )
 
-    def in_whole(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def in_whole(self, shape: Sequence[int]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Where a tensor of `shape` starts, and the whole's shape; along axis 0 of no account where there are rows.
+
+        What is `Unknown` stays so.
 
         Raises:
             DropkitValueError: an offset without a global shape or outside it; rows that are not one number for each
@@ -56,10 +65,12 @@ class Part(NamedTuple):
         """
         shape = tuple(shape)
         whole = _whole_shape(shape, self.offset, self.global_shape, self.rows)
-        start = (0,) * len(shape) if self.offset is None else tuple(operator.index(o) for o in self.offset)
+        start: tuple[Any, ...] = (0,) * len(shape)
+        if self.offset is not None:
+            start = tuple(o if isinstance(o, Unknown) else operator.index(o) for o in self.offset)
         start, whole = _of_pieces(start, whole, self.split)
         for axis, (first, size, total) in enumerate(zip(start, shape, whole, strict=True)):
-            if self.rows is not None and axis == 0:
+            if isinstance(first, Unknown) or (self.rows is not None and axis == 0):
                 continue
             if first < 0 or first + size > total:
                 raise DropkitValueError(
@@ -198,8 +209,8 @@ def _whole_shape(
 
 
 def _of_pieces(
-    start: tuple[int, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    start: tuple[Any, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """Offset and shape in the tensor of which `whole` is one piece."""
     first, total = list(start), list(whole)
     for axis, index, count in split:

@@ -108,4 +108,6 @@ def test_parameters_are_checked() -> None:
             NEW["Shakeout"](wrong)
     x = np.ones((4, 3), np.float32)
     with pytest.raises(DropkitValueError, match="pairs entries that axes"):
-        dropkit.numpy.dropout(x, 0.5, training=True, key=dropkit.Key(), share=NEW["Complementary"](0, (0,)))
+        dropkit.numpy.dropout(x, 0.5, training=True, key=dropkit.Key(), share=NEW["Complementary"]((0,), (0,)))
+    with pytest.raises(DropkitValueError, match="over must name one axis"):
+        NEW["Complementary"]((0, 1))

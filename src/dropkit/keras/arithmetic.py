@@ -10,7 +10,9 @@ from keras import ops
 
 from .. import mask
 from ..axes.noise import Alpha, Noise
+from ..axes.share import Axes
 from ..layout import Layout, layout
+from ..place import Part
 from . import bits, engine
 from .draw import LEVEL_ONE, Draw
 
@@ -36,7 +38,8 @@ def dropout(x: Any, draw: Draw, noise: Sequence[Any], law: Noise) -> Any:
     if draw.key is not None:
         return own.dropout(x, draw.level / LEVEL_ONE, noise=law, **more)
     # Traced, so this is JAX. Its own operations: each of Keras' costs a program several.
-    return own.ops.of_kept(x, draw.t, draw.words, share, rows=more.get("rows"), noise=law) if x.size else x
+    part = Part.of(None, None, more.get("rows"))
+    return own.ops.of_kept(x, draw.t, draw.words, Axes(share), part, law) if x.size else x
 
 
 def _scale(t: Any, dtype: str) -> tuple[Any, Any, Any]:

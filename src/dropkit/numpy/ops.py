@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import choice, mask
 from ..axes.noise import Alpha, Bernoulli, Noise
-from ..axes.share import Refining, Sharing, share_of
+from ..axes.share import Axes, Refining, Sharing, share_of
 from ..counter import Key, site_id
 from ..drop import Lowered, checked_noise, checked_other, lower, settled
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import known_place
-from ..place import Part, Place
+from ..place import WHOLE, Part, Place, whole_place
 from ..threshold import ONE, threshold, thresholds
 
 _KERNELS = choice.cpu()
@@ -31,6 +31,7 @@ def _threads() -> int:
 
 _THREADS = _threads()
 
+_ELEMENTS = Axes()
 FLOATING = (np.float16, np.float32, np.float64)
 
 
@@ -191,14 +192,16 @@ def _dropped(
     """Check, lower, apply: the law itself, or a derivative of it."""
     if _unusual(x):
         return _usual(_dropped, x, p, noise, training, key, share, part, other, derivative)
-    law = checked_noise(noise)
-    if derivative is None:
-        checked_other(law, other)
-    lowered = _lowered(law, x, p, training)
+    if type(noise) is not Bernoulli or other is not None:
+        checked_noise(noise)
+        if derivative is None:
+            checked_other(noise, other)
+    lowered = _lowered(noise, x, p, training)
     if lowered is None:
         return x
-    share = share_of(share)
-    lowered = settled(lowered, share, x.shape, part, Arrays)
+    share = _ELEMENTS if type(share) is tuple and not share else share_of(share)
+    if isinstance(share, Refining):
+        lowered = settled(lowered, share, x.shape, part, Arrays)
     if derivative is not None:
         lowered = derivative(lowered)
     return applied(x, lowered, _needed(key) if training else Key(), share, part, other)
@@ -269,7 +272,8 @@ def _by_kernel(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Par
         return None
     if isinstance(t, int) and not isinstance(lowered.q, float):  # without noise, by a rate for each element
         return None
-    place = known_place(x.shape, share.axes, part)
+    axes = tuple(share.axes)
+    place = whole_place(x.shape, axes) if part is WHOLE else known_place(x.shape, axes, part)
     if isinstance(t, int):
         op = _KERNELS.SCALE if lowered.inverted else _KERNELS.AFFINE
         return _launched(op, [x], t, key, place, lowered[2:5])

@@ -40,6 +40,7 @@ class Drawn(nn.Module):
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor
+    _numbers: torch.Tensor | None
 
     @property
     def p(self) -> float:
@@ -52,7 +53,8 @@ class Drawn(nn.Module):
         number = float(value) if isinstance(value, torch.Tensor) else value
         rate = torch.tensor(1 - t / ONE, dtype=torch.float32, device="cpu")  # exact: t has 17 bits
         # past Module.__setattr__, which looks for parameters: schedules assign at every step
-        self.__dict__.update(_p=number, _lowered=lower(self.noise, t), _rate=rate)
+        lowered = lower(self.noise, t)
+        self.__dict__.update(_p=number, _lowered=lowered, _rate=rate, _numbers=laws.held(self.noise, t))
 
     @property
     def active(self) -> bool:
@@ -77,7 +79,10 @@ class Drawn(nn.Module):
             return input if type(self.noise) is Bernoulli else self._without_noise(input, other)
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             # backward has the tensor of its forward: an assignment makes another one
-            lowered: Any = laws.lowered_at(self.noise, self._rate)
+            held = self._numbers
+            lowered: Any = (
+                laws.lowered_at(self.noise, self._rate) if held is None else Lowered(self._rate, self.noise, held)
+            )
         else:
             lowered = self._lowered
             if lowered is None:
