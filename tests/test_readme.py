@@ -75,3 +75,10 @@ def test_make_targets_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)", TEXT + (ROOT / "CONTRIBUTING.md").read_text()))
     assert {"demo", "test", "bench"} <= named
     assert [name for name in named if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+
+
+def test_the_index_lists_every_page_once() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    entries = re.findall(r"^- \[[^\]]+\]\(([\w.-]+\.md)\): ", index, re.MULTILINE)
+    assert sorted(entries) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+    assert len(re.findall(r"^- ", index, re.MULTILINE)) == len(entries) + 1  # and our own README
