@@ -111,7 +111,6 @@ class Dropout:
         return self._backward(grad)
 
 
-# of each noise: forward and backward (dropout is linear in x, so its backward pass is the same function)
 def _relu(z: NDArray) -> NDArray:
     return np.maximum(z, 0)
 

@@ -270,6 +270,8 @@ def _by_kernel(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Par
     t = lowered.t
     if _KERNELS is None or not _KERNELS.plain(x) or not (isinstance(t, int) or lowered.inverted):
         return None
+    if isinstance(t, int) and not isinstance(lowered.q, float):  # without noise, by a rate for each element
+        return None
     axes = tuple(share.axes)
     place = whole_place(x.shape, axes) if part is WHOLE else known_place(x.shape, axes, part)
     if isinstance(t, int):
