@@ -138,6 +138,13 @@ FIGURES = Figures(
         "generator_loss",
         "discriminator_loss",
     ),
+    printed=(
+        ("D_loss", "discriminator_loss"),
+        ("G_loss", "generator_loss"),
+        ("D(x)", "real_probability"),
+        ("D(G(z))", "fake_probability"),
+        ("Frechet distance", "frechet"),
+    ),
     columns=(
         Column("precision", "precision", narrow=True),
         Column("recall", "recall", narrow=True),
