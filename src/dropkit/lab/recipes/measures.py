@@ -76,6 +76,7 @@ CLASSIFICATION = Figures(
     rows=("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss"),
     printed=(
         ("loss", "train_loss"),
+        ("loss with L2", "train_objective"),
         ("train accuracy", "train_accuracy"),
         ("validation loss", "validation_loss"),
         ("test accuracy", "test_accuracy"),
