@@ -50,7 +50,7 @@ GAN = {
     "discriminator": "784-1024-512-256-1, leaky ReLU 0.2, sigmoid",
     "generator": "100-256-512-1024-784, leaky ReLU 0.2, tanh",
     "first weights": "uniform within 1 / sqrt(inputs), biases too",
-    "dropout": "0.1, 0.1, 0.1",
+    "dropout": "0.1 after each hidden layer of the discriminator",
     "modules of dropout": "one, called three times",
     "labels": "(N,) against outputs (N, 1)",
     "optimizer": "Adam 0.0003, betas 0.9 and 0.999",
@@ -104,6 +104,7 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "printed": OPEN,
     },
     "gan": GAN,
+    "gan-functional": GAN,
 }
 WHY: dict[tuple[str, str], str] = {
     ("vgg-adaptive", "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8",
@@ -112,16 +113,19 @@ WHY: dict[tuple[str, str], str] = {
     ("gan", "modules of dropout"): "so that each rate can be moved; the masks are of the same law",
     ("gan", "labels"): "the tutorial's raise a ValueError: it cannot run",
     ("gan", "loss of an epoch"): "the last batch is smaller, and counts less",
+    ("gan-functional", "labels"): "the tutorial's raise a ValueError: it cannot run",
+    ("gan-functional", "loss of an epoch"): "the last batch is smaller, and counts less",
 }
 LAWS = {
     "normal": "N(0, {std:g}²), zero biases",
     "glorot": "uniform by Glorot, zero biases",
     "torch": "uniform within 1 / sqrt(inputs), biases too",
 }
-PIXELS = {"vgg-adaptive": "in [-2, 2]", "transfer": "in [-1, 1]", "gan": "in [-1, 1]"}
+PIXELS = {"vgg-adaptive": "in [-2, 2]", "transfer": "in [-1, 1]", "gan": "in [-1, 1]", "gan-functional": "in [-1, 1]"}
 PRINTED = {
     "vgg-adaptive": "each epoch: training loss with L2, validation loss",
     "gan": "each epoch: D_loss, G_loss",
+    "gan-functional": "each epoch: D_loss, G_loss",
 }
 
 
@@ -171,7 +175,7 @@ def here(recipe: Recipe) -> dict[str, str]:
         "images": f"{settings.image_size} x {settings.image_size}",
         "frozen weights": "a file of pretrained ones, or random ones",
     }
-    return found | (_gan(settings) if recipe.engine.name == "adversarial" else {})
+    return found | (_gan(recipe, settings) if recipe.engine.name == "adversarial" else {})
 
 
 def _network(name: str, settings: Settings) -> str:
@@ -185,11 +189,12 @@ def _network(name: str, settings: Settings) -> str:
     return f"{100 if name == 'dense' else 784}-{dense}-10"
 
 
-def _gan(settings: Any) -> dict[str, str]:
+def _gan(recipe: Recipe, settings: Any) -> dict[str, str]:
     return {
         "discriminator": f"784-{'-'.join(map(str, settings.hidden))}-1, leaky ReLU 0.2, sigmoid",
         "generator": f"{settings.latent}-{'-'.join(map(str, settings.generator))}-784, leaky ReLU 0.2, tanh",
-        "modules of dropout": "three",
+        "dropout": "0.1 after each hidden layer of the discriminator",
+        "modules of dropout": "three" if len(recipe.feeds) == 3 else "one, called three times",
         "labels": "(N, 1)",
         "images of the generator's step": "fresh" if settings.fresh else "those of the discriminator's step",
         "optimizer": f"Adam {settings.learning_rate:g}, betas {settings.betas[0]:g} and {settings.betas[1]:g}",

@@ -19,6 +19,7 @@ from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.recipe import SIZES
+from dropkit.torch import Dropout
 from tests.lab.documents import DOCUMENTS, OPEN, PAGE, WHY, page, rows, tutorial_settings
 from tests.lab.runs import numbers, stop_after
 
@@ -60,6 +61,7 @@ def test_whatever_a_tutorial_says_is_kept_or_named_as_changed() -> None:
         ("numpy-mlp", ("sgd", 0.5, 256, 5, 0.0, "fashion-mnist")),
         ("vgg-adaptive", ("adam", 1e-3, 128, 100, 1e-4, "cifar10")),
         ("gan", ("adam", 3e-4, 128, 200, 0.0, "mnist")),
+        ("gan-functional", ("adam", 3e-4, 128, 200, 0.0, "mnist")),
     ],
 )
 def test_numbers_of_the_training(name: str, numbers: tuple[Any, ...]) -> None:
@@ -184,6 +186,44 @@ def test_gan_is_the_tutorials() -> None:
     assert type(model.discriminator[-1]) is nn.Sigmoid
     assert isinstance(model.generator.tanh, nn.Tanh)
     assert_torchs_own(model)
+
+
+def test_a_dropout_called_three_times_draws_a_mask_for_each_layer() -> None:
+    trainer = Adversarial(plan("gan-functional", "fixed:0.5", hidden=(16, 12, 8), generator=(8, 8, 8), scored=16))
+    trainer.module.train()
+    trainer.sites.set(0)
+    seen: list[torch.Tensor] = []
+    network = trainer.module.discriminator
+    network.dropout.register_forward_hook(lambda module, inputs, output: seen.append(output != 0))
+    for _ in range(2):
+        network(torch.rand(32, 8, 8))
+    assert [tuple(mask.shape) for mask in seen] == [(32, 16), (32, 12), (32, 8)] * 2
+    assert all(0.35 < mask.float().mean() < 0.65 for mask in seen)
+    # Another draw at each call and at each forward: no mask is the beginning of another.
+    firsts = {tuple(mask[:, :8].flatten().tolist()) for mask in seen}
+    assert len(firsts) == 6
+    assert [type(part) for part in network.modules() if isinstance(part, Dropout)] == [Dropout]
+
+
+def test_gan_as_written_is_that_of_three_modules() -> None:
+    """The same networks: without dropout both give the same numbers, whatever the layers are called."""
+    one, three = built("gan", (28, 28)).eval(), built("gan-functional", (28, 28)).eval()
+    assert [tuple(value.shape) for value in one.parameters()] == [tuple(value.shape) for value in three.parameters()]
+    with torch.no_grad():
+        for mine, theirs in zip(one.parameters(), three.parameters(), strict=True):
+            theirs.copy_(mine)
+        images = three.generator(torch.ones(2, 100))
+        assert torch.equal(images, one.generator(torch.ones(2, 100))) and images.shape == (2, 28, 28)
+        torch.testing.assert_close(three.discriminator(images), one.discriminator(images))
+
+
+def test_gan_as_written_trains_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    choices: dict[str, Any] = {"size": "tiny", "epochs": 2, "strategy": "step", "device": "cpu"}
+    whole = train("gan-functional", **choices, out=tmp_path / "whole")
+    assert [row["rate_dropout"] for row in whole.rows] == pytest.approx([0.5, 0.4])
+    with pytest.raises(KeyboardInterrupt):
+        train("gan-functional", **choices, out=tmp_path / "cut", on_epoch=stop_after(1))
+    assert numbers(train("gan-functional", **choices, out=tmp_path / "cut", resume=True)) == numbers(whole)
 
 
 def test_gans_step_is_the_tutorials() -> None:
