@@ -26,10 +26,12 @@ if __name__ == "__main__":
             assert np.packbits((y != 0).reshape(-1), bitorder="little").tobytes().hex() == vector["bits"], vector
     package = Path(dropkit.__file__).parent
     assert (package / "py.typed").exists(), "the wheel is typed, and does not say so"
-    pages = ("page.html.j2", "plots.js", "network.html.j2", "network.js", "network.css")
-    missing = [
-        name for name in ("probe/findings/doctor.md", *(f"report/{n}" for n in pages)) if not (package / name).exists()
-    ]
+    pages = (
+        "report/page.html.j2",
+        "report/plots.js",
+        *(f"probe/page/network.{end}" for end in ("html.j2", "js", "css")),
+    )
+    missing = [name for name in ("probe/findings/doctor.md", *pages) if not (package / name).exists()]
     assert not missing, f"the wheel lacks {missing}"
     assert not {"torch", "jax", "keras"} & set(sys.modules)
     assert dropkit.info()["cpu"]["path"], f"the wheel has no kernels: {dropkit.info()['cpu']['why']}"

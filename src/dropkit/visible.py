@@ -44,6 +44,16 @@ def one_line(text: object) -> str:
     return visible(" ".join(_ADDRESS.sub("", _COLOUR.sub("", str(text))).split()))
 
 
+def written(value: object) -> str:
+    """A value as it is written in code; of a class that does not say how, its name, since an address is never the same.
+
+    >>> written((2, 3)), written(object())
+    ('(2, 3)', 'object()')
+    """
+    plain = type(value).__repr__ is object.__repr__
+    return f"{type(value).__name__}()" if plain else one_line(repr(value))
+
+
 class Visible(io.TextIOBase):
     r"""A stream that shows what it is given: control characters as escapes, what it cannot encode too.
 

@@ -9,12 +9,14 @@ import dropkit
 from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain, Soft
 from dropkit.axes.share import Exactly
 
+from . import columns_jax
 from .columns_torch import TORCH
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 
+SLOW = ("torch compiled", "jax jit", "jax formula")
 COLUMNS: list[Any] = [
-    pytest.param(column, marks=pytest.mark.slow) if getattr(column, "compiled", False) else column
-    for column in (Numpy(), *TORCH)
+    pytest.param(column, marks=pytest.mark.slow) if column.name in SLOW else column
+    for column in (Numpy(), *TORCH, *columns_jax.COLUMNS)
 ]
 
 

@@ -33,6 +33,7 @@ DROP = Site(
     follows="relu",
     gradient_check="ok",
 )
+ALPHA = replace(DROP, kind="AlphaDropout", law="Alpha()", becomes="-0.779")
 CALL = replace(DROP, name="head:dropout", kind="F.dropout", layer="head", source="net.py:7")
 SDPA = replace(CALL, kind="scaled_dot_product_attention", target="attention weights", follows=None)
 
@@ -138,14 +139,14 @@ CASES: list[tuple[str, Site, dict[str, Any], str, str]] = [
     ),
     (
         "DK110",
-        replace(DROP, kind="AlphaDropout", follows="selu"),
+        replace(ALPHA, follows="selu"),
         {"follows": None},
         "AlphaDropout with p = 0.25 follows no activation",
         "Put `torch.nn.SELU()` in front of it, or use `dropkit.torch.Dropout(0.25)`.",
     ),
     (
         "DK110",
-        replace(DROP, kind="F.feature_alpha_dropout", follows="selu"),
+        replace(ALPHA, kind="F.feature_alpha_dropout", follows="selu"),
         {"follows": "relu"},
         "F.feature_alpha_dropout with p = 0.25 follows relu",
         "Put `torch.nn.SELU()` in front of it, or use `dropkit.torch.Dropout(0.25)`.",
@@ -247,7 +248,7 @@ def test_sites_with_one_mask_are_told_once() -> None:
 
 
 def test_attention_and_the_input_are_no_prediction_and_no_activation() -> None:
-    alpha = replace(DROP, kind="AlphaDropout", follows=None)
+    alpha = replace(ALPHA, follows=None)
     assert only(explanation(alpha)).code == "DK110"
     assert findings(explanation(replace(alpha, target="input"))) == ()
     assert findings(explanation(replace(alpha, p=0.0))) == ()
@@ -273,9 +274,7 @@ def test_keras_is_told_what_keras_can_do() -> None:
     )
     assert remedy(replace(DROP, p=0.8)) == "Pass 0.2 if 0.8 was meant as the share to keep."
     assert remedy(replace(DROP, follows="selu")) == "Use `dropkit.keras.AlphaDropout(0.25)`."
-    assert remedy(replace(DROP, kind="AlphaDropout")) == (
-        'Put `activation="selu"` in front of it, or use `dropkit.keras.Dropout(0.25)`.'
-    )
+    assert remedy(ALPHA) == ('Put `activation="selu"` in front of it, or use `dropkit.keras.Dropout(0.25)`.')
     layers = (replace(ROOT, trainable=20), *frozen(BODY, NORM), HOME, HEAD)
     rest = (
         "Set `trainable = False` on the part as a whole, and call it from a layer of your own as "

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from dropkit.probe.explanation import Explanation, Layer, Site
+from dropkit.probe.masks import drops_branch, mask_words
 from dropkit.probe.names import label, listed
 from dropkit.probe.record import findings_json, to_json
-from dropkit.probe.sentences import drops_branch, mask_words, passed_on, sentences
+from dropkit.probe.sentences import passed_on, sentences
 
 
 def site(name: str = "drop", mask: tuple[int, ...] | None = (8, 16), **more: Any) -> Site:
@@ -163,10 +164,16 @@ def test_few_sub_networks_are_counted_out_and_twins_draw_once() -> None:
 
 
 def test_noise_draws_no_sub_network() -> None:
-    told = sentences(explanation([layer("a", "Linear", 9)], site("drop", kind="GaussianDropout", zeroes=("a",))))
-    assert told[0] == "drop (GaussianDropout, p 0.5) multiplies by noise the output of a: each of 16 units, per sample."
+    told = sentences(
+        explanation([layer("a", "Linear", 9)], site("drop", kind="GaussianDropout", zeroes=("a",), drawn="values"))
+    )
+    assert told[0] == (
+        "drop (GaussianDropout, p 0.5) multiplies by noise the output of a: a number for each of 16 units, per sample."
+    )
     assert not any("sub-networks" in sentence for sentence in told)
-    told = sentences(explanation([layer("a", "Linear", 9)], site("drop", kind="AlphaDropout", zeroes=("a",))))
+    told = sentences(
+        explanation([layer("a", "Linear", 9)], site("drop", kind="AlphaDropout", zeroes=("a",), law="Alpha()"))
+    )
     assert told[0].startswith("drop (AlphaDropout, p 0.5) saturates a part of the output of a")
 
 

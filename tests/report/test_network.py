@@ -11,8 +11,8 @@ import pytest
 from dropkit.probe.explanation import Explanation, Layer, Site
 from dropkit.probe.findings import Finding
 from dropkit.probe.fold import Node, fold
-from dropkit.report import network_words as words
-from dropkit.report.network import connections, render_network
+from dropkit.probe.page import words
+from dropkit.probe.page.network import connections, render_network
 
 from . import network_examples as examples
 

@@ -15,8 +15,8 @@ import pytest
 from dropkit.probe.explanation import Explanation
 from dropkit.probe.findings import Finding
 from dropkit.probe.fold import fold
-from dropkit.report.network import connections, render_network
-from dropkit.report.network_words import reach
+from dropkit.probe.page.network import connections, render_network
+from dropkit.probe.page.words import reach
 
 from . import network_examples as examples
 
@@ -314,7 +314,7 @@ def violations(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(show: Open, scheme: str) -> None:
-    finding = replace(examples.FINDING, site="layers.0.drop1")
+    finding = replace(examples.FINDING, place="layers.0.drop1")
     page = show(examples.transformer(1), findings=(finding,), color_scheme=scheme)
     assert violations(page) == []
     page.click("#open")

@@ -10,8 +10,8 @@ from dropkit.probe.explanation import Explanation, Layer, Site
 from dropkit.probe.findings import RULES, Finding
 from dropkit.probe.findings.about import about
 from dropkit.probe.fold import fold
-from dropkit.report import network_words as words
-from dropkit.report.network import render_network
+from dropkit.probe.page import words
+from dropkit.probe.page.network import render_network
 
 ROOT = Path(__file__).parents[2]
 LAYER = Layer(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dropkit.probe.fold import fold
-from dropkit.report.network import render_network
+from dropkit.probe.page.network import render_network
 
 from .test_network_browser import settled
 

@@ -149,8 +149,8 @@ def _write_page(path: Path | None, explanation: "Explanation", found: Sequence["
     if path is None:
         return
     from ..probe.fold import fold
+    from ..probe.page import render_network
     from ..probe.sentences import sentences
-    from ..report.network import render_network
 
     _write(path, render_network(explanation, fold(explanation), sentences(explanation), found), "--html")
     typer.echo(f"Page: {path.resolve()}", err=True)

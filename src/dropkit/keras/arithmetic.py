@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from ..axes.noise import Alpha, Bernoulli, Noise
+from ..axes.noise import Noise
 from ..axes.share import Axes, Sharing
 from ..mask import known_place
 from ..place import Place
@@ -22,25 +22,15 @@ def dropout(x: Any, draw: Draw, share: Sharing, law: Noise, other: Any = None) -
     if isinstance(draw.level, int) and draw.level == 0:
         return x
     own, part = engine.frontend(), draw.part_for(share.axes)
-    if own is None or not taken(law, share, other):
+    if own is None:
         return composed.dropout(x, draw.t, draw, share, part, law, other)
     if draw.key is not None:
-        more: dict[str, Any] = {"rows": part.rows, "noise": law} | ({} if other is None else {"other": other})
         return engine.by_frontend(
-            own.dropout, x, draw.level / LEVEL_ONE, training=True, key=draw.key, share=given(share), **more
-        )
+            own.dropout, x, draw.level / LEVEL_ONE, training=True, key=draw.key, share=share, rows=part.rows, noise=law,
+            other=other,
+        )  # fmt: skip
     # Traced, so this is JAX. Its own operations: each of Keras' costs a program several.
-    return own.ops.of_kept(x, draw.t, draw.words, share.axes, rows=part.rows, noise=law) if x.size else x
-
-
-def taken(law: Noise, share: Sharing, other: Any) -> bool:
-    """Whether the backend's frontend takes a law and a share; `keras.ops` can do any."""
-    return engine.backend() != "jax" or (other is None and isinstance(share, Axes) and type(law) in (Bernoulli, Alpha))
-
-
-def given(share: Sharing) -> Sharing | Sequence[int]:
-    """A share as every frontend takes it."""
-    return share.axes if isinstance(share, Axes) else share
+    return own.ops.of_kept(x, draw.t, draw.words, share, part, law, other) if x.size else x
 
 
 def axes_of(noise: Sequence[Any], x: Any) -> Axes:

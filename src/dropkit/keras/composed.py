@@ -5,7 +5,7 @@
 Keys, rates and sizes may be such as only a compiled program will know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ from ..axes.share import Refining, Sharing
 from ..drop import Lowered, lower, settled
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import known_place
-from ..place import Part, Place, noise_shape, shared_axes
+from ..place import Part, noise_shape, shared_axes
 from ..threshold import ONE
 from . import bits
 from .draw import Draw
@@ -64,8 +64,7 @@ class Arrays:
     @staticmethod
     def take(table: np.ndarray, t: Any) -> Any:
         """Entries of a NumPy table."""
-        kind = "int32" if table.dtype.kind == "i" else "float32" if bits.BACKEND == "jax" else "float64"
-        return ops.take(ops.convert_to_tensor(table.astype(kind)), ops.cast(t, "int32"))
+        return ops.take(ops.convert_to_tensor(table), ops.cast(t, "int32"))
 
     @staticmethod
     def reshape(x: Any, shape: Sequence[Any]) -> Any:
@@ -92,6 +91,7 @@ def dropout(x: Any, t: Any, draw: Draw, share: Sharing, part: Part, law: Noise, 
         return x
     shape = sizes(ops.shape(x), part)
     if isinstance(share, Refining):
+        lowered = lowered if isinstance(t, int) else lowered._replace(t=ops.cast(t, "int32"))
         lowered = settled(lowered, share, shape, part, Arrays)
     if lowered.soft:
         return _softly(x, lowered, shape, draw, share, part)
@@ -172,11 +172,12 @@ def _kept(lowered: Lowered, shape: tuple[int, ...], draw: Draw, share: Sharing, 
         return share.kept(t, shape, part, uniform, Arrays)
     if isinstance(t, int) and _known(shape, draw):
         return _in_numpy("keep", shape, share.axes, part, draw, 1 - t / ONE)
-    where = _placed(shape, share.axes, part)
     if isinstance(t, int) or len(t.shape) == 0:
-        return bits.keep(where, t if isinstance(t, int) else ops.cast(t, bits.DTYPE), draw.words)
+        one = t if isinstance(t, int) else ops.cast(t, bits.DTYPE)
+        return _placed(lambda place: bits.keep(place, one, draw.words), shape, share.axes, part)
     # No tensor of R below the whole shape: where an axis is shared, its elements compare one R with their own t.
-    return ops.less(ops.cast(bits.random16(where, draw.words), "int32"), t)
+    random = _placed(lambda place: bits.random16(place, draw.words), shape, share.axes, part)
+    return ops.less(ops.cast(random, "int32"), t)
 
 
 def numbers(source: str, shape: tuple[int, ...], axes: Sequence[int], part: Part, draw: Draw) -> Any:
@@ -184,7 +185,7 @@ def numbers(source: str, shape: tuple[int, ...], axes: Sequence[int], part: Part
     if _known(shape, draw):
         # Eagerly, the hundreds of small operations that this takes cost more than NumPy and a copy.
         return _in_numpy(source, shape, axes, part, draw)
-    return getattr(bits, source)(_placed(shape, axes, part), draw.words)
+    return _placed(lambda place: getattr(bits, source)(place, draw.words), shape, axes, part)
 
 
 def _known(shape: tuple[int, ...], draw: Draw) -> bool:
@@ -199,11 +200,25 @@ def _in_numpy(name: str, shape: tuple[int, ...], axes: Sequence[int], part: Part
     return ops.convert_to_tensor(np.array(values[once]))
 
 
-def _placed(shape: tuple[int, ...], axes: Sequence[int], part: Part) -> Place | tuple[Any, ...]:
-    """A noise shape, whose sizes may be traced; or the place in one."""
+def _placed(values: Callable[[Any], Any], shape: tuple[int, ...], axes: Sequence[int], part: Part) -> Any:
+    """What `values` gives of a noise shape, whose sizes may be traced, or of the place in one."""
     if part.whole or _covers(part, shape):
-        return tuple(size.traced if isinstance(size, Size) else size for size in noise_shape(shape, axes))
-    return known_place(shape, axes, part)
+        return values(_traced(noise_shape(shape, axes)))
+    whole = shape if part.global_shape is None else part.global_shape
+    unknown = [axis for axis, size in enumerate(shape) if isinstance(size, Size)]
+    if part.rows is not None or part.split or not unknown or any(whole[axis] is not shape[axis] for axis in unknown):
+        return values(known_place(shape, axes, part))
+    # Cut out of the whole, since nobody knows how far its indices are apart.
+    all_of_it, shared = values(_traced(noise_shape(whole, axes))), shared_axes(len(shape), axes)
+    first = part.offset or (0,) * len(shape)
+    cut = [slice(start, start + size) for start, size in zip(first, shape, strict=True)]
+    for axis in (*shared, *unknown):
+        cut[axis] = slice(None)
+    return all_of_it[tuple(cut)]
+
+
+def _traced(shape: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(size.traced if isinstance(size, Size) else size for size in shape)
 
 
 def _covers(part: Part, shape: tuple[int, ...]) -> bool:

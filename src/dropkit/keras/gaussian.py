@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ..axes.noise import Soft
+from ..axes.noise import Gaussian
 from . import arithmetic
 from .base import Keyed
 from .composed import wide_dtype
@@ -14,17 +14,6 @@ from .rated import Rated
 from .rates import Movable, encode_stddev
 
 _register = keras.saving.register_keras_serializable(package="dropkit")
-
-
-class Gaussian(Soft):
-    """`y = x (1 + sqrt(p / q) z)`; 0 where q is 0."""
-
-    source = "normal"
-
-    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
-        """m alone."""
-        some = q > 0
-        return xp.where(some, 1.0 + n * xp.sqrt((1.0 - q) / xp.where(some, q, 1.0)), 0.0), None
 
 
 @_register

@@ -10,14 +10,14 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from ..axes.noise import Bernoulli, Noise
-from ..axes.share import Axes, Refining, Sharing, share_of
+from ..axes.share import Sharing, share_of
 from ..counter import Key
 from ..drop import checked_noise, checked_other
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import known_place
-from ..place import Part, axes, noise_shape
+from ..place import Part, noise_shape
 from ..threshold import ONE, threshold, thresholds
-from . import arithmetic, bits, composed, engine
+from . import bits, composed, engine
 from .draw import Draw
 
 
@@ -87,19 +87,18 @@ class Call:
 
 
 def _dropped(x: Any, rate: Any, training: bool, key: Any, share: Any, part: Part, noise: Noise, other: Any) -> Any:
-    """`dropout` by the backend's frontend, or by `keras.ops` where there is none that takes it."""
-    law, frontend = checked_noise(noise), engine.frontend()
-    sharing = share if isinstance(share, Refining) else axes(share.axes if isinstance(share, Axes) else share)
-    if frontend is not None and arithmetic.taken(law, share_of(sharing), other):
+    """`dropout` by the backend's frontend, or by `keras.ops` where there is none."""
+    frontend = engine.frontend()
+    if frontend is not None:
         if engine.backend() == "torch" and isinstance(rate, np.ndarray):
             rate = ops.convert_to_tensor(rate, str(rate.dtype))
-        more: dict[str, Any] = {"noise": law} | ({} if other is None else {"other": other})
         return engine.by_frontend(
-            frontend.dropout, x, rate, training=training, key=_needed(key), share=sharing, offset=part.offset,
-            global_shape=part.global_shape, rows=part.rows, **more,
+            frontend.dropout, x, rate, training=training, key=_needed(key), share=share, offset=part.offset,
+            global_shape=part.global_shape, rows=part.rows, noise=noise, other=other,
         )  # fmt: skip
+    law = checked_noise(noise)
     checked_other(law, other)
-    return _by_keras(x, rate, training, key, share_of(sharing), part, law, other)
+    return _by_keras(x, rate, training, key, share_of(share), part, law, other)
 
 
 def _by_keras(x: Any, rate: Any, training: bool, key: Any, share: Sharing, part: Part, law: Noise, other: Any) -> Any:

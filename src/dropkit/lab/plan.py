@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -81,7 +81,7 @@ class Choices:
     ) -> "Choices":
         """Check the choices, load the data and prepare it where the recipe asks for that; cheap checks come first."""
         found = recipes.get(recipe)
-        data = found.data if data is None else data
+        data = found.data_at(size) if data is None else data
         name = data.name if isinstance(data, Data) else str(data)
         settings = sized(found, size, name, epochs)
         held = _fraction(settings.validation if validation is None else validation)
@@ -129,10 +129,7 @@ class Choices:
 
     def record(self) -> dict[str, Any]:
         """As plain values for config.json."""
-        settings = asdict(self.settings)
-        if self.settings.image_size is None:
-            del settings["image_size"]
-        settings = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        settings = self.settings.record()
         epochs, seeds = settings.pop("epochs"), settings.pop("seeds")
         del settings["validation"]  # what counts is what was chosen
         backend = {} if self.backend is None else {"backend": self.backend}

@@ -50,8 +50,16 @@ class Site:
         gradient_check: "ok", "FAILED: why" or "not checked: why": whether what the forward drops is what the backward
             drops, recomputed forwards included.
         by_hand: it is a random operation that is no known dropout.
-        effect: of one by hand, what its random numbers do to the data: "drops" (zeroes some, or multiplies by noise
-            around 1), "multiplies" (otherwise), "adds", "fills" (in place of data) or "decides" (what runs).
+        law: its law, as it is written in code: "Bernoulli()", "Alpha()"; empty where nothing says.
+        drawn: "mask" (elements are kept or dropped) or "values" (a random number for each, of a soft law).
+        becomes: what a dropped element becomes: "zero", a number or "the other tensor".
+        off: what the law makes of x in evaluation, "0.75 x + 0.25 o" with the other tensor o; empty where that is x.
+        share: which mask a share makes that refines what was drawn: "exactly 12 of 16 units, per sample"; else empty.
+        kept: of such a share, the fraction that it keeps; None for 1 - p.
+        choices: of such a share, how many masks it has for one sample in one call, as a power of 2; None if unknown.
+        effect: of one by hand or of a soft law, what its random numbers do to the data: "drops" (zeroes some, or
+            multiplies by noise around 1), "multiplies" (otherwise), "adds", "fills" (in place of data) or "decides"
+            (what runs).
         zero_share: of one that multiplies, the share of zeros among its factors.
         mean_ratio, mean_error: of dropout that is neither the framework's nor ours, the mean of what it gives in
             training over that in evaluation, and its standard error; None where it was not measured.
@@ -86,6 +94,13 @@ class Site:
     on_prediction: bool = False
     twins: tuple[str, ...] = ()
     gradient_check: str = "not checked"
+    law: str = ""
+    drawn: Literal["mask", "values"] = "mask"
+    becomes: str = "zero"
+    off: str = ""
+    share: str = ""
+    kept: float | None = None
+    choices: float | None = None
     by_hand: bool = False
     effect: str = ""
     zero_share: float | None = None

@@ -1,85 +1,20 @@
-"""What a probe found, in words: masks, a summary in sentences, what to expect."""
+"""What a probe found, in words: a summary in sentences, and what to expect."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from .facts import Facts, Layer, Site
+from .masks import drops_branch, mask_words, unit
 from .names import SHOWN, Places, label, listed
 
-_CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
-_BRANCH = re.compile(r"path|depth", re.IGNORECASE)
 _FOLDER = re.compile(r"[/\\]")
-_ALPHA = re.compile(r"alpha", re.IGNORECASE)
-_NOISE = re.compile(r"gauss", re.IGNORECASE)  # multiplies by anything, and so picks no sub-network
 _TARGETS = {
     "input": "the model's input",
     "attention weights": "the attention weights in {}",
     "hidden states": "what {} hands from one of its layers to the next",
     "state": "the state that {} carries from step to step",
 }
-
-
-def mask_words(site: Site, batch: int | None = None) -> str:
-    """What is dropped at once, and for whom.
-
-    Args:
-        site: whose mask has 1 where a draw is shared; the first axis is the batch.
-        batch: samples in the run; with a single one it does not show whether a draw is shared by the batch.
-
-    >>> site = Site(name="drop", kind="Dropout", layer="drop", p=0.5, mask_shape=(8, 1024))
-    >>> mask_words(site)
-    'each of 1024 units, per sample'
-    """
-    shape = site.mask_shape
-    if shape is None:
-        return "mask not seen"
-    if site.target == "attention weights":
-        return _attention_words(shape, batch)
-    if len(shape) == 0:
-        return "one draw"
-    shared = shape[0] == 1 and batch != 1
-    if site.draws == 1:
-        one = "one draw, shared by the batch" if shared else "one draw per sample"
-        return f"{one} (the whole branch)" if drops_branch(site) else one
-    return f"{_units(site)}, {'shared by the batch' if shared else 'per sample'}"
-
-
-def _units(site: Site) -> str:
-    shape = site.mask_shape or ()
-    drawn = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
-    lengths = " x ".join(str(shape[axis]) for axis in drawn)
-    if len(drawn) == len(shape) - 1:
-        return f"each of {lengths} units"
-    if drawn == [len(shape) - 1] or (drawn == [1] and (len(shape) > 3 or _CHANNELS.search(site.kind))):
-        return f"whole channels: each of {lengths}"
-    if drawn == [1]:
-        return f"whole vectors: each of {lengths}"
-    return f"each of {lengths}, for all along the other axes"
-
-
-def _attention_words(shape: Sequence[int], batch: int | None) -> str:
-    *outer, rows, columns = (1, 1, *shape) if len(shape) < 2 else shape
-    weights = f"{rows} x {columns}"
-    # torch's own attention folds the heads into the batch.
-    if len(outer) == 1 and batch and outer[0] > batch and outer[0] % batch == 0:
-        outer = [batch, outer[0] // batch]
-    heads = math.prod(outer[1:])
-    shared = outer[:1] == [1] and batch != 1
-    who = "shared by the batch" if shared else "per sample"
-    return f"each attention weight: {f'{heads} heads x ' if heads > 1 else ''}{weights}, {who}"
-
-
-def drops_branch(site: Site) -> bool:
-    """Whether it drops all of its input or none of it: stochastic depth.
-
-    >>> drops_branch(Site(name="path", kind="DropPath", layer="path", p=0.1, mask_shape=(8, 1, 1)))
-    True
-    """
-    shape = site.mask_shape or ()
-    named = _BRANCH.search(f"{site.kind} {site.name}")
-    return site.target == "output" and len(shape) > 1 and site.draws == 1 and (len(shape) > 2 or bool(named))
 
 
 def drops(site: Site) -> bool:
@@ -153,24 +88,41 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
     """What sites of one kind, p and target do where they are."""
     first, one = sites[0], len(sites) == 1
     kind = first.kind if first.p is None else f"{first.kind}, p {first.p:g}"
+    kind += f", noise {first.law}" if _unusual(first) else ""
+    tail = ""
     who = f"{first.name if one else f'{len(sites)} dropouts'} ({kind})"
     if first.by_hand:
         who, does = _by_hand(sites, who)
         if first.effect != "drops":
             there = listed(dict.fromkeys(site.layer or "the model" for site in sites))
             return f"{who} {does}" if first.effect == "decides" else f"{who} {does} data in {there}"
-    elif _NOISE.search(first.kind):
-        does = "multiplies by noise" if one else "multiply by noise"
-    elif _ALPHA.search(first.kind):
-        does = "saturates a part of" if one else "saturate a part of"
     else:
-        does = "zeroes a part of" if one else "zero a part of"
+        does, tail = _does(first, one)
     if first.target in _TARGETS:
         what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
     else:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
         what = _output(names, {site.behind for site in sites}, _blocks(sites))
-    return f"{who} {does} {what}"
+    return f"{who} {does} {what}{tail}"
+
+
+def _unusual(site: Site) -> bool:
+    """Whether it has a law that its kind does not name."""
+    return site.law not in ("", "Bernoulli()") and site.law.partition("(")[0].lower() not in site.kind.lower()
+
+
+def _does(site: Site, one: bool) -> tuple[str, str]:
+    """What a law does, as it says itself: in front of what is dropped, and behind it."""
+    s, es = ("s", "es") if one else ("", "")
+    if site.drawn == "values":
+        return (f"add{s} noise to" if site.effect == "adds" else f"multipl{'ies' if one else 'y'} by noise"), ""
+    if site.law == "Alpha()":
+        return f"saturate{s} a part of", ""
+    if site.becomes == "zero":
+        return f"zero{es} a part of", ""
+    if site.becomes.endswith("tensor"):
+        return f"replace{s} a part of", f" by {site.becomes}"
+    return f"set{s} a part of", f" to {site.becomes}"
 
 
 def _blocks(sites: Sequence[Site]) -> Sequence[str]:
@@ -315,6 +267,12 @@ def _at_odds(explanation: Facts) -> Iterator[str]:
     if off := [site.name for site in told if site.p == 0]:
         yield f"Of p 0, and so without effect: {listed(off)}."
     told = [site for site in told if site.p != 0]
+    scaling = [site for site in told if site.off and not site.deliberate]
+    for result in dict.fromkeys(site.off for site in scaling):
+        names = [site.name for site in scaling if site.off == result]
+        gives = f"its law, {names[0]} gives" if len(names) == 1 else f"their law, {listed(names)} give"
+        other = ", o being the other tensor" if result.endswith("o") else ""
+        yield f"By design of {gives} {result} in evaluation{other}."
     if dead := [site.name for site in told if site.train is False]:
         yield f"Not active in training: {listed(dead)}."
     if on := [site.name for site in told if site.eval]:
@@ -332,41 +290,60 @@ def _expected(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     seen: set[str] = set()
     drawn: list[Site] = []
     for site in sites:
-        masks = site.p is not None and 0 < site.p < 1 and not _NOISE.search(site.kind)
+        masks = site.p is not None and 0 < site.p < 1 and site.drawn == "mask"
         if masks and site.draws and seen.isdisjoint(site.twins):
             drawn.append(site)
             seen.add(site.name)
     if not drawn:
         return
-    bits = sum(site.draws_of_a_forward or 0 for site in drawn)
-    value = f" = {2**bits:,}" if bits <= 20 else ""
-    yield f"Every training step draws, for each sample, one of 2^{bits}{value} sub-networks."
+    choices = [_choices(site) for site in drawn]
+    if None not in choices:
+        yield f"Every training step draws, for each sample, one of {_power(sum(filter(None, choices)))} sub-networks."
     branches = [site for site in drawn if drops_branch(site)]
     units = [site for site in drawn if not drops_branch(site)]
     if units:
         yield f"Active on average: {'; '.join(_active(units))}."
     if branches:
-        depth = sum(1 - (site.p or 0) for site in branches)
+        depth = sum(_kept(site) for site in branches)
         word = "branch" if len(branches) == 1 else "branches"
         yield f"Of {len(branches)} residual {word} {number(depth)} are active on average."
 
 
 def _active(sites: Sequence[Site]) -> list[str]:
     # Of a dropout that runs several times: the first call, which the others mostly are like.
-    counts: dict[tuple[str, int, float], list[str]] = {}
+    counts: dict[tuple[str, int, float], list[str]] = {}  # of what, how many, and how much is kept
     for site in sites:
-        what = "attention weights" if site.target == "attention weights" else _unit(site)
+        what = "attention weights" if site.target == "attention weights" else unit(site)
         what += f" in each of {site.calls} calls" if site.calls > 1 else ""
-        counts.setdefault((what, site.draws or 0, site.p or 0), []).append(site.name)
+        counts.setdefault((what, site.draws or 0, _kept(site)), []).append(site.name)
     rows = []
-    for (what, draws, p), names in counts.items():
+    for (what, draws, kept), names in counts.items():
         place = names[0] if len(names) == 1 else f"each of {len(names)} dropouts"
-        rows.append(f"{number((1 - p) * draws)} of {draws} {what} at {place}")
+        rows.append(f"{number(kept * draws)} of {draws} {what} at {place}")
     return rows if len(rows) <= SHOWN else [*rows[:SHOWN], f"and {len(rows) - SHOWN} more kinds"]
 
 
-def _unit(site: Site) -> str:
-    return "channels" if _units(site).startswith("whole channels") else "units"
+def _choices(site: Site) -> float | None:
+    """How many masks there are for one sample in one forward, as a power of 2; None where that is not known."""
+    if not site.share:
+        return site.draws_of_a_forward or 0
+    return None if site.choices is None else site.calls * site.choices
+
+
+def _power(bits: float) -> str:
+    """A power of 2, with its value where that is small.
+
+    >>> _power(4), _power(3.3219281), _power(40.5)
+    ('2^4 = 16', '10', '2^40.5')
+    """
+    whole = float(bits).is_integer()
+    if bits <= 20 and not whole:
+        return f"{round(2**bits):,}"
+    return f"2^{bits:.0f}{f' = {2 ** int(bits):,}' if bits <= 20 else ''}" if whole else f"2^{bits:.1f}"
+
+
+def _kept(site: Site) -> float:
+    return 1 - (site.p or 0) if site.kept is None else site.kept
 
 
 def number(value: float) -> str:

@@ -1,7 +1,6 @@
 """An explanation and its findings as text and as a page in a file."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from ..errors import DropkitRuntimeError, OutputError
@@ -24,9 +23,9 @@ def save_page(path: str | Path, explanation: Facts, findings: Sequence[Finding])
         OutputError: the file cannot be written.
     """
     try:
-        # The page stands above the probe: like the frontends it is looked up when it is asked for.
-        network = import_module("dropkit.report.network")
-        text = network.render_network(explanation, fold(explanation), sentences(explanation), findings)
+        from .page import render_network  # with Jinja, which explaining itself does not need
+
+        text = render_network(explanation, fold(explanation), sentences(explanation), findings)
     except ModuleNotFoundError as error:
         raise DropkitRuntimeError(
             f'{error.name} is not installed; a page needs it: pip install "dropkit[lab]"'

@@ -8,8 +8,9 @@ from rich.tree import Tree
 
 from .facts import Facts, Layer, Shape, Site
 from .fold import Node
+from .masks import mask_words
 from .names import listed
-from .sentences import batch_of, mask_words, passed_on, zeroed_words
+from .sentences import batch_of, passed_on, zeroed_words
 
 LEGEND = (
     "Each line: name, class, output shape, parameters, and what dropout does there; in brackets the variance of the "

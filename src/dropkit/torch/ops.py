@@ -13,7 +13,7 @@ from ..counter import Key
 from ..drop import Lowered, checked_noise, checked_other
 from ..drop import lower as lower_number
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..place import Part, Place, place_of, symbolic_place, whole_place
+from ..place import WHOLE, Part, Place, place_of, symbolic_place, whole_place
 from ..threshold import ONE, threshold
 from .arithmetic import composed, cpu, cuda, formula, laws, registered, tracing, transforms
 from .arithmetic.composed import Refined
@@ -87,11 +87,14 @@ def dropout(
             dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
             global_shape=global_shape, rows=rows, noise=noise, other=other,
         )  # fmt: skip
-    checked_other(checked_noise(noise), other)
+    if type(noise) is not Bernoulli or other is not None:
+        checked_other(checked_noise(noise), other)
     lowered = lower(x, p, mode(training), noise)
     if lowered is None:
         return x
-    return apply(x, lowered, fresh_with(key, Part.of(offset, global_shape, rows)), axes_of(share), inplace, other)
+    whole = offset is None and global_shape is None and rows is None
+    fresh = fresh_with(key, WHOLE if whole else Part.of(offset, global_shape, rows))
+    return apply(x, lowered, fresh, axes_of(share), inplace, other)
 
 
 def axes_of(share: Sequence[int] | Sharing) -> Share:
@@ -128,8 +131,15 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool, law: Noise =
         # a sum: of torch.full the compiler would make a constant
         lowered = None if p == 0.0 else laws.lowered_at(law, torch.zeros((), dtype=torch.float64) + p, training)
     else:
-        lowered = lower_number(law, threshold(p), training)
-        lowered = None if p == 0 else lowered
+        t = threshold(p)
+        if t == ONE:
+            lowered = None
+        elif torch.compiler.is_compiling():  # which does not look up what is remembered
+            lowered = lower_number(law, t, training, t / ONE)
+        elif type(law) is Bernoulli:
+            lowered = laws.inverted(t) if training else None
+        else:
+            lowered = lower_number(law, t, training)
     return lowered if lowered is not None and droppable(x, lowered) else None
 
 
@@ -205,7 +215,7 @@ def prepare(x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share) -> tu
     # Where everything goes, no random numbers are needed, and the generator stands still.
     certain = type(lowered.t) is int and lowered.t == 0 and not lowered.soft
     draw = Draw((0, 0), lowered) if certain else fresh(lowered)
-    plain = draw.part.whole and not torch._C._are_functorch_transforms_active() and not traced()
+    plain = draw.part == WHOLE and not torch._C._are_functorch_transforms_active() and not traced()
     if plain and not isinstance(share, Refining):
         return draw, whole_place(x.shape, tuple(share))
     return _placed(x, draw, share)

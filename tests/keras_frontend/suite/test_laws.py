@@ -33,8 +33,8 @@ def test_a_law_of_ones_own_conforms(column: Any, law: Any, check: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "share", "check"),
-    [("alpha", "axis", "moving"), ("inverted", "exactly", "moving"), ("wobbling", "elements", "moving"),
-     ("inverted", "exactly", "layers"), ("doubling", "elements", "layers")],
+    [("alpha", "axis", "moving"), ("inverted", "block", "moving"), ("gaussian", "elements", "moving"),
+     ("inverted", "exactly", "layers"), ("doubling", "elements", "layers"), ("zoneout", "elements", "moving")],
 )  # fmt: skip
 @pytest.mark.parametrize("column", PROGRAMS, ids=lambda column: column.name)
 def test_a_compiled_program_conforms(column: Any, law: str, share: str, check: str) -> None:

@@ -3,6 +3,7 @@
 from ...errors import UnknownNameError
 from .dense import DENSE
 from .gan import GAN
+from .gan_functional import GAN_FUNCTIONAL
 from .mlp import MLP
 from .mlp_functional import MLP_FUNCTIONAL
 from .numpy_mlp import NUMPY_MLP
@@ -10,7 +11,19 @@ from .recipe import Recipe
 from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
 
-RECIPES = {recipe.name: recipe for recipe in (MLP, MLP_FUNCTIONAL, NUMPY_MLP, VGG_ADAPTIVE, DENSE, TRANSFER, GAN)}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        MLP,
+        MLP_FUNCTIONAL,
+        NUMPY_MLP,
+        VGG_ADAPTIVE,
+        DENSE,
+        TRANSFER,
+        GAN,
+        GAN_FUNCTIONAL,
+    )
+}
 
 
 def get(name: str | Recipe) -> Recipe:

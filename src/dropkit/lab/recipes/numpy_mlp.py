@@ -41,4 +41,5 @@ NUMPY_MLP = Recipe(
     build=build,
     compared=(*SCHEDULED, "decay"),
     engine=NUMPY,
+    tutorial_data="fashion-mnist",
 )

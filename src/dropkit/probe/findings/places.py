@@ -15,7 +15,8 @@ HIGH = 0.6
 MEAN = 0.02  # how far a mean may move
 _CHANNELS = re.compile(r"^(?:F\.|torch\.|dropkit\.)*(?:feature_)?dropout([123])d$", re.IGNORECASE)
 _FITTING = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}
-_ALPHA = re.compile("alpha_?dropout", re.IGNORECASE)
+_ALPHA = "Alpha()"
+_INVERTED = ("", "Bernoulli()")  # laws that scale what they keep by 1 / (1 - p); of one that is unknown it is likely
 
 
 def on_prediction(explanation: Facts) -> Iterator[Row]:
@@ -85,7 +86,7 @@ def _allowed(shape: Shape) -> float:
 def alpha_without_selu(explanation: Facts) -> Iterator[Row]:
     """AlphaDropout behind another activation, or none: what it drops becomes SELU's negative saturation."""
     for site in explanation.sites:
-        if _ALPHA.search(site.kind) and site.p and site.target == "output" and site.follows != "selu":
+        if site.law == _ALPHA and site.p and site.target == "output" and site.follows != "selu":
             measured = f"{what(site)} follows {site.follows or 'no activation'}"
             layer = {"torch": "torch.nn.SELU()", "keras": 'activation="selu"'}[explanation.framework]
             ordinary = f"dropkit.{explanation.framework}.Dropout({site.p:g})"
@@ -95,7 +96,7 @@ def alpha_without_selu(explanation: Facts) -> Iterator[Row]:
 def selu_without_alpha(explanation: Facts) -> Iterator[Row]:
     """Ordinary dropout of the output of SELU: zero is not its saturation, so mean and variance move."""
     for site in explanation.sites:
-        if site.follows == "selu" and site.p and site.target == "output" and not _ALPHA.search(site.kind):
+        if site.follows == "selu" and site.p and site.target == "output" and site.becomes == "zero":
             alpha = f"dropkit.{explanation.framework}.AlphaDropout({site.p:g})"
             yield site.name, f"{what(site)} follows selu", f"Use `{alpha}`."
 
@@ -146,11 +147,12 @@ def high_rate(explanation: Facts) -> Iterator[Row]:
     for site in explanation.sites:
         if site.p is not None and site.p >= HIGH - 1e-6:
             kept = 1 - site.p
-            scale = f", and scaled by {1 / kept:.3g}" if kept > 1e-6 and not _ALPHA.search(site.kind) else ""
+            scale = f", and scaled by {1 / kept:.3g}" if kept > 1e-6 and site.law in _INVERTED else ""
+            share = f": {100 * kept:.3g} % are kept{scale}" if site.drawn == "mask" else ""
             remedy = f"Pass {kept:.3g} if {site.p:.3g} was meant as the share to keep"
             if _settable(site, explanation):
                 remedy += f': `dropkit.torch.set_rate(model, "{site.name}", {kept:.3g})`'
-            yield site.name, f"p = {site.p:.3g}: {100 * kept:.3g} % are kept{scale}", f"{remedy}."
+            yield site.name, f"p = {site.p:.3g}{share}", f"{remedy}."
 
 
 def mean_moves(explanation: Facts) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import numpy as np
 from ..explanation import Explanation
 from ..facts import Gradient, Layer, Shape, Site, draws_for_one
 from ..findings.modes import TOLD
+from ..laws import told
 from .graph import Graph
 from .intercept import ATTENTION, Found
 from .tree import Tree, activation
@@ -119,10 +120,17 @@ class _Answers:
             on_prediction=target == "output" and any(self.graph.predicts(number) for number in found.nodes),
             twins=tuple(self._twins(found)),
             gradient_check=UNCHECKED,
+            **self._law(found),
             idle=_idle(found, self.tree.layers[found.path]) if ran else "",
             note="; ".join([*found.noted, *self._masks(found), *([TOLD] if self.tree.told(found.path) else [])]),
             source=found.source,
         )
+
+    def _law(self, found: Found) -> dict[str, Any]:
+        """What the law of a site says of it."""
+        if found.effect:
+            return {"drawn": "values", "effect": found.effect}
+        return told(found.noise, found.share, found.p, found.mask_shape, self.batch)
 
     def _zeroes(self, found: Found, sources: Iterable[int]) -> tuple[str, set[str]]:
         """What a site drops, and of which layers that is the output."""

@@ -16,6 +16,8 @@ from keras.src.backend.common import global_state
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from ... import keras as frontend
+from ...axes.noise import Alpha, Bernoulli, Hard, Soft
+from ...axes.noise import Noise as Law
 from ...keras import base, engine, ops
 from ...keras.engine import Apply
 from ..facts import Shape
@@ -40,6 +42,8 @@ class Found:
         name, kind, p, source, mask_shape, input_rank, deliberate: as of a `Site`.
         path: of the layer, hidden or not.
         label: what it is of a layer that does more: "dropout", "recurrent_dropout"; "function" of a call.
+        noise, share: its law and its share, values of `dropkit.axes`; None and () where nothing says.
+        effect: of noise that has no such value, what it does: "multiplies" or "adds".
         train, eval: whether it dropped there.
         first: when it dropped first, None if it has not.
         shapes: of the masks of the first run.
@@ -54,6 +58,9 @@ class Found:
     label: str
     p: float | None
     source: str = ""
+    noise: Law | None = None
+    share: Any = ()
+    effect: str = ""
     mask_shape: Shape | None = None
     input_rank: int | None = None
     deliberate: bool = False
@@ -133,6 +140,9 @@ class Noise:
             return self.found[key]
         site = self._site(key, path or str(layer.name), type(layer).__name__, path, "", _rate(layer))
         site.deliberate = getattr(layer, "when", "") == "always"
+        site.noise, site.share = _law(layer), getattr(layer, "share", ())
+        if site.noise is None and isinstance(layer, keras.layers.GaussianDropout | keras.layers.GaussianNoise):
+            site.effect = "adds" if hasattr(layer, "stddev") else "multiplies"
         if hasattr(layer, "stddev"):
             site.noted = [f"adds noise of standard deviation {float(layer.stddev):g}"]
         return site
@@ -303,6 +313,16 @@ def replaced(target: Any, name: str, make: Callable[[Any], Any]) -> Iterator[Non
         yield
     finally:
         setattr(target, name, old)
+
+
+def _law(layer: Any) -> Law | None:
+    """The law of a layer: the one that it holds, or what its class says."""
+    held = getattr(layer, "noise", None)
+    if isinstance(held, Hard | Soft):
+        return held
+    if isinstance(layer, keras.layers.AlphaDropout):
+        return Alpha()
+    return Bernoulli() if isinstance(layer, keras.layers.Dropout) else None
 
 
 def _rate(layer: Any) -> float | None:

@@ -14,7 +14,7 @@ from .flow import Place
 from .handmade import Draw, caller
 from .operators import Operator
 from .origin import INPUT, Origin, Origins
-from .sample import Sample, taken
+from .sample import Sample, Taken
 from .watch import Given, Listener, tensors
 
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
@@ -47,7 +47,7 @@ class _Before(NamedTuple):
 
     writes: int
     origin: Origin
-    elements: torch.Tensor
+    elements: Taken
 
 
 class Follower(Listener):
@@ -218,7 +218,7 @@ class Follower(Listener):
             if sites >> number & 1:
                 self._note(dropped, x)
 
-    def begun(self, site: int, dropped: Any) -> None:
+    def begun(self, site: int, dropped: Any, other: Any = None) -> None:
         """A site's call begins."""
         self.order.setdefault(site)
         if site not in self.active:
@@ -230,7 +230,8 @@ class Follower(Listener):
             self._before.append(None)
             return
         origins = self.origins
-        self._before.append(_Before(origins.writes(dropped), origins.origin(dropped), taken(dropped, self.sites[site])))
+        elements = Taken.of(dropped, self.sites[site], other)
+        self._before.append(_Before(origins.writes(dropped), origins.origin(dropped), elements))
         if not in_backward():
             self._note(self.dropped[site], dropped)
 
@@ -271,7 +272,7 @@ class Follower(Listener):
                 dropped.register_hook(lambda gradient: self._reached(gradient, bit))
         if y.shape != dropped.shape:
             return
-        self._keep(site, Sample.of_mask(before.elements, y, self.sites[site]))
+        self._keep(site, before.elements.made(y))
         if not in_backward():
             self.origins.set_origin(y, before.origin._replace(dropped=before.origin.dropped | bit))
 

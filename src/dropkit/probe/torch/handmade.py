@@ -109,7 +109,7 @@ class Handmade(TorchDispatchMode, Listener):
             pass
         return output
 
-    def begun(self, site: int, dropped: Any) -> None:
+    def begun(self, site: int, dropped: Any, other: Any = None) -> None:
         """A site's call begins."""
         self._within += site in self.drops
 

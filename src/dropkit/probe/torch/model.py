@@ -143,7 +143,7 @@ class _Noticing(Listener):
     def __init__(self) -> None:
         self.dropped: set[int] = set()
 
-    def begun(self, site: int, dropped: Any) -> None:
+    def begun(self, site: int, dropped: Any, other: Any = None) -> None:
         self.dropped.add(site)
 
     def drew(self, site: int, drawn: torch.Tensor) -> None:

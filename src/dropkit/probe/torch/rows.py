@@ -11,6 +11,7 @@ from torch import nn
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
 from ..facts import Gradient, Layer, Shape, Site, draws_for_one
+from ..laws import told
 from .draws import Made, by_hand
 from .follow import RECURRENT, Follower
 from .measure import Run
@@ -190,6 +191,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         on_prediction=bool(follower.predicted >> number & 1),
         twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
         gradient_check=_gradient_check(number, seen),
+        **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
         **_measured(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
         idle=found.note if idle else _told_never(module) if found.place is None else "",
@@ -246,7 +248,7 @@ def _shape_of_noise(module: nn.Module, shape: Shape | None) -> Shape | None:
     """Of a dropout whose rate is learned, from the shape of its input."""
     if shape is None or not isinstance(module, Drawn):
         return None
-    shared = {axis % len(shape) for axis in getattr(module, "share", ())}
+    shared = {axis % len(shape) for axis in getattr(module.share, "axes", module.share)}
     return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
 
 

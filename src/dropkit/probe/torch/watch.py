@@ -37,8 +37,8 @@ class Listener:
         """A module has ended its forward; returns its output, or another in its place."""
         return output
 
-    def begun(self, site: int, dropped: Any) -> None:
-        """A call that drops begins; `dropped` is the tensor that it takes, if it takes just one."""
+    def begun(self, site: int, dropped: Any, other: Any = None) -> None:
+        """A call that drops begins; `dropped` is the tensor that it takes, `other` the second one of a law with two."""
 
     def ended(self, site: int, dropped: Any, result: Any) -> None:
         """It has ended."""
@@ -105,7 +105,7 @@ class Watch(Intercept):
             listener.entered(path, module, (args, kwargs))
         if path in self.layers:
             self._open.append(module)
-            self._tell_begun(self.layers[path], only_tensor((args, kwargs)))
+            self._tell_begun(self.layers[path], only_tensor((args, kwargs)), other_tensor(module, args, kwargs))
 
     def _left(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         path = self.paths.get(id(module))
@@ -131,7 +131,7 @@ class Watch(Intercept):
         call = self.call(kind, f"dropkit.{kind}", p=module.p, training=module.active)
         if call is not None and call.drops and (number := self._number(call)) is not None:
             self._inside.append((module, number))
-            self._tell_begun(number, args[0])
+            self._tell_begun(number, args[0], other_tensor(module, args, {}))
 
     def _made_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._inside and self._inside[-1][0] is module:
@@ -154,8 +154,9 @@ class Watch(Intercept):
         number = self._number(call)
         if number is None or not call.drops:
             return func(*args, **kwargs)
-        dropped = known.bind(args, kwargs).get(known.parameters[0])
-        self._tell_begun(number, dropped)
+        given = known.bind(args, kwargs)
+        dropped = given.get(known.parameters[0])
+        self._tell_begun(number, dropped, given.get("other"))
         try:
             result = func(*args, **kwargs)
         except BaseException:
@@ -173,9 +174,9 @@ class Watch(Intercept):
     def _number(self, call: Call) -> int | None:
         return None if call.place is None else self.places.get((call.path, call.kind, call.place))
 
-    def _tell_begun(self, number: int, dropped: Any) -> None:
+    def _tell_begun(self, number: int, dropped: Any, other: Any = None) -> None:
         for listener in self.listeners:
-            listener.begun(number, dropped)
+            listener.begun(number, dropped, other)
 
     def _tell_broken_off(self, number: int) -> None:
         for listener in self.listeners:
@@ -200,3 +201,10 @@ def tensors(tree: Any) -> list[torch.Tensor]:
 def only_tensor(given: Any) -> torch.Tensor | None:
     """The first floating tensor among arguments."""
     return next((x for x in tensors(given) if x.is_floating_point()), None)
+
+
+def other_tensor(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    """The second tensor of a layer whose law takes two."""
+    if not isinstance(module, Drawn) or not module.noise.needs_other:
+        return None
+    return kwargs.get("other", args[1] if len(args) > 1 else None)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ...axes.noise import Noise
 from ..reading.calls import Shape, find, is_random
 
 _autograd: Any = torch.autograd
@@ -46,6 +47,8 @@ class Call:
     training: bool = True
     mask_shape: Shape | None = None
     made_inside: bool = False  # by a dropout layer that is no part of the model
+    noise: Noise | None = None  # its law; None where nothing says
+    share: Any = ()  # axes that share a draw, or a share that refines
 
     @property
     def drops(self) -> bool:
@@ -178,7 +181,9 @@ class Intercept(TorchFunctionMode):
             return result
         p, training = known.read(args, kwargs)
         shape = known.shape_of_mask(args, kwargs)
-        answer = self.answer(self.call_of(running, known.name, known.kind, p=p, training=training, mask_shape=shape))
+        axes = known.axes(args, kwargs)
+        call = self.call_of(running, known.name, known.kind, p=p, training=training, mask_shape=shape, **axes)
+        answer = self.answer(call)
         if answer is not None:
             args, kwargs = known.write(args, kwargs, *answer)
         return func(*args, **kwargs)

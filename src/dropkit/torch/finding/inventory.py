@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import nn
 
+from ...axes.noise import Noise
 from ...errors import DropkitTypeError
 from ..layers import Drawn
 from ..reading.calls import Shape
 from ..reading.structure import config_numbers, holds_survival, numbers
+from .axes import layer_noise, layer_share, words
 from .intercept import Call, Place
-from .rates import NUMBER, Rate, rates
-from .trace import Run, Tagged, run
+from .rates import NUMBER, FoundRate, rates
+from .trace import Tagged, Traces, traces_of
 
 __all__ = ["Site", "config_numbers", "numbers", "sites", "table"]
 
@@ -40,6 +42,8 @@ class Site:
     attribute: path of the owner and name of the attribute that holds p; None where no one attribute holds just that.
     note: what else should be known about it.
     source: file and line of a functional call.
+    noise: its law, a value of `dropkit.axes.noise`; None where nothing says.
+    share: axes that share a draw, or a share that refines, a value of `dropkit.axes.share`.
 
     >>> site = Site("block.drop", "Dropout", 0.1, train=True, eval=False)
     >>> site.p, site.attribute
@@ -55,6 +59,8 @@ class Site:
     attribute: tuple[str, str] | None = None
     note: str = ""
     source: str = ""
+    noise: Noise | None = field(default=None, repr=False, compare=False)
+    share: Any = field(default=(), repr=False, compare=False)
     place: Place | None = field(default=None, repr=False, compare=False)  # of a functional call, as `Call.place`
 
 
@@ -98,7 +104,7 @@ def sites(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[Site]:
     if not inputs and not kwargs:
         found += [_number(rate, _UNSEEN) for rate in known if rate.kind == NUMBER]
     else:
-        seen = run(model, inputs, kwargs)
+        seen = traces_of(model, inputs, kwargs)
         found = [_ran(site, model.get_submodule(site.name), seen) for site in found]
         found += _functional(model, seen, known)
         spoken_for = {site.attribute for site in found}
@@ -124,19 +130,20 @@ def table(found: Sequence[Site]) -> str:
     for site in found:
         mask = "?" if site.mask_shape is None else "x".join(map(str, site.mask_shape)) or "1"
         modes = [{True: "on", False: "off", None: "?"}[mode] for mode in (site.train, site.eval)]
-        rows.append((site.name or "(the model)", site.kind, f"{site.p:g}", mask, *modes, site.note))
+        note = "; ".join(filter(None, (words(site.noise, site.share), site.note)))
+        rows.append((site.name or "(the model)", site.kind, f"{site.p:g}", mask, *modes, note))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _within(site: Site, rate: Rate) -> bool:
+def _within(site: Site, rate: FoundRate) -> bool:
     """Whether a site in a module that reads the rate has the same one, so that it may be what the rate decides on."""
     inside = any(site.name.startswith((f"{path}.".removeprefix("."), f"{path}:")) for path in rate.read_by)
     return inside and site.p == rate.p
 
 
-def _layer(rate: Rate) -> Site:
+def _layer(rate: FoundRate) -> Site:
     module = rate.module
     idle = isinstance(module, nn.RNNBase) and module.num_layers == 1
     when = getattr(module, "when", "train") if isinstance(module, Drawn) else "train"
@@ -148,15 +155,17 @@ def _layer(rate: Rate) -> Site:
         eval=rate.p > 0 and when == "always",
         attribute=None if rate.learned or holds_survival(rate.attribute) else (rate.place, rate.attribute),
         note=_ONE_LAYER if idle else _LEARNED if rate.learned else "",
+        noise=layer_noise(module),
+        share=layer_share(module),
     )
 
 
-def _number(rate: Rate, note: str) -> Site:
+def _number(rate: FoundRate, note: str) -> Site:
     name = f"{rate.place}.{rate.attribute}" if rate.place else rate.name
     return Site(name, NUMBER, rate.p, attribute=(rate.owner, rate.attribute), note=note)
 
 
-def _ran(site: Site, module: nn.Module, seen: Run) -> Site:
+def _ran(site: Site, module: nn.Module, seen: Traces) -> Site:
     """A layer's site, with what the run showed of it."""
     calls = [[call for call in trace.calls if call.module is module] for trace in (seen.train, seen.eval)]
     visits = seen.train.visits[site.name]
@@ -185,11 +194,11 @@ def _dropped(call: Call, p: float) -> bool:
     return p > 0 if call.p is None else call.drops
 
 
-def _in_fast_path(path: str, seen: Run) -> bool:
+def _in_fast_path(path: str, seen: Traces) -> bool:
     return any(f"{path}.".startswith(f"{inside}." if inside else "") for inside in seen.fast)
 
 
-def _functional(model: nn.Module, seen: Run, known: Sequence[Rate]) -> list[Site]:
+def _functional(model: nn.Module, seen: Traces, known: Sequence[FoundRate]) -> list[Site]:
     """Calls that no layer's site covers, by their place in the code, so that both modes meet."""
     layers = {id(rate.module) for rate in known if rate.kind != NUMBER}
     places: dict[Any, dict[str, list[Call]]] = {}
@@ -213,7 +222,7 @@ def _functional(model: nn.Module, seen: Run, known: Sequence[Rate]) -> list[Site
 
 
 def _called(
-    groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any], known: Sequence[Rate]
+    groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any], known: Sequence[FoundRate]
 ) -> Site | None:
     """The site of one place in the code; None if it is none: attention without dropout, a chance of another kind."""
     calls = [*groups["train"], *groups["eval"]]
@@ -243,6 +252,8 @@ def _called(
         attribute=attribute,
         note=_MADE_INSIDE if first.made_inside else "",
         source=f"{place.filename}:{place.line}",
+        noise=first.noise,
+        share=first.share,
         place=place,
     )
 

@@ -20,6 +20,7 @@ from ...errors import DropkitRuntimeError, DropkitValueError
 from ..layers import Drawn
 from ..reading.calls import Shape, find
 from ..reading.structure import Number, config_numbers, held, holds_survival, layer_rate, numbers
+from .axes import layer_noise, layer_share
 from .intercept import Call, Intercept
 from .rates import NUMBER, rates
 
@@ -40,7 +41,7 @@ class Trace:
 
 
 @dataclass
-class Run:
+class Traces:
     """What the forwards of a model showed."""
 
     train: Trace
@@ -48,7 +49,7 @@ class Run:
     fast: set[str]  # paths of the encoder layers that take torch's fast path, in eval under no_grad
 
 
-def run(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
+def traces_of(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Traces:
     """A forward in training mode, one in evaluation mode, and one without gradient where torch has a fast path.
 
     Raises:
@@ -68,7 +69,7 @@ def run(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> R
             with failures_named("evaluation"), torch.no_grad(), fast:
                 model.eval()
                 model(*copied(inputs), **copied(dict(kwargs)))
-    return Run(traces[0], traces[1], fast.paths)
+    return Traces(traces[0], traces[1], fast.paths)
 
 
 def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
@@ -83,6 +84,7 @@ def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapp
         if not isinstance(module, Drawn):
             return
         known: dict[str, Any] = {"p": module.p, "training": module.active, "mask_shape": _mask_shape(module, args)}
+        known |= {"noise": layer_noise(module), "share": layer_share(module)}
         if id(module) in paths:
             path = paths[id(module)]
             trace.calls.append(Call(type(module).__name__, path, module, path, None, **known))
@@ -104,7 +106,7 @@ def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapp
 def _mask_shape(module: Drawn, args: tuple[Any, ...]) -> Shape | None:
     function = find(getattr(F, _FUNCTION_OF.get(type(module).__name__, "dropout")))
     assert function is not None
-    return function.shape_of_mask(args[:1], {"share": getattr(module, "share", ())})
+    return function.shape_of_mask(args[:1], {"share": layer_share(module)})
 
 
 _FUNCTION_OF = {

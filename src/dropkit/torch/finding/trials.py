@@ -21,6 +21,7 @@ from ..layers import Drawn
 from ..reading.calls import find
 from .intercept import Intercept, frames
 from .inventory import Site
+from .outcomes import jagged, local, outcome
 
 _CHANCE = 1e-3  # that two independent masks agree; above that nothing is concluded
 _CLOSE = 1e-5  # relative error of sums in float32; those of two masks differ by far more
@@ -39,10 +40,10 @@ class Evidence:
     condition: str = ""  # under which it looked well, and only under it
     unseen: str = ""  # why a call could not be judged
 
-    def add(self, p: float, draws: int) -> None:
-        """A call looked well; two independent masks agree in one draw with probability p^2 + (1 - p)^2."""
+    def add(self, p: float, draws: int, values: bool = False) -> None:
+        """A call looked well; independent masks agree in one draw with probability p^2 + (1 - p)^2, values never."""
         self.calls += 1
-        self.chance += draws * math.log(p * p + (1 - p) ** 2) if p < 1 else -math.inf
+        self.chance += draws * math.log(p * p + (1 - p) ** 2) if p < 1 and not values else -math.inf
 
     @property
     def enough(self) -> bool:
@@ -111,7 +112,9 @@ class Trying(Intercept):
         def examined(*args: Any, **kwargs: Any) -> Any:
             if self.busy or in_backward() or self._known(trial):
                 return forward(*args, **kwargs)
-            return self._examine(trial, _Called(forward, args, kwargs, _only_tensor(module, (args, kwargs)), module))
+            other = _other(trial.site, args, kwargs)
+            x = _only_tensor(module, (args, kwargs), other)
+            return self._examine(trial, _Called(forward, args, kwargs, x, module, other))
 
         return examined
 
@@ -128,9 +131,10 @@ class Trying(Intercept):
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
         if trial is None or not call.drops or self._known(trial):
             return func(*args, **kwargs)
-        x = known.bind(args, kwargs).get(known.parameters[0])
-        hidden = "p" not in known.parameters or not _examinable(x)
-        return self._examine(trial, _Called(func, args, kwargs, None if hidden else x))
+        given = known.bind(args, kwargs)
+        x, other = given.get(known.parameters[0]), given.get("other")
+        hidden = "p" not in known.parameters or not _examinable(x) or other is x
+        return self._examine(trial, _Called(func, args, kwargs, None if hidden else x, other=other))
 
     def _known(self, trial: Trial) -> bool:
         """Whether more of its calls would tell no more."""
@@ -170,6 +174,7 @@ class _Called:
     kwargs: dict[str, Any]
     dropped: torch.Tensor | None  # the argument whose elements are dropped; None if the result is something else
     module: nn.Module | None = None
+    other: torch.Tensor | None = None  # the second tensor of a law that has one
 
     def on(self, tensors: Mapping[int, torch.Tensor]) -> Any:
         """The call with other tensors, by the id of the old ones; an object given twice stays one."""
@@ -177,8 +182,18 @@ class _Called:
         return self.function(*args, **kwargs)
 
 
-def _only_tensor(module: nn.Module, given: Any) -> torch.Tensor | None:
+def _other(site: Site, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The second tensor that a layer was called with, if its law takes one."""
+    if site.noise is None or not site.noise.needs_other:
+        return None
+    return kwargs.get("other", args[1] if len(args) > 1 else None)
+
+
+def _only_tensor(module: nn.Module, given: Any, other: Any) -> torch.Tensor | None:
+    """What is dropped: the one floating tensor that is not the other one of the law."""
     floating = [x for x in tree_leaves(given) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    if other is not None and sum(x is other for x in floating) == 1:
+        floating = [x for x in floating if x is not other]
     hidden = isinstance(module, nn.MultiheadAttention | nn.RNNBase)
     return None if hidden or len(floating) != 1 or not _examinable(floating[0]) else floating[0]
 
@@ -219,7 +234,7 @@ class _Once:
         """Whether the recomputation gave what the forward gave."""
         first, *others = self.results
         return all(
-            torch.allclose(_local(x), _local(y), 1e-3, 1e-6, equal_nan=True)
+            torch.allclose(local(x), local(y), 1e-3, 1e-6, equal_nan=True)
             for other in others
             for x, y in zip(first, other, strict=True)
         )
@@ -246,20 +261,20 @@ def _examine_elements(trial: Trial, called: _Called, x: torch.Tensor, how: str) 
         return called.on({})
     if gradient is None:
         gradient = torch.zeros_like(x)
-    # A dropped element of alpha dropout is negative, a kept one never.
-    forward = _local(y.detach() <= 0 if "alpha" in trial.site.kind.lower() else y.detach() == 0)
-    backward = _local(gradient == 0)
-    wrong = int((forward != backward).sum())
+    seen = outcome(trial.site, y.detach(), gradient, called.other, tuple(x.shape))
     what = "forward and backward" if how == "gradient" else "forward and recomputation"
-    if wrong or not once.repeats:
-        evidence.failure = f"{what} draw other masks"
-        evidence.failure += f", which differ in {wrong} of {forward.numel()} elements" if wrong else ""
-    if how != "gradient" and len(once.results) < 2:
-        evidence.unseen = _NOT_AGAIN
-    evidence.add(trial.site.p, _draws(trial.site, forward.numel()))
+    drawn = "numbers" if seen.values else "masks"
+    if seen.wrong or not once.repeats:
+        evidence.failure = f"{what} draw other {drawn}"
+        evidence.failure += f", which differ in {seen.wrong} of {seen.forward.numel()} elements" if seen.wrong else ""
     if how == "gradient":
-        trial.drawings.append(Drawing(_part(x, called.module), _digest(forward)))
-    constant = y.detach() - gradient  # what alpha dropout adds
+        evidence.unseen = seen.unseen
+    elif len(once.results) < 2:
+        evidence.unseen = _NOT_AGAIN
+    evidence.add(trial.site.p, _draws(trial.site, seen.forward.numel()), seen.values)
+    if how == "gradient":
+        trial.drawings.append(Drawing(_part(x, called.module), _digest(seen.forward)))
+    constant = y.detach() - gradient  # what a law adds, or puts in place of what it drops
     result = torch.where(gradient == 0, constant, gradient * x + constant).to(y.dtype)
     if given[0]._version == 0:
         return result
@@ -309,8 +324,8 @@ def _examine_attention(trial: Trial, called: _Called) -> Any:
         evidence.unseen = f"{_HIDDEN}, in {value.dtype}"
         return y
     (gradient,) = torch.autograd.grad(y, value, torch.ones_like(y))
-    forward = _local(y.detach()).double().sum(-2)
-    terms = (_local(gradient) * _local(value.detach())).double()
+    forward = local(y.detach()).double().sum(-2)
+    terms = (local(gradient) * local(value.detach())).double()
     backward, size = terms.sum(-2), terms.abs().sum(-2)
     if forward.shape != backward.shape:  # heads that share their keys and values
         forward, backward, size = (x.sum(-2 if x.dim() > 1 else -1) for x in (forward, backward, size))
@@ -325,20 +340,8 @@ def _draws(site: Site, otherwise: int) -> int:
     return math.prod(shape) if shape is not None and all(type(size) is int for size in shape) else otherwise
 
 
-def _local(x: Any) -> torch.Tensor:
-    """What of a tensor that wraps another lies here."""
-    if hasattr(x, "device_mesh"):
-        x = x.to_local()
-    local: torch.Tensor = x.values() if _jagged(x) else x
-    return local
-
-
 def _examinable(x: Any) -> bool:
-    return isinstance(x, torch.Tensor) and (not x.is_nested or _jagged(x))
-
-
-def _jagged(x: torch.Tensor) -> bool:
-    return x.is_nested and x.layout is torch.jagged
+    return isinstance(x, torch.Tensor) and (not x.is_nested or jagged(x))
 
 
 def _part(x: Any, module: nn.Module | None) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from ...axes.noise import Alpha, Bernoulli, Noise
+
 Shape = tuple[int, ...]
 Arguments = Mapping[str, Any]
 
@@ -22,6 +24,7 @@ class Dropping:
     flag: str | None  # the one that holds the mode; None where there is none, so that every call drops
     default: tuple[float, bool]  # probability and mode where the call does not say
     mask_shape: Callable[[Arguments], Shape]
+    noise: Noise = Bernoulli()  # noqa: RUF009  a frozen value; the law where the call names none
 
     @property
     def name(self) -> str:
@@ -66,6 +69,15 @@ class Dropping:
         except (LookupError, TypeError, AttributeError, RuntimeError):
             return None
 
+    def axes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The law of a call, and who shares a draw in it.
+
+        >>> find(F.alpha_dropout).axes((torch.ones(2),), {})
+        {'noise': Alpha(), 'share': ()}
+        """
+        given = self.bind(args, kwargs)
+        return {"noise": given.get("noise", self.noise), "share": given.get("share", ())}
+
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name."""
         return {**dict(zip(self.parameters, args, strict=False)), **kwargs}
@@ -76,7 +88,8 @@ class Dropping:
 
 def _elementwise(given: Arguments) -> Shape:
     x = given["x"] if "x" in given else given["input"]
-    share = given.get("share", ())
+    share: Any = given.get("share", ())
+    share = getattr(share, "axes", share)  # of a value, the axes that share a draw before it refines
     axes = {axis % x.dim() for axis in share} if x.dim() else set()
     return tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
 
@@ -118,7 +131,7 @@ _MHA = ("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_wei
         "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training")  # fmt: skip
 _RNN = ("input", "hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional", "batch_first")
 _PACKED = ("input", "batch_sizes", "hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
-_OURS = ("x", "p", "training", "key", "inplace", "share", "offset", "global_shape", "rows")
+_OURS = ("x", "p", "training", "key", "inplace", "share", "offset", "global_shape", "rows", "noise", "other")
 
 _SHAPES: dict[str, Callable[[Arguments], Shape]] = {
     "dropout": _elementwise,
@@ -142,7 +155,8 @@ def torchs() -> dict[Any, Dropping]:
         known[getattr(F, name)] = _functional(f"F.{name}")
     for name in (*_NATIVE, *(f"{name}_" for name in _NATIVE), "native_dropout"):
         # The aten operator is what exported graphs call.
-        entry = Dropping(f"torch.{name}", _TORCH, "p", "train", (0.5, True), _SHAPES[name.rstrip("_")])
+        plain = name.rstrip("_")
+        entry = Dropping(f"torch.{name}", _TORCH, "p", "train", (0.5, True), _SHAPES[plain], _law(plain))
         known[getattr(torch, name)] = known[getattr(torch.ops.aten, name)] = entry
     attention = Dropping(F.scaled_dot_product_attention.__name__, _SDPA, "dropout_p", None, (0.0, True), _attention)
     known[F.scaled_dot_product_attention] = known[torch.ops.aten.scaled_dot_product_attention] = attention
@@ -156,7 +170,11 @@ def torchs() -> dict[Any, Dropping]:
 def _functional(kind: str) -> Dropping:
     name = kind.rpartition(".")[2]
     default = (0.5, "alpha" not in name)  # torch's alpha functions are off unless told otherwise
-    return Dropping(kind, _F, "p", "training", default, _SHAPES[name])
+    return Dropping(kind, _F, "p", "training", default, _SHAPES[name], _law(name))
+
+
+def _law(name: str) -> Noise:
+    return Alpha() if name in ("alpha_dropout", "feature_alpha_dropout") else Bernoulli()
 
 
 @cache

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from ..probe.facts import Facts, Layer, Shape, Site
-from ..probe.names import count_words as count_words
-from ..probe.names import listed
-from ..probe.sentences import mask_words, passed_on, sentences
+from ..facts import Facts, Layer, Shape, Site
+from ..masks import mask_words
+from ..names import count_words as count_words
+from ..names import listed
+from ..sentences import passed_on, sentences
 
 # What a box is marked with, beside colour and sign; "none" and "" have no mark.
 MARKS = {

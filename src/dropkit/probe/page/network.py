@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..probe.names import listed
-from ..probe.sentences import batch_of
-from ..visible import visible
-from . import network_words as words
-from .plots import embed, own_text
+from ...report.plots import embed, own_text
+from ...visible import visible
+from ..names import listed
+from ..sentences import batch_of
+from . import words
 from .prose import about_html
 
 if TYPE_CHECKING:
-    from ..finding import Finding
-    from ..probe.facts import Facts, Layer, Site
-    from ..probe.fold import Node
+    from ...finding import Finding
+    from ..facts import Facts, Layer, Site
+    from ..fold import Node
 
 
 FEW = 3  # layers with gradients that each may say what theirs do
@@ -68,7 +68,7 @@ def render_network(
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("dropkit.report", ".")
+    loader = PackageLoader("dropkit.probe.page", ".")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -4,7 +4,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from ..probe.findings.about import about
+from ..findings.about import about
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
