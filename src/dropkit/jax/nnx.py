@@ -24,7 +24,13 @@ from .traces import Lanes, lanes
 
 
 class Rate(nnx.Variable):
-    """A drop probability that moves, as state: another value compiles nothing again."""
+    """A drop probability that moves, as state: another value compiles nothing again.
+
+    >>> layer = Dropout(0.5)
+    >>> layer.rate = 0.25
+    >>> type(layer.p).__name__, layer.rate
+    ('Rate', 0.25)
+    """
 
 
 nnx.register_variable_name("dropkit_rate", Rate, overwrite=True)  # the collection that flax's Linen bridge puts it in
@@ -37,6 +43,9 @@ class Rates:
     Args:
         shape: of the array.
         data: its bytes, as float32.
+
+    >>> Rates((2,), np.float32([0.5, 0.25]).tobytes()).array
+    array([0.5 , 0.25], dtype=float32)
     """
 
     shape: tuple[int, ...]
@@ -292,19 +301,34 @@ class AlphaDropout(Dropout):
 
 
 class SpatialDropout1D(Dropout):
-    """Dropout of whole channels of (batch, time, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+    """Dropout of whole channels of (batch, time, channels); arguments of `Dropout` (Tompson et al. 2015).
+
+    >>> y = SpatialDropout1D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 4)))
+    >>> bool((y == y[:, :1]).all())
+    True
+    """
 
     spatial = (-2,)
 
 
 class SpatialDropout2D(Dropout):
-    """Dropout of whole channels of (batch, height, width, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+    """Dropout of whole channels of (batch, height, width, channels); arguments of `Dropout` (Tompson et al. 2015).
+
+    >>> y = SpatialDropout2D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 3, 4)))
+    >>> bool((y == y[:, :1, :1]).all())
+    True
+    """
 
     spatial = (-3, -2)
 
 
 class SpatialDropout3D(Dropout):
-    """Dropout of whole channels of (batch, depth, height, width, channels); arguments of `Dropout`."""
+    """Dropout of whole channels of (batch, depth, height, width, channels); arguments of `Dropout`.
+
+    >>> y = SpatialDropout3D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 3, 3, 4)))
+    >>> bool((y == y[:, :1, :1, :1]).all())
+    True
+    """
 
     spatial = (-4, -3, -2)
 

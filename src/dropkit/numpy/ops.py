@@ -197,14 +197,34 @@ def _dropped(
         if derivative is None:
             checked_other(noise, other)
     lowered = _lowered(noise, x, p, training)
-    if lowered is None:
+    return x if lowered is None else of_lowered(x, lowered, key if training else Key(), share, part, other, derivative)
+
+
+def of_lowered(
+    x: NDArray,
+    lowered: Lowered,
+    key: Key | None,
+    share: Sequence[int] | Sharing,
+    part: Part = WHOLE,
+    other: NDArray | None = None,
+    derivative: Callable[[Lowered], Lowered] | None = None,
+) -> NDArray:
+    """What a lowered dropout, or a derivative of it, makes of an array of any kind."""
+    if _unusual(x):
+        return _usual(of_lowered, x, lowered, key, share, part, other, derivative)
+    if x.size == 0:
         return x
+    if x.dtype not in FLOATING:
+        raise DropkitTypeError(
+            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
+            "x.astype(np.float32)"
+        )
     share = _ELEMENTS if type(share) is tuple and not share else share_of(share)
     if isinstance(share, Refining):
         lowered = settled(lowered, share, x.shape, part, Arrays)
     if derivative is not None:
         lowered = derivative(lowered)
-    return applied(x, lowered, _needed(key) if training else Key(), share, part, other)
+    return applied(x, lowered, _needed(key), share, part, other)
 
 
 def applied(
@@ -333,13 +353,6 @@ def _lowered(law: Noise, x: NDArray, p: float | NDArray, training: bool) -> Lowe
         _broadcast("p", p, x.shape)
     else:
         lowered = lower(law, threshold(p.item() if isinstance(p, np.ndarray) else p), training)
-    if lowered is None or x.size == 0:
-        return None
-    if x.dtype not in FLOATING:
-        raise DropkitTypeError(
-            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
-            "x.astype(np.float32)"
-        )
     return lowered
 
 

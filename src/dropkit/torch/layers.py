@@ -172,15 +172,6 @@ def checked_rate(p: float) -> int:
     return threshold(p)
 
 
-def checked_when(when: str) -> str:
-    """The name, if it is one of the three.
-
-    Raises:
-        DropkitValueError: another name.
-    """
-    return When.of(when).value
-
-
 def as_leaf(module: nn.Module, proxy: Any, *others: Any) -> Any:
     """One call_module node: torch.fx looks into every class from outside torch.nn, and here is nothing to see."""
     tracer = proxy.tracer
@@ -232,7 +223,7 @@ class Dropout(Drawn, nn.Dropout):
         shared: Any = Drop(0.0, share=share).share
         self.share = ops.axes_of(shared)
         self._axes = list(shared.axes)  # for TorchScript, which knows no tuple of any length
-        self.when = checked_when(when)
+        self.when = When.of(when).value
         self._alpha = isinstance(noise, Alpha)
         if noise is not None:
             self.noise = checked_noise(noise)
@@ -259,7 +250,7 @@ class _Constructed(Drawn):
     def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
         checked_rate(p)
         super().__init__(p, inplace)
-        self.when = checked_when(when)
+        self.when = When.of(when).value
 
 
 class Dropout1d(_Constructed, nn.Dropout1d):

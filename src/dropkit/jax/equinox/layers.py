@@ -27,6 +27,10 @@ class Site(eqx.Module):
 
     All static, but in a stack of layers: there the site numbers are data, low and high words, so that what slices
     the stack slices them.
+
+    >>> from dropkit.jax.equinox import bind
+    >>> bind({"drop": Dropout(0.5)}, seed=1)["drop"].site.seed
+    1
     """
 
     seed: int = eqx.field(static=True)
