@@ -26,8 +26,11 @@ NEW: dict[str, Any] = {}  # the values of the page
 
 
 def pasted(place: str, module: ModuleType) -> dict[str, Any]:
-    """The module's names, and those of all blocks that go into it."""
-    names = {**vars(module), **NEW}
+    """The names of a copy of the module, into which all blocks were pasted that go there."""
+    copy = ModuleType(f"{module.__name__}_with_the_page")
+    names = vars(copy)
+    names.update({name: value for name, value in vars(module).items() if name != "__name__"}, **NEW)
+    sys.modules[copy.__name__] = copy  # torch's compiler looks a function's module up
     for where, block in BLOCKS:
         if where == place:
             exec(compile(block, f"<{place}>", "exec", dont_inherit=True), names)
@@ -96,7 +99,7 @@ def test_what_the_page_runs_and_its_docstrings_show_is_so() -> None:
     gradient = names["w"].grad
     assert ((gradient == 0) | torch.isclose(gradient, torch.tensor(1 / 0.7), rtol=1e-4)).all()
     runner = doctest.DocTestRunner()
-    for value in NEW.values():
+    for value in filter(callable, NEW.values()):
         for test in doctest.DocTestFinder(recurse=False).find(value, globs=dict(names)):
             runner.run(test)
     assert runner.summarize(verbose=False) == doctest.TestResults(0, 3)
