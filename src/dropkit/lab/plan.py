@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -16,7 +16,17 @@ from . import pictures, recipes
 from .data.sets import Data, load_data
 from .order import held_out
 from .recipes.engine import DEVICES, PRECISIONS
-from .recipes.recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
+from .recipes.recipe import (
+    Prepared,
+    Rates,
+    Recipe,
+    Settings,
+    Strategy,
+    needs_validation,
+    sized,
+    strategy_rates,
+    strategy_settings,
+)
 
 FORMAT = 2
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -166,6 +176,7 @@ class Plan:
         """Check strategy and seed."""
         parsed = Strategy.parse(strategy)
         rates = strategy_rates(choices.recipe, parsed, choices.settings, choices.steps)
+        choices = replace(choices, settings=strategy_settings(choices.recipe, parsed, choices.settings))
         if needs_validation(rates) and not choices.held_out:
             raise DropkitValueError(
                 f"strategy {strategy!r} moves the rate by validation data, and no part is held out: hold one out with "

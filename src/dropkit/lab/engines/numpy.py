@@ -50,6 +50,7 @@ class NumpyTrainer:
             kept[epoch_order(len(kept), self.seed, number)],
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.learning_rate,
+            l2=self.settings.l2,
             before_step=lambda within: self.sites.set(step + within),
         )
         step += -(-len(kept) // self.settings.batch_size)

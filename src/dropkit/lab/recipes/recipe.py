@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ...axes.rate import Rate, controllers, probability
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
@@ -111,6 +111,14 @@ class LearnedRate:
 Rates = dict[str, Rate | LearnedRate]
 StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
 """(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
+
+
+@runtime_checkable
+class ChangesSettings(Protocol):
+    """A strategy that trains at other settings than the recipe's."""
+
+    def changed(self, settings: Settings, values: tuple[float, ...]) -> Settings:
+        """The settings that it trains at, by the numbers written after its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +296,12 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
     if strategy.name not in recipe.strategies:
         raise UnknownNameError("strategy", strategy.name, recipe.strategies)
     return recipe.strategies[strategy.name](settings, steps, strategy.values)
+
+
+def strategy_settings(recipe: Recipe, strategy: Strategy, settings: Settings) -> Settings:
+    """The settings that a strategy trains at: the recipe's, but for a strategy that changes them."""
+    found = recipe.strategies.get(strategy.name)
+    return found.changed(settings, strategy.values) if isinstance(found, ChangesSettings) else settings
 
 
 def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:
