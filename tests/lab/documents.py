@@ -77,6 +77,8 @@ DOCUMENTS: dict[str, dict[str, str]] = {
     },
     "numpy-mlp": D2L,
     "vgg-adaptive": VGG,
+    "vgg-everywhere": {**VGG, "after each convolution": OPEN},
+    "vgg-channels": {**VGG, "after each convolution": OPEN},
     "dense": {
         "data": OPEN,
         "pixels": OPEN,
@@ -106,9 +108,10 @@ DOCUMENTS: dict[str, dict[str, str]] = {
     "gan": GAN,
     "gan-functional": GAN,
 }
+VGGS = ("vgg-adaptive", "vgg-everywhere", "vgg-channels")
 WHY: dict[tuple[str, str], str] = {
-    ("vgg-adaptive", "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8",
-    ("vgg-adaptive", "loss of an epoch"): "the last batch is smaller, and counts less",
+    **{(name, "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8" for name in VGGS},
+    **{(name, "loss of an epoch"): "the last batch is smaller, and counts less" for name in VGGS},
     ("transfer", "frozen weights"): "the tutorial's file is not at hand; give one with `--weights`",
     ("gan", "modules of dropout"): "so that each rate can be moved; the masks are of the same law",
     ("gan", "labels"): "the tutorial's raise a ValueError: it cannot run",
@@ -121,9 +124,14 @@ LAWS = {
     "glorot": "uniform by Glorot, zero biases",
     "torch": "uniform within 1 / sqrt(inputs), biases too",
 }
-PIXELS = {"vgg-adaptive": "in [-2, 2]", "transfer": "in [-1, 1]", "gan": "in [-1, 1]", "gan-functional": "in [-1, 1]"}
+PIXELS = {
+    **dict.fromkeys(VGGS, "in [-2, 2]"),
+    "transfer": "in [-1, 1]",
+    "gan": "in [-1, 1]",
+    "gan-functional": "in [-1, 1]",
+}
 PRINTED = {
-    "vgg-adaptive": "each epoch: training loss with L2, validation loss",
+    **dict.fromkeys(VGGS, "each epoch: training loss with L2, validation loss"),
     "gan": "each epoch: D_loss, G_loss",
     "gan-functional": "each epoch: D_loss, G_loss",
 }
@@ -154,13 +162,16 @@ def tutorial_settings(recipe: Recipe) -> Any:
 def here(recipe: Recipe) -> dict[str, str]:
     """What a recipe does at size tutorial, in the words of DOCUMENTS."""
     settings = tutorial_settings(recipe)
+    rates = {site: rate.at(0) for site, rate in recipe.strategies["fixed"](settings, 1, ()).items()}
     optimizer = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop"}[settings.optimizer]
-    betas = ", betas 0.9 and 0.999" if recipe.name in ("vgg-adaptive", "gan") else ""
+    betas = ", betas 0.9 and 0.999" if recipe.name in VGGS else ""
     found = {
         "data": recipe.data_at("tutorial"),
         "pixels": PIXELS.get(recipe.name, "in [0, 1]"),
         "first weights": LAWS[settings.first_weights].format(std=settings.weight_std or 0),
-        "dropout": ", ".join(f"{rate.at(0):g}" for rate in recipe.strategies["fixed"](settings, 1, ()).values()),
+        "dropout": ", ".join(f"{rate:g}" for site, rate in rates.items() if not site.startswith("conv")),
+        "after each convolution": ", ".join(sorted({f"{p:g}" for site, p in rates.items() if site.startswith("conv")}))
+        + (", whole channels" if recipe.name == "vgg-channels" else ", single elements"),
         "optimizer": f"{optimizer} {settings.learning_rate:g}{betas}",
         "L2": f"{settings.l2:g} x the sum of squared weights, biases left out" if settings.l2 else "none",
         "batch": str(settings.batch_size),

@@ -1,6 +1,7 @@
 """The recipes, by name. Importing them loads no framework."""
 
 from ...errors import UnknownNameError
+from .cnn import CNN
 from .dense import DENSE
 from .gan import GAN
 from .gan_functional import GAN_FUNCTIONAL
@@ -10,6 +11,7 @@ from .numpy_mlp import NUMPY_MLP
 from .recipe import Recipe
 from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
+from .vgg_everywhere import VGG_CHANNELS, VGG_EVERYWHERE
 
 RECIPES = {
     recipe.name: recipe
@@ -18,6 +20,9 @@ RECIPES = {
         MLP_FUNCTIONAL,
         NUMPY_MLP,
         VGG_ADAPTIVE,
+        VGG_EVERYWHERE,
+        VGG_CHANNELS,
+        CNN,
         DENSE,
         TRANSFER,
         GAN,
