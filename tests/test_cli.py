@@ -81,6 +81,7 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         "mlp",
         "mlp-functional",
         "numpy-mlp",
+        "numpy-layer",
         "vgg-adaptive",
         "vgg-everywhere",
         "vgg-channels",

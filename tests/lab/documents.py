@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropkit.lab.recipes import RECIPES, Recipe
+from dropkit.axes.rate import Step
+from dropkit.lab.recipes import RECIPES, Recipe, get
 from dropkit.lab.recipes.recipe import Settings
 from dropkit.lab.recipes.strategies import BOUNDS
 
@@ -76,6 +77,23 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "printed": OPEN,
     },
     "numpy-mlp": D2L,
+    "numpy-layer": {
+        "data": OPEN,
+        "pixels": OPEN,
+        "network": OPEN,
+        "first weights": OPEN,
+        "hidden layer": "mask, then sigmoid",
+        "dropout": "0.5",
+        "strategy step": "from 0.5, 0.1 less each interval, at least 0.1",
+        "dropout_interval": OPEN,
+        "optimizer": OPEN,
+        "L2": "none",
+        "batch": OPEN,
+        "batches": "drawn with replacement",
+        "iterations": OPEN,
+        "printed": "each iteration: train loss, train accuracy, test loss, test accuracy",
+        "mode of the accuracies": "dropout on, probably: is_train is True unless said otherwise",
+    },
     "vgg-adaptive": VGG,
     "vgg-everywhere": {**VGG, "after each convolution": OPEN},
     "vgg-channels": {**VGG, "after each convolution": OPEN},
@@ -110,6 +128,7 @@ DOCUMENTS: dict[str, dict[str, str]] = {
 }
 VGGS = ("vgg-adaptive", "vgg-everywhere", "vgg-channels")
 WHY: dict[tuple[str, str], str] = {
+    ("numpy-layer", "mode of the accuracies"): "an accuracy with dropout on is that of other networks",
     **{(name, "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8" for name in VGGS},
     **{(name, "loss of an epoch"): "the last batch is smaller, and counts less" for name in VGGS},
     ("transfer", "frozen weights"): "the tutorial's file is not at hand; give one with `--weights`",
@@ -186,6 +205,8 @@ def here(recipe: Recipe) -> dict[str, str]:
         "images": f"{settings.image_size} x {settings.image_size}",
         "frozen weights": "a file of pretrained ones, or random ones",
     }
+    if recipe.name == "numpy-layer":
+        found |= _layer(settings)
     return found | (_gan(recipe, settings) if recipe.engine.name == "adversarial" else {})
 
 
@@ -198,6 +219,26 @@ def _network(name: str, settings: Settings) -> str:
     if name == "transfer":
         return f"InceptionV3 to mixed7, {dense}-1"
     return f"{100 if name == 'dense' else 784}-{dense}-10"
+
+
+def _layer(settings: Settings) -> dict[str, str]:
+    """What the layer by hand has of its own."""
+    layers = get("numpy-layer").build(settings, (8, 8), 10, 0)
+    hidden = layers["hidden1"]
+    assert settings.iterations == 1
+    rate = get("numpy-layer").strategies["step"](settings, settings.iterations, ())["dropout1"]
+    assert isinstance(rate, Step)
+    return {
+        "network": "64-" + "-".join(str(len(layer.bias)) for layer in layers.values()),
+        "first weights": "N(0, 1 / inputs), zero biases",
+        "hidden layer": f"mask, then {hidden.activation}" if hidden.placement == "pre" else "mask last",
+        "strategy step": f"from {rate.start:g}, {rate.drop:g} less each interval, at least {rate.floor:g}",
+        "dropout_interval": f"{rate.every} iterations",
+        "batches": "drawn with replacement",
+        "iterations": str(settings.epochs * settings.iterations),
+        "printed": "each iteration: " + ", ".join(word for word, _ in get("numpy-layer").figures.printed),
+        "mode of the accuracies": "dropout off",
+    }
 
 
 def _gan(recipe: Recipe, settings: Any) -> dict[str, str]:

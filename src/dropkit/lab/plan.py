@@ -102,6 +102,11 @@ class Choices:
             raise DropkitValueError(
                 f"recipe {found.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
             )
+        if settings.iterations is not None and found.engine.framework != "numpy":
+            raise DropkitValueError(
+                f"recipe {found.name!r} trains with {found.engine.title}, once through the data an epoch: iterations "
+                f"{settings.iterations} is for recipes on NumPy; leave it at None"
+            )
         backend = found.engine.backend() if found.engine.backend else None
         loaded = data if isinstance(data, Data) else load_data(data, data_dir, settings.image_size)
         if found.prepare is None:
@@ -117,6 +122,8 @@ class Choices:
     @property
     def steps(self) -> int:
         """Optimizer steps an epoch."""
+        if self.settings.iterations is not None:
+            return self.settings.iterations
         return math.ceil((self.train_samples - self.held_out) / self.settings.batch_size)
 
     @property

@@ -7,6 +7,7 @@ from .gan import GAN
 from .gan_functional import GAN_FUNCTIONAL
 from .mlp import MLP
 from .mlp_functional import MLP_FUNCTIONAL
+from .numpy_layer import NUMPY_LAYER
 from .numpy_mlp import NUMPY_MLP
 from .recipe import Recipe
 from .transfer import TRANSFER
@@ -19,6 +20,7 @@ RECIPES = {
         MLP,
         MLP_FUNCTIONAL,
         NUMPY_MLP,
+        NUMPY_LAYER,
         VGG_ADAPTIVE,
         VGG_EVERYWHERE,
         VGG_CHANNELS,

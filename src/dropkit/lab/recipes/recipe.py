@@ -40,6 +40,8 @@ class Settings:
         image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
         first_weights: the law of the first weights, "normal" (see weight_std), "glorot" or "torch"; see
             `first_weight`.
+        iterations: how many steps an epoch has, each on a batch that is drawn with replacement, of recipes on NumPy;
+            None for an epoch that goes once through the data.
         l2: times the sum of the squared weights, biases left out, is added to the loss: a gradient of 2 x l2 x weight.
 
     >>> from dropkit.lab.recipes import get
@@ -69,6 +71,7 @@ class Settings:
     image_size: int | None = field(default=None, metadata=LATER)
     first_weights: str = field(default="normal", metadata=LATER)
     l2: float = field(default=0.0, metadata=LATER)
+    iterations: int | None = field(default=None, metadata=LATER)
 
     def record(self) -> dict[str, Any]:
         """As plain values for config.json; what older runs did not have is left out where it is at its default.
