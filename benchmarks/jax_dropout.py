@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropkit import Key, choice
-from dropkit.jax import dropout, formula
+from dropkit.jax import arithmetic, dropout
 from dropkit.mask import threshold
 
 KEY = Key(1, "bench")
@@ -41,8 +41,9 @@ def by_jax(x: jax.Array, key: jax.Array, p: float) -> jax.Array:
 def by_formula(x: jax.Array, t: jax.Array, words: jax.Array, base: jax.Array) -> jax.Array:
     """What `DROPKIT_CPU=off`, or an install without kernels, compiles."""
     strides = (x.shape[1], 1)
-    return formula.scale_kept(
-        x, t, words, base, strides=strides, batch=0, aligned=True, with_rows=False, law="drop", early=True
+    plain = arithmetic.Way("t")
+    return arithmetic.applied(
+        x, t, words, base, strides=strides, batch=0, aligned=True, with_rows=False, way=plain, early=True
     )
 
 

@@ -1,6 +1,8 @@
 """The four axes: validated at construction, frozen, and a product of plain values."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def test_a_drop_is_lowered_to_plain_numbers() -> None:
     assert Drop(0.2).lower(training=False) is None is Drop(0.0).lower()
     assert Drop(Step(start=0.5, drop=0.1, every=3, floor=0.1)).lower(step=7).t == Drop(0.3).lower().t
     assert Drop(0.2).lower(p=0.5).t == 32768
-    assert Drop(1.0).lower().fixed and Drop(1.0, noise=Alpha()).lower()[2:5] == (0.0, 0.0, 0.0)
+    assert Drop(1.0).lower().t == 0 and Drop(1.0, noise=Alpha()).lower()[2:5] == (0.0, 0.0, 0.0)
     slope = grid["alpha"](0.2).lower().slope()
     assert slope[2:5] == (alpha_factors(t)[0], 0.0, 0.0)
     assert str(slope.b) == "-0.0"  # x + 0 turns -0 into 0
@@ -80,6 +82,14 @@ def test_a_part_says_where_a_tensor_lies() -> None:
     assert Part((1, 2), (4, 8), split=((1, 1, 2),)).in_whole((3, 3)) == ((1, 10), (4, 16))
     with pytest.raises(DropkitError, match="axis 1 would reach from 6 to 9 of 8"):
         Part((1, 6), (4, 8)).in_whole((3, 3))
+
+
+def test_the_page_of_variants_lists_the_grid() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
+    assert re.findall(r"^\| `(\w+)` ", page, re.MULTILINE) == list(grid)
+    for variant in grid.values():
+        year = re.search(r"\d{4}", variant.paper)
+        assert year and f"{variant.paper.split()[0]} " in page and year[0] in page
 
 
 def test_when() -> None:

@@ -81,17 +81,22 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         "mlp",
         "mlp-functional",
         "numpy-mlp",
+        "numpy-layer",
         "vgg-adaptive",
+        "vgg-everywhere",
+        "vgg-channels",
+        "cnn",
         "dense",
         "transfer",
         "gan",
+        "gan-functional",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp' or 'numpy-mlp'? Known: dense, gan, mlp"),
+        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp' or 'numpy-mlp'? Known: cnn, dense, "),
         (["train", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'"),
         (["compare", "mlp", "--strategies", "none,fixd"], "unknown strategy 'fixd'; did you mean 'fixed'?"),
         (["compare", "mlp", "--strategies", "fixed:1.5"], "strategy 'fixed:1.5': p must lie in [0, 1], got 1.5"),

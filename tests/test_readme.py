@@ -24,10 +24,16 @@ for number, block in enumerate(json.load(sys.stdin), start=1):
 """
 
 
+# pages whose blocks run as they stand
+ALONE = ("README.md", "docs/torch.md", "docs/variants.md", "docs/jax.md", "docs/coming-from-keras.md")
+
+
 @pytest.mark.slow
 def test_each_python_block_runs_alone() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) >= 8
+    found = {page: re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL) for page in ALONE}
+    assert len(found["README.md"]) >= 8
+    assert all(found.values())
+    blocks = [block for page in ALONE for block in found[page]]
     # A process of its own: Keras takes its backend from the environment, once. A fresh namespace for each block.
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     done = subprocess.run(
@@ -58,7 +64,8 @@ def test_inline_code_is_closed() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", prose)
         missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
         assert missing == [], page
 
@@ -68,3 +75,10 @@ def test_make_targets_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)", TEXT + (ROOT / "CONTRIBUTING.md").read_text()))
     assert {"demo", "test", "bench"} <= named
     assert [name for name in named if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+
+
+def test_the_index_lists_every_page_once() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    entries = re.findall(r"^- \[[^\]]+\]\(([\w.-]+\.md)\): ", index, re.MULTILINE)
+    assert sorted(entries) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+    assert len(re.findall(r"^- ", index, re.MULTILINE)) == len(entries) + 1  # and our own README

@@ -1,5 +1,6 @@
 """Nothing that is printed reaches a terminal as a control character, and errors are the same at each run."""
 
+import csv
 import io
 import json
 import os
@@ -177,6 +178,52 @@ def test_progress_is_told_where_output_is_no_terminal(tmp_path: Path, capsys: py
         "fixed seed 1",
     ]
     assert told[-1].endswith(", 8/8 epochs in all")
+
+
+@pytest.mark.parametrize("recipe", ["mlp", "gan"])
+def test_a_training_prints_a_line_for_each_epoch_where_output_is_no_terminal(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The losses that tutorials print, at once, and of each epoch the row's own."""
+    validation = ["--validation", "0.2"] if recipe == "mlp" else []
+    words = ["train", recipe, "--size", "tiny", "--epochs", "2", *validation, "--out", str(tmp_path / "o")]
+    status, out, _ = run(words, capsys)
+    told = [line for line in out.splitlines() if line.startswith("epoch ")]
+    with (tmp_path / "o" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    printed = {
+        "mlp": {
+            "loss": "train_loss",
+            "train accuracy": "train_accuracy",
+            "validation loss": "validation_loss",
+            "test accuracy": "test_accuracy",
+        },
+        "gan": {
+            "D_loss": "discriminator_loss",
+            "G_loss": "generator_loss",
+            "D(x)": "real_probability",
+            "D(G(z))": "fake_probability",
+            "Frechet distance": "frechet",
+        },
+    }[recipe]
+    assert status == 0 and len(rows) == 2
+    assert told == [
+        ", ".join([f"epoch {row['epoch']}/2", *(f"{word} {float(row[name]):.4f}" for word, name in printed.items())])
+        for row in rows
+    ]
+
+
+def test_a_training_prints_the_same_lines_on_a_terminal() -> None:
+    stream = io.StringIO()
+    out = SafeConsole(file=stream, force_terminal=True, width=100, color_system=None)
+    from dropkit.cli.console import progress_bar
+    from dropkit.lab.plan import Choices, Plan
+
+    plan = Plan.make(Choices.make("mlp", size="tiny", epochs=2, device="cpu"), "none", 0)
+    with progress_bar(out, epochs=True) as bar:
+        bar.begin(0, 2)
+        bar(plan, {"epoch": 1, "train_loss": 1.25, "train_accuracy": 0.5, "test_accuracy": 0.625})
+    assert "epoch 1/2, loss 1.2500, train accuracy 0.5000, test accuracy 0.6250\n" in stream.getvalue()
 
 
 def test_the_bar_says_what_it_prepares() -> None:

@@ -50,11 +50,6 @@ class Lowered(NamedTuple):
         """Whether it takes random numbers rather than a mask."""
         return isinstance(self.law, Soft)
 
-    @property
-    def fixed(self) -> bool:
-        """Whether nothing is random: all is kept, or all dropped."""
-        return type(self.t) is int and self.t in (0, ONE)
-
     def slope(self) -> "Lowered":
         """The law of the derivative in x: `a dy` where kept, 0 elsewhere."""
         return self._replace(b=-0.0, c=0.0)  # adding -0 changes nothing, not even the sign of a zero
@@ -97,7 +92,7 @@ def _plain(law: Noise, t: int, training: bool) -> Lowered | None:
 
 def settled(lowered: Lowered, share: Sharing, shape: tuple[int, ...], part: Part, xp: Any) -> Lowered:
     """The same under a share that keeps another fraction than was asked, and whose law scales by that."""
-    if not isinstance(share, Refining) or lowered.fixed:
+    if not isinstance(share, Refining) or (type(lowered.t) is int and lowered.t in (0, ONE)):
         return lowered
     if math.prod(getattr(lowered.t, "shape", ())) != 1:
         raise DropkitValueError(f"share {share!r} takes one rate for all elements, got p of shape {lowered.t.shape}")

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .axes.noise import Alpha, Bernoulli, Noise
+from .axes.noise import Alpha, Bernoulli, Gaussian, Noise, Zoneout
 from .axes.rate import Rate
-from .axes.share import Axes, Sharing
+from .axes.share import Axes, Block, Sharing
 from .axes.when import When
 from .drop import Drop
 from .errors import UnknownNameError
@@ -70,6 +70,9 @@ grid = Grid({
     "alpha": Variant("Klambauer et al. 2017 (arXiv:1706.02515)", noise=Alpha()),
     "feature_alpha": Variant("Klambauer et al. 2017 (arXiv:1706.02515)", noise=Alpha(), share=Axes((2, 3))),
     "locked": Variant("Gal and Ghahramani 2016 (arXiv:1512.05287)", share=Axes((1,))),  # of batch x time x features
+    "gaussian": Variant("Srivastava et al. 2014 (JMLR 15:1929), section 10", noise=Gaussian()),
+    "zoneout": Variant("Krueger et al. 2017 (arXiv:1606.01305)", noise=Zoneout()),
+    "dropblock": Variant("Ghiasi, Lin and Le 2018 (arXiv:1810.12890)", share=Block(7)),  # of N x C x H x W
     "monte_carlo": Variant("Gal and Ghahramani 2016 (arXiv:1506.02142)", when=When.ALWAYS),
 })
 # fmt: on

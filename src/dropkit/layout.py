@@ -6,13 +6,12 @@ from typing import Any
 from .place import MAX_INDEX as MAX_INDEX
 from .place import Part, place_of
 from .place import Place as Layout
-from .place import axes as axes
 from .place import check_last_row as check_last_row
 from .place import noise_shape as noise_shape
 from .place import symbolic_place as symbolic_layout
 from .place import whole_place as whole_layout
 
-__all__ = ["MAX_INDEX", "Layout", "axes", "check_last_row", "layout", "noise_shape", "symbolic_layout", "whole_layout"]
+__all__ = ["MAX_INDEX", "Layout", "check_last_row", "layout", "noise_shape", "symbolic_layout", "whole_layout"]
 
 
 def layout(

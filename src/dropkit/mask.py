@@ -17,17 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .axes.noise import ALPHA_PRIME as ALPHA_PRIME  # TRANSITION
-from .axes.noise import alpha_factors as alpha_factors  # TRANSITION
+from .axes.noise import ALPHA_PRIME, alpha_factors
 from .counter import MASK32, MASK_ROUNDS, Key, philox4x32
 from .errors import DropkitTypeError, DropkitValueError
-from .place import MAX_INDEX, WHOLE, Part, Place, axes, check_last_row
-from .place import place_of as _place_of
-from .threshold import ONE as ONE
-from .threshold import rate_type as rate_type
-from .threshold import scale as scale
-from .threshold import threshold as threshold
-from .threshold import thresholds as thresholds
+from .place import MAX_INDEX, WHOLE, Part, Place, axis_numbers, check_last_row, place_of
+from .threshold import ONE, rate_type, scale, threshold, thresholds
+
+# What has moved to `threshold` and `axes.noise` stays importable from here.
+__all__ = ["ALPHA_PRIME", "ONE", "alpha_factors", "keep", "normal", "rate_type", "scale", "threshold", "thresholds", "uniform", "words"]  # fmt: skip  # noqa: E501
 
 WORD = 32  # elements that one keep-word decides
 BERNOULLI, UNIFORM, NORMAL_RADIUS, NORMAL_ANGLE = range(4)  # the domains of the counter's last word
@@ -98,16 +95,10 @@ def _trailing_zeros(t: int) -> int:
 
 
 def keep(
-    shape: Sequence[int],
-    p: float | ArrayLike,
-    key: Key,
-    *,
-    share: Sequence[int] = (),
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: ArrayLike | None = None,
-    index: ArrayLike | None = None,
-) -> NDArray[np.bool_]:
+    shape: Sequence[int], p: float | ArrayLike, key: Key,
+    *, share: Sequence[int] = (), offset: Sequence[int] | None = None, global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None, index: ArrayLike | None = None,
+) -> NDArray[np.bool_]:  # fmt: skip
     """Which elements dropout keeps: `keep(i) = R(i) < T`, True with probability 1 - p.
 
     Args:
@@ -151,16 +142,10 @@ def keep(
 
 
 def words(
-    shape: Sequence[int],
-    p: float,
-    key: Key,
-    *,
-    share: Sequence[int] = (),
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: ArrayLike | None = None,
-    index: ArrayLike | None = None,
-) -> NDArray[np.uint32]:
+    shape: Sequence[int], p: float, key: Key,
+    *, share: Sequence[int] = (), offset: Sequence[int] | None = None, global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None, index: ArrayLike | None = None,
+) -> NDArray[np.uint32]:  # fmt: skip
     """The mask packed, one bit an element of the noise tensor: bit b of word w belongs to element `32 * w + b`.
 
     Elements count in C order over the noise shape (shared axes count once); the bits past the last element are 0.
@@ -179,15 +164,10 @@ def words(
 
 
 def uniform(
-    shape: Sequence[int],
-    key: Key,
-    *,
-    share: Sequence[int] = (),
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: ArrayLike | None = None,
-    index: ArrayLike | None = None,
-) -> NDArray[np.float32]:
+    shape: Sequence[int], key: Key,
+    *, share: Sequence[int] = (), offset: Sequence[int] | None = None, global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None, index: ArrayLike | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
     """Uniform numbers `u(i) = (n(i) + 0.5) * 2**-23` with a 23-bit n(i): exact in float32, never 0 or 1.
 
     Arguments and errors are those of `keep`.
@@ -203,15 +183,10 @@ def uniform(
 
 
 def normal(
-    shape: Sequence[int],
-    key: Key,
-    *,
-    share: Sequence[int] = (),
-    offset: Sequence[int] | None = None,
-    global_shape: Sequence[int] | None = None,
-    rows: ArrayLike | None = None,
-    index: ArrayLike | None = None,
-) -> NDArray[np.float32]:
+    shape: Sequence[int], key: Key,
+    *, share: Sequence[int] = (), offset: Sequence[int] | None = None, global_shape: Sequence[int] | None = None,
+    rows: ArrayLike | None = None, index: ArrayLike | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
     """Standard normal numbers in pairs: `z(i) = sqrt(-2 ln u2(j)) * (cos if i is even else sin)(2 pi u3(j))`.
 
     Here j = i // 2. Arguments and errors are those of `keep`. The uniforms are the same bits everywhere; log, sqrt
@@ -242,7 +217,7 @@ Where = Place | NDArray[np.uint64]  # computed indices, or indices given outrigh
 def _where(shape: Sequence[int], share: Sequence[int], part: Part, index: ArrayLike | None) -> Where:
     if index is None:
         return known_place(shape, share, part)
-    if not part.whole or len(axes(share)):
+    if not part.whole or axis_numbers("share", share):
         raise DropkitValueError("index gives every element's place outright; leave out share, offset and rows")
     numbers = _whole_numbers("index", index)
     try:
@@ -254,15 +229,11 @@ def _where(shape: Sequence[int], share: Sequence[int], part: Part, index: ArrayL
 def known_place(shape: Sequence[int], share: Sequence[int] = (), part: Part = WHOLE) -> Place:
     """`place_of` with rows whose numbers are known: integers, not negative, none past index 2**63."""
     if part.rows is None:
-        return _place_of(shape, share, part)
-    place = _place_of(shape, share, part._replace(rows=_whole_numbers("rows", part.rows)))
+        return place_of(shape, share, part)
+    place = place_of(shape, share, part._replace(rows=_whole_numbers("rows", part.rows)))
     if place.rows is not None and place.rows.size:
         check_last_row(place, int(place.rows.max()))
     return place
-
-
-def place_of(shape, share=(), offset=None, global_shape=None, rows=None):  # type: ignore  # TRANSITION
-    return known_place(shape, share, Part.of(offset, global_shape, rows))
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.uint64]:

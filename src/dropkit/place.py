@@ -6,7 +6,7 @@ have size 1. A shard, a micro-batch or a reordered batch computes its own slice 
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,11 +16,18 @@ from .errors import DropkitTypeError, DropkitValueError
 MAX_INDEX = 1 << 63
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An offset that only a compiled program will know: `value`, in whatever form the frontend has it."""
+
+    value: Any
+
+
 class Part(NamedTuple):
     """Where a tensor lies in a larger one, as a caller says it; with nothing said, it is the whole.
 
     Args:
-        offset, global_shape: where it starts in a whole, and the whole's shape.
+        offset, global_shape: where it starts in a whole, ints or `Unknown`, and the whole's shape.
         rows: global row number of each entry of axis 0; what else is said of axis 0 is then of no account.
         split: triples (axis, index, count): that whole is itself piece `index` of `count` equal ones along the axis.
 
@@ -47,8 +54,10 @@ class Part(NamedTuple):
             None if offset is None else tuple(offset), None if global_shape is None else tuple(global_shape), rows
         )
 
-    def in_whole(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def in_whole(self, shape: Sequence[int]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Where a tensor of `shape` starts, and the whole's shape; along axis 0 of no account where there are rows.
+
+        What is `Unknown` stays so.
 
         Raises:
             DropkitValueError: an offset without a global shape or outside it; rows that are not one number for each
@@ -56,10 +65,12 @@ class Part(NamedTuple):
         """
         shape = tuple(shape)
         whole = _whole_shape(shape, self.offset, self.global_shape, self.rows)
-        start = (0,) * len(shape) if self.offset is None else tuple(operator.index(o) for o in self.offset)
+        start: tuple[Any, ...] = (0,) * len(shape)
+        if self.offset is not None:
+            start = tuple(o if isinstance(o, Unknown) else operator.index(o) for o in self.offset)
         start, whole = _of_pieces(start, whole, self.split)
         for axis, (first, size, total) in enumerate(zip(start, shape, whole, strict=True)):
-            if self.rows is not None and axis == 0:
+            if isinstance(first, Unknown) or (self.rows is not None and axis == 0):
                 continue
             if first < 0 or first + size > total:
                 raise DropkitValueError(
@@ -112,7 +123,7 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
     (8, 3, 1, 1)
     """
     noise = list(shape)
-    for axis in axes(share):
+    for axis in axis_numbers("share", share):
         if not -len(noise) <= axis < len(noise):
             raise DropkitValueError(
                 f"share axis {axis} does not exist in a tensor of shape {tuple(shape)}; "
@@ -122,19 +133,19 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
     return tuple(noise)
 
 
-def axes(share: Sequence[int] | int) -> Sequence[int]:
-    """The axis numbers that `share` holds, checked to be integers."""
-    if isinstance(share, str) or not hasattr(share, "__iter__"):
-        try:
-            return (operator.index(share),)
-        except TypeError:
-            raise DropkitTypeError(
-                f"share must be a sequence of axis numbers, got {share!r} of type {type(share).__name__}"
-            ) from None
+def axis_numbers(name: str, axes: Any) -> tuple[int, ...]:
+    """Axis numbers, or a single one, as a tuple.
+
+    Raises:
+        DropkitTypeError: not integers.
+    """
     try:
-        return [operator.index(axis) for axis in share]
+        return (operator.index(axes),) if hasattr(axes, "__index__") else tuple([operator.index(a) for a in axes])
     except TypeError:
-        raise DropkitTypeError(f"share must hold integers, got {share!r}") from None
+        wrong = (
+            "hold integers" if isinstance(axes, Iterable) and type(axes) is not str else "be a sequence of axis numbers"
+        )
+        raise DropkitTypeError(f"{name} must {wrong} such as (2, 3), got {axes!r}") from None
 
 
 def place_of(shape: Sequence[int], share: Sequence[int] = (), part: Part = WHOLE) -> Place:
@@ -198,8 +209,8 @@ def _whole_shape(
 
 
 def _of_pieces(
-    start: tuple[int, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    start: tuple[Any, ...], whole: tuple[int, ...], split: Sequence[tuple[int, int, int]]
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """Offset and shape in the tensor of which `whole` is one piece."""
     first, total = list(start), list(whole)
     for axis, index, count in split:
@@ -212,7 +223,7 @@ def _of_pieces(
 
 def shared_axes(rank: int, share: Sequence[int]) -> set[int]:
     """The numbers of the shared axes of a tensor of `rank` axes, counted from the front."""
-    return {axis % rank for axis in axes(share)} if rank else set()
+    return {axis % rank for axis in axis_numbers("share", share)} if rank else set()
 
 
 def _check_size(whole: tuple[int, ...]) -> None:

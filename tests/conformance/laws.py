@@ -4,6 +4,7 @@ The oracle is the law as its paper writes it, of one element, and the mask or th
 nothing of what the frontends compute with.
 """
 
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 
 import dropkit
 from dropkit import Key
-from dropkit.axes.noise import Alpha, Bernoulli, Hard, Soft
-from dropkit.axes.share import Axes, Exactly
+from dropkit.axes.noise import Alpha, Bernoulli, Gaussian, Hard, Soft, Zoneout
+from dropkit.axes.share import Axes, Block, Exactly
 from dropkit.errors import DropkitError
 
 KEY = Key(seed=5, site="laws", step=2)
@@ -41,10 +42,17 @@ def selu_limit(x: Any, q: float, kept: Any) -> Any:
     return a * (select(kept, x, limit) - (1 - q) * limit)
 
 
+# fmt: off
 LAWS = [
     Law("inverted", Bernoulli(), lambda x, o, q, kept: select(kept, x / q if q else x, 0)),
     Law("alpha", Alpha(), lambda x, o, q, kept: selu_limit(x, q, kept), mean=None),
+    Law(
+        "zoneout", Zoneout(), lambda x, o, q, kept: select(kept, x, o), lambda x, o, q: q * x + (1 - q) * o,
+        mean=lambda x, o, q: q * x + (1 - q) * o,
+    ),
+    Law("gaussian", Gaussian(), lambda x, o, q, z: x * (1 + ((1 - q) / q) ** 0.5 * z) if q else 0 * x),
 ]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,33 @@ def counted(shape: tuple[int, ...], q: float) -> float:
     return int(np.floor(q * shape[-1] + 0.5)) / shape[-1]
 
 
+def blocks(*sizes: int) -> Callable[..., Any]:
+    """DropBlock along the last axes by loops: the blocks, then gamma, then whatever a dropped block holds."""
+
+    def kept(shape: tuple[int, ...], p: float, key: Key) -> Any:
+        extents = shape[len(shape) - len(sizes) :]
+        ends = [extent - min(size, extent) + 1 for extent, size in zip(extents, sizes, strict=True)]
+        held = np.zeros(extents)
+        for begin in np.ndindex(*ends):
+            held[tuple(slice(b, b + size) for b, size in zip(begin, sizes, strict=True))] += 1
+        steps = bisect.bisect_left(range((1 << 23) + 1), p, key=lambda g: np.mean(1 - (1 - g * 2.0**-23) ** held))
+        u, mask = dropkit.uniform(shape, key), np.ones(shape, bool)
+        for begin in np.ndindex(*shape[: len(shape) - len(sizes)], *ends):
+            if u[begin] < steps * 2.0**-23:
+                lead, corner = begin[: len(shape) - len(sizes)], begin[len(shape) - len(sizes) :]
+                mask[(*lead, *(slice(b, b + size) for b, size in zip(corner, sizes, strict=True)))] = False
+        return mask
+
+    return kept
+
+
 SHARES = [
     Shared("elements", Axes(), lambda shape, p, key: dropkit.keep(shape, p, key)),
     Shared("axis", Axes((1,)), lambda shape, p, key: dropkit.keep(shape, p, key, share=(1,))),
     Shared("ends", Axes((0, -1)), lambda shape, p, key: dropkit.keep(shape, p, key, share=(0, -1))),
     Shared("exactly", Exactly((-1,)), exactly_last, counted, soft=False),
+    Shared("block", Block(3, over=(-1,)), blocks(3), soft=False),
+    Shared("block 2d", Block((2, 9)), blocks(2, 9), soft=False),
 ]
 
 # training -> is the noise on?
@@ -193,7 +223,7 @@ def sharded(column: Any, law: Law, share: Shared) -> None:
             x[piece], 0.3, "float32", training=True, key=KEY, share=share.share, noise=law.noise, other=part, **place
         )
         close(y, np.broadcast_to(whole, shape)[piece], "float32", named(law, share.name, piece))
-    if 0 not in {axis % 2 for axis in share.share.axes}:
+    if 0 not in {axis % 2 for axis in (*share.share.axes, *getattr(share.share, "over", ()))}:
         rows = np.array([4, 0, 5])
         part = None if o is None else o[rows]
         y = column.dropout(

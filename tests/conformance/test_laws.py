@@ -9,12 +9,14 @@ import dropkit
 from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain, Soft
 from dropkit.axes.share import Exactly
 
+from . import columns_jax
 from .columns_torch import TORCH
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 
+SLOW = ("torch compiled", "jax jit", "jax formula")
 COLUMNS: list[Any] = [
-    pytest.param(column, marks=pytest.mark.slow) if getattr(column, "compiled", False) else column
-    for column in (Numpy(), *TORCH)
+    pytest.param(column, marks=pytest.mark.slow) if column.name in SLOW else column
+    for column in (Numpy(), *TORCH, *columns_jax.COLUMNS)
 ]
 
 
@@ -36,6 +38,21 @@ def test_the_mean_over_many_draws_is_what_the_law_says(law: Any) -> None:
             error = y.std() / np.sqrt(y.size)
             q = 1 - np.rint(p * 65536) / 65536
             assert abs(y.mean() - law.mean(1.5, -0.5, q)) < 4.5 * error, p
+
+
+@pytest.mark.parametrize("share", SHARES, ids=lambda share: share.name)
+def test_the_fraction_kept_over_many_draws_is_what_the_share_says(share: Any) -> None:
+    """Within 4.5 standard errors over 3,000 tensors at fixed keys, each tensor's fraction one observation."""
+    x = np.ones((3, 4, 9, 10), np.float32)
+    for p in (0.1, 0.3, 0.5):
+        keys = (dropkit.Key(seed=2, site="fraction", step=step) for step in range(3000))
+        kept = [
+            np.count_nonzero(dropkit.numpy.dropout(x, p, training=True, key=key, share=share.share)) / x.size
+            for key in keys
+        ]
+        q = share.q(x.shape, 1 - np.rint(p * 65536) / 65536)
+        error = max(np.std(kept) / np.sqrt(len(kept)), 1e-9)
+        assert abs(np.mean(kept) - q) < 4.5 * error, p
 
 
 # ---------------------------------------------------------------------------------------------------------------------

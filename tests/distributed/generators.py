@@ -15,7 +15,7 @@ from dropkit.torch.drawing import ranks as several
 
 def scenario(name: str) -> None:
     """What a new process would find, and other processes with it."""
-    coordinates._watch = several.Watch(name)
+    coordinates._watch = several.RankComparison(name)
     torch.distributed.barrier()
 
 

@@ -17,6 +17,7 @@ FLOORS: tuple[set[str], ...] = (
 BESIDE = {
     *((room, "errors") for room in FLOORS[0] - {"errors"}),
     ("choice", "kernels"),
+    ("mask", "axes"),  # where alpha's numbers were once
     ("benchmarks", "__init__"),  # as users do
     ("cli", "__init__"),
     ("__init__", "interrupts"),
@@ -107,21 +108,12 @@ DOCUMENTED = (
 CLASSES_DOCUMENTED = ("axes/noise", "axes/share", "axes/when", "jax/nnx", "jax/linen")
 
 # What is still out of place while rooms move: how many faults of a check a room may have at most.
-AWAITED: dict[tuple[str, str], int] = {
-    ("axes", "docstring"): 1,
-    ("drop", "core"): 1,
-    ("jax", "docstring"): 7,
-    ("jax", "former name"): 2,
-    ("jax", "tree"): 1,
-    ("keras", "former name"): 3,
-    ("keras", "private attribute"): 1,
-    ("mask", "floor"): 2,
-    ("torch", "former name"): 9,
-}
+AWAITED: dict[tuple[str, str], int] = {}
 
-# The core, by what a file's path begins with, and how many code lines it may have.
-CORE = ("errors", "counter", "threshold", "place", "mask", "axes", "drop", "choice")
+# The core, by what a file's path begins with, and how many code lines it may have. 600 is what we want; laws, parts and
+# the two shares that refine brought it to 679 from 506. It must not grow from here.
+CORE = ("errors", "counter", "threshold", "place", "mask", "axes", "drop")
 NOT_CORE = ("axes/rate",)
-CORE_LINES = 600
+CORE_LINES = 680
 FILE_LINES = 400
 FUNCTION_LINES = 25

@@ -13,7 +13,7 @@ import dropkit.numpy
 import dropkit.torch
 from dropkit import DropkitError, Key, keep
 from dropkit.axes.noise import Alpha
-from dropkit.jax import dropout, formula, primitive
+from dropkit.jax import arithmetic, dropout, formula, primitive
 
 KEY = Key(5, "values", 2)
 drop = partial(dropout, training=True, key=KEY)
@@ -165,18 +165,19 @@ def test_kernels_and_formula_agree(seed: int) -> None:
 
     x = jnp.asarray(rng.normal(size=batch + shape), rng.choice(["float16", "float32", "bfloat16"]))
     t = rng.choice([0, 1, 32768, 58982, 40000, 65536, formula.INVALID], small()).astype(np.uint32)
-    law = ("drop", "gain", "line")[seed % 3]
+    numbers = ("t", "a", "abc")[seed % 3]
     operands = [t, rng.integers(0, 2**32, small(2), dtype=np.uint32), rng.integers(0, 2**31, small(2), dtype=np.uint32)]
     if with_rows:
         operands.append(rng.integers(0, 2**16, small(shape[0], 2), dtype=np.uint32))
-    operands += [rng.normal(size=t.shape).astype(np.float32) for _ in range({"drop": 0, "gain": 1, "line": 3}[law])]
-    if law != "drop":  # for these, what is no rate shows in the factors
+    operands += [rng.normal(size=t.shape).astype(np.float32) for _ in numbers if numbers != "t"]
+    if numbers != "t":  # for these, what is no rate shows in the numbers
         operands[0] = np.minimum(t, 65536)
-    params = {"strides": strides, "batch": len(batch), "aligned": False, "with_rows": with_rows, "law": law}
+    params: dict[str, Any] = {"strides": strides, "batch": len(batch), "aligned": False, "with_rows": with_rows}
+    params["way"] = arithmetic.Way(numbers)
     y = primitive.dropout_p.bind(x, *(jnp.asarray(operand) for operand in operands), **params)
     for early in (False, True):
-        wanted = jax.jit(partial(formula.scale_kept, early=early, **params))(x, *operands)
-        tolerance = 0 if law != "line" else 1e-2 if x.dtype != jnp.float32 else 1e-5
+        wanted = jax.jit(partial(arithmetic.applied, early=early, **params))(x, *operands)
+        tolerance = 0 if numbers != "abc" else 1e-2 if x.dtype != jnp.float32 else 1e-5
         np.testing.assert_allclose(np.asarray(y, np.float32), np.asarray(wanted, np.float32), tolerance, tolerance)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dropkit import Key, keep
+from dropkit.axes.noise import Hard, Numbers, Plain
 from dropkit.errors import DropkitTypeError, DropkitValueError
 from dropkit.kernels import cpu
-from dropkit.numpy import Dropout, alpha_dropout, alpha_dropout_backward, dropout
+from dropkit.numpy import Dropout, alpha_dropout, alpha_dropout_backward, dropout, dropout_backward
 from dropkit.numpy import ops as numpy_ops
 
 KEY = Key(3, "any", 1)
@@ -287,3 +288,22 @@ def test_words_of_many_axes(rank: int) -> None:
     noise = [int(np.prod(shape[axis + 1 :])) for axis in range(rank)]
     wanted = cpu.words((2**12,), KEY.words, 40000, (1,))
     assert cpu.words(shape, KEY.words, 40000, noise).tobytes() == wanted.tobytes()
+
+
+class Halving(Hard):
+    """y = x where kept, 0 elsewhere; q x where no noise is on."""
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        return 1.0, 0.0, 0.0
+
+    def off(self, q: Any) -> Any:
+        return q, 0.0
+
+
+def test_a_rate_for_each_element_in_evaluation() -> None:
+    x = np.ones((2, 4), np.float32)
+    for p in (np.array([0.25], np.float32), np.array([0.0, 0.25, 0.5, 1.0], np.float32)):
+        y = dropout(x, p, training=False, noise=Halving())
+        assert np.array_equal(y, np.broadcast_to(1 - p, x.shape))
+        dx = dropout_backward(x, p, training=False, noise=Halving())
+        assert np.array_equal(dx, y)

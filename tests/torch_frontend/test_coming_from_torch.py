@@ -526,9 +526,9 @@ model = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1)
 receipt = dropkit.torch.swap(model)  # receipt.restore() gives torch's layers back
 ```
 
-That alone changes nothing but what is listed below: masks are drawn under torch's generator, and training goes as
-before. Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, functional calls, layers of others and LayerDrop stay
-torch's: `swap` and `bind` name them in one warning. `dropkit.torch.sites(model, x)` lists every place where a model
+Only what is listed below changes: masks are still drawn under torch's generator, and training goes on as before.
+Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, functional calls, layers of other libraries and LayerDrop stay
+torch's; `swap` and `bind` name them in one warning. `dropkit.torch.sites(model, x)` lists every place where a model
 drops something.
 
 To make masks a function of seed, module path and step, the same on every device and after every resume, bind the model:
@@ -540,8 +540,8 @@ dropkit.torch.bind(model, seed=0)
 Bound masks do not depend on how a model is split: under DDP, FSDP2, tensor or sequence parallelism each rank draws its
 slice of the mask that one device would draw. [torch.md](torch.md) has the rules of keys, steps and coordinates.
 
-New code does better with `dropkit.torch.dropout(x, p, training=self.training)`: its mode has no default, since dropout
-left on at evaluation is the most frequent bug around it.
+In new code, prefer `dropkit.torch.dropout(x, p, training=self.training)`. Its mode has no default, since dropout left
+on at evaluation is the most frequent bug around it.
 
 ## What is different
 

@@ -10,7 +10,7 @@ import torch._dynamo.testing
 
 import dropkit
 from dropkit import Key
-from dropkit.mask import place_of
+from dropkit.mask import known_place
 from dropkit.torch.arithmetic import continuous
 
 KEY = Key(3, "noise", 11)
@@ -54,13 +54,13 @@ def test_normals_equal_the_definition_to_rounding(name: str) -> None:
 
 
 def test_another_key_gives_other_numbers() -> None:
-    place = place_of((50,))
+    place = known_place((50,))
     assert not torch.equal(continuous.uniform(KEY.words, place), continuous.uniform(Key(3, "noise", 12).words, place))
 
 
 @pytest.mark.parametrize("draw", [continuous.uniform, continuous.normal])
 def test_a_key_may_be_a_tensor_or_lie_in_device_memory(draw: Any) -> None:
-    place = place_of((3, 5))
+    place = known_place((3, 5))
     wanted = draw(KEY.words, place)
     assert torch.equal(draw(torch.tensor(KEY.words), place), wanted)
     seed, step = torch.tensor(3), torch.tensor(11)
@@ -72,7 +72,7 @@ def test_a_key_may_be_a_tensor_or_lie_in_device_memory(draw: Any) -> None:
 @pytest.mark.parametrize("draw", [continuous.uniform, continuous.normal])
 def test_compiled_equals_eager_and_a_new_key_compiles_nothing(draw: Any) -> None:
     torch._dynamo.reset()
-    place = place_of((3, 50))
+    place = known_place((3, 50))
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda key: draw(key, place) * 2, fullgraph=True, backend=counter)
     for step in range(3):

@@ -10,6 +10,7 @@ A law at p = 0 is the identity. Where no noise is on, y = x, unless the law has 
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from ..threshold import ONE
@@ -18,15 +19,8 @@ ALPHA_PRIME = -1.7580993408473766  # -lambda * alpha of SELU
 Numbers = tuple[Any, Any, Any]
 
 
-class Plain:
-    """What a law needs of a library of arrays, for single Python numbers."""
-
-    sqrt = staticmethod(math.sqrt)
-
-    @staticmethod
-    def where(condition: bool, yes: float, no: float) -> float:
-        """The one or the other."""
-        return yes if condition else no
+# What a law needs of a library of arrays, for single Python numbers.
+Plain = SimpleNamespace(sqrt=math.sqrt, where=lambda condition, yes, no: yes if condition else no)
 
 
 class Hard:
@@ -50,7 +44,10 @@ class Soft:
     source: ClassVar[str]  # "uniform" or "normal"
 
     def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
-        """(m, s) of `y = m x + s` for random numbers n at q; s may be None for 0."""
+        """(m, s) of `y = m x + s` for random numbers n at q; s may be None for 0.
+
+        n is an array of `xp`, and q one too, or a number that its `where` and `sqrt` take.
+        """
         raise NotImplementedError
 
     def off(self, q: Any) -> tuple[Any, Any] | None:
@@ -99,6 +96,50 @@ class Alpha(Hard):
         a = xp.where(some, 1.0 / xp.sqrt(safe * (1.0 + p * (ALPHA_PRIME * ALPHA_PRIME))), 0.0)
         b = -a * p * ALPHA_PRIME
         return a, b, xp.where(q < 1, a * ALPHA_PRIME + b, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian(Soft):
+    """Multiplicative Gaussian noise with the variance of inverted dropout: `y = x (1 + sqrt(p / (1 - p)) z)`, z normal.
+
+    E[y] = x and Var[y] = x^2 p / (1 - p), and nothing is ever exactly 0; p = 1, where the variance has no value, gives
+    0.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929), section 10.
+
+    >>> Gaussian()
+    Gaussian()
+    """
+
+    source = "normal"
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        """`1 + sqrt(p / q) n`, 0 where q is 0; nothing is added."""
+        some = q > 0
+        return xp.where(some, 1.0 + xp.sqrt((1.0 - q) / xp.where(some, q, 1.0)) * n, 0.0), None
+
+
+@dataclass(frozen=True, slots=True)
+class Zoneout(Hard):
+    """A dropped unit keeps its previous value o: `y = x` where kept, `o` elsewhere; `q x + p o` where no noise is on.
+
+    The other tensor is the state of the step before, of a recurrent network's h or c: each with a rate of its own.
+
+    Source: Krueger et al. 2017 (arXiv:1606.01305).
+
+    >>> Zoneout().numbers(0.75), Zoneout().off(0.75)
+    ((1.0, 0.0, 1.0), (0.75, 0.25))
+    """
+
+    needs_other = True
+
+    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
+        """1, 0, 1."""
+        return 1.0, 0.0, 1.0
+
+    def off(self, q: Any) -> tuple[Any, Any]:
+        """q, p: what the noise gives in the mean."""
+        return q, 1.0 - q
 
 
 def alpha_factors(t: int) -> Numbers:

@@ -8,14 +8,14 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DropkitTypeError, DropkitValueError
-from ..place import Part, noise_shape
+from ..place import Part, axis_numbers, noise_shape
 from ..threshold import ONE
 
 Uniform = Callable[[tuple[int, ...], Part, Sequence[int]], Any]  # of a shape, its part and shared axes: keyed numbers
@@ -42,23 +42,7 @@ class Axes:
     axes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axes", axis_numbers("share", self.axes))
-
-
-def axis_numbers(name: str, axes: Any) -> tuple[int, ...]:
-    """Axis numbers as a tuple.
-
-    Raises:
-        DropkitTypeError: not integers.
-        DropkitValueError: the same axis twice.
-    """
-    try:
-        numbers = tuple(operator.index(axis) for axis in axes)
-    except TypeError:
-        raise DropkitTypeError(f"{name} must be a sequence of axis numbers such as (2, 3), got {axes!r}") from None
-    if len(set(numbers)) != len(numbers):
-        raise DropkitValueError(f"{name} names an axis twice: {numbers}")
-    return numbers
+        object.__setattr__(self, "axes", distinct_axes("share", self.axes))
 
 
 class Refining:
@@ -104,12 +88,12 @@ class Exactly(Refining):
     over: Sequence[int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "over", some_axes("over", self.over))
+        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
 
     def fraction(self, t: Any, shape: tuple[int, ...], part: Part, xp: Any) -> Any:
         """k / n."""
         n = self._size(shape, part)
-        return _nearest(t * n, ONE) / n if isinstance(t, int) else xp.take(fractions(n), t)
+        return nearest(t, n) / n
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """The k smallest of each group."""
@@ -121,8 +105,7 @@ class Exactly(Refining):
         u = xp.moveaxis(uniform(wide, part._replace(offset=first, global_shape=whole, split=()), ()), axes, last)
         n = self._size(shape, part)
         groups = xp.reshape(u, (*u.shape[: u.ndim - len(axes)], n))
-        k = _nearest(t * n, ONE) if isinstance(t, int) else xp.take(counts(n), t)
-        kept = _k_smallest(groups, k, xp)
+        kept = _k_smallest(groups, nearest(t, n), xp)
         kept = xp.moveaxis(xp.reshape(kept, tuple(u.shape)), last, axes)
         here = [slice(start[a], start[a] + size) if a in axes else slice(None) for a, size in enumerate(shape)]
         return kept[tuple(here)]
@@ -141,33 +124,105 @@ def _k_smallest(u: Any, k: Any, xp: Any) -> Any:
     return below | (equal & (xp.cumsum(xp.where(equal, 1, 0), -1) <= left))
 
 
-def _nearest(a: int, b: int) -> int:
-    return (2 * a + b) // (2 * b)
+def nearest(t: Any, n: int) -> Any:
+    """t n / 65536 rounded, t in halves of 8 bits: integers of 32 bits are enough for n below 2**22."""
+    return (t // 256 * n + (t % 256 * n + ONE // 2) // 256) // 256
 
 
-def counts(n: int) -> NDArray[np.int64]:
-    """For every t from 0 to 65536, how many of n elements are kept."""
-    return _counts(n)
+@dataclass(frozen=True, slots=True)
+class Block(Refining):
+    """Whole blocks are dropped together (DropBlock), so that the mean rate over the map is p.
+
+    A block of `size` may begin wherever it fits into the map; it is dropped if the keyed uniform number of its first
+    element lies below gamma, and an element if a block is that holds it. gamma, in steps of 2^-23, is the least for
+    which the mean over all positions of `1 - (1 - gamma)^(blocks that hold it)` reaches p: published implementations
+    take p / size^2 times a constant instead, and drop another fraction than was asked. Positions near a border lie in
+    fewer blocks and are dropped less often. A part of a larger map looks past its edges.
+
+    Args:
+        size: of a block along each of the axes: an int, or one for each; no larger than the map.
+        over: the axes of the map; negative ones count from the end.
+
+    Raises:
+        DropkitTypeError, DropkitValueError: no axes, the same axis twice, sizes below 1 or of another count; when a
+            tensor comes, an axis that it does not have, or one that rows place.
+
+    Source: Ghiasi, Lin and Le 2018 (arXiv:1810.12890), which gives gamma in another form.
+
+    >>> Block(7)
+    Block(size=7, over=(-2, -1))
+    """
+
+    size: int | Sequence[int]
+    over: Sequence[int] = (-2, -1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
+        sizes = self.size if isinstance(self.size, tuple | list) else [self.size] * len(self.over)
+        if len(sizes) != len(self.over) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise DropkitValueError(
+                f"size must be an int of at least 1, or one for each of the axes {self.over}, got {self.size!r}"
+            )
+        object.__setattr__(self, "size", tuple(sizes) if isinstance(self.size, list) else self.size)
+
+    def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
+        """What no dropped block holds."""
+        placed_axes("Block", self.over, shape, part)
+        start, whole = part.in_whole(shape)
+        sizes = self.size if isinstance(self.size, tuple) else (self.size,) * len(self.over)
+        blocks = {axis % len(shape): min(size, whole[axis]) for axis, size in zip(self.over, sizes, strict=True)}
+        first, window, widths = list(start), list(shape), [(0, 0)] * len(shape)
+        for axis, size in blocks.items():  # which blocks reach into this part
+            before, behind = start[axis] - size + 1, start[axis] + shape[axis]
+            first[axis], last = max(before, 0), min(behind, whole[axis] - size + 1)
+            window[axis], widths[axis] = last - first[axis], (first[axis] - before, behind - last)
+        part = part._replace(offset=tuple(first), global_shape=whole, split=())
+        maps = tuple((whole[axis], size) for axis, size in blocks.items())
+        gamma = block_rates(maps, t) if isinstance(t, int) else xp.take(block_rates(maps), t)
+        gone = xp.pad(uniform(tuple(window), part, ()) < gamma, widths)
+        for axis, size in blocks.items():
+            cuts = [(slice(None),) * axis + (slice(k, k + shape[axis]),) for k in range(size)]
+            gone = reduce(operator.or_, [gone[cut] for cut in cuts])
+        return ~gone
 
 
-def fractions(n: int) -> NDArray[np.float64]:
-    """For every t from 0 to 65536, which fraction of n elements is kept."""
-    return _counts(n) / n
+def block_rates(maps: tuple[tuple[int, int], ...], t: int | None = None) -> Any:
+    """gamma at t, or for every t from 0 to 65536; for blocks in a map, as (extent, size) along each axis."""
+    return _block_rates(maps) if t is None else float(_block_rates(maps, t)[0])
 
 
-# torch's compiler takes their results as they are and does not look inside.
-counts._dynamo_marked_constant = fractions._dynamo_marked_constant = True  # type: ignore[attr-defined]
+block_rates._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's compiler does not look inside
 
 
-@lru_cache(maxsize=64)
-def _counts(n: int) -> NDArray[np.int64]:
-    return (2 * np.arange(ONE + 1, dtype=np.int64) * n + ONE) // (2 * ONE)
+@lru_cache(maxsize=256)
+def _block_rates(maps: tuple[tuple[int, int], ...], t: int | None = None) -> NDArray[np.float32]:
+    holding = np.ones(1)  # of each position, how many blocks hold it
+    for extent, size in maps:
+        i = np.arange(extent)
+        along = np.minimum(i, extent - size) - np.maximum(i - size + 1, 0) + 1
+        holding = np.multiply.outer(holding, along).ravel()
+    counts, positions = np.unique(holding, return_counts=True)
+    q = (np.arange(ONE + 1) if t is None else np.array([t])) / ONE
+    low, high = np.zeros(q.shape, np.int64), np.full(q.shape, 1 << 23)
+    while (low < high).any():
+        middle = (low + high) // 2
+        keeps = 1 - middle * 2.0**-23
+        kept = sum(n * keeps**count for n, count in zip(positions, counts, strict=True)) / positions.sum()
+        low, high = np.where(kept <= q, low, middle + 1), np.where(kept <= q, middle, high)
+    return (high * 2.0**-23).astype(np.float32)
 
 
-def some_axes(name: str, axes: Any) -> tuple[int, ...]:
-    """`axis_numbers` of at least one axis."""
+def distinct_axes(name: str, axes: Any, least: int = 0) -> tuple[int, ...]:
+    """`dropkit.place.axis_numbers`, none of them twice.
+
+    Raises:
+        DropkitTypeError: not integers.
+        DropkitValueError: the same axis twice, or fewer than `least`.
+    """
     numbers = axis_numbers(name, axes)
-    if not numbers:
+    if len(set(numbers)) != len(numbers):
+        raise DropkitValueError(f"{name} names an axis twice: {numbers}")
+    if len(numbers) < least:
         raise DropkitValueError(f"{name} must name at least one axis, got ()")
     return numbers
 

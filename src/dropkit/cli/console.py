@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ..lab.engines.loop import Row
 from ..lab.plan import Plan
+from ..lab.recipes.measures import Figures
 from ..lab.telling.table import Line, cells, headings, notes, plain
 from ..lab.tuning import Tuning
 
@@ -30,15 +31,18 @@ QUIET = 30  # seconds without a line, where there is no bar
 
 
 class Bar:
-    """A progress bar over all epochs of all runs; where output is no terminal, a line at the end of each run.
+    """A progress bar over all epochs of all runs, with a line for each epoch; where output is no terminal, lines alone,
+    for epochs or runs.
 
     Args:
         progress: rich's.
         preparing: what is done before the first epoch.
+        epochs: a line for each epoch, with the losses that tutorials print; else one for each run, where there is no
+            bar.
     """
 
-    def __init__(self, progress: Progress, preparing: str) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, preparing: str, epochs: bool = False) -> None:
+        self.progress, self.epochs = progress, epochs
         self.task = progress.add_task(preparing, total=None)
         self.done, self.total, self.told = 0, 0, time.monotonic()
 
@@ -49,8 +53,10 @@ class Bar:
         text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} {shown}"
         self.progress.update(self.task, advance=1, description=text)
         self.done += 1
+        if self.epochs:
+            self._tell(epoch_line(plan.choices.recipe.figures, row, epochs))
         # Long runs say something in between too.
-        if self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
+        elif self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
             self._tell(f"{text}, {self.done}/{self.total} epochs in all")
 
     def begin(self, done: int, total: int) -> None:
@@ -62,6 +68,17 @@ class Bar:
         self.progress.console.print(Text(text), soft_wrap=True)
         self.progress.console.file.flush()
         self.told = time.monotonic()
+
+
+def epoch_line(figures: Figures, row: Row, epochs: int) -> str:
+    """What is printed of an epoch, as most tutorials print it: a figure for each of the recipe's `printed` that it has.
+
+    >>> from dropkit.lab.recipes.measures import CLASSIFICATION
+    >>> epoch_line(CLASSIFICATION, {"epoch": 1, "train_loss": 1.1165, "train_accuracy": 0.562}, 5)
+    'epoch 1/5, loss 1.1165, train accuracy 0.5620'
+    """
+    known = [f"{heading} {row[figure]:.4f}" for heading, figure in figures.printed if figure in row]
+    return ", ".join([f"epoch {row['epoch']}/{epochs}", *known])
 
 
 class _Known(ProgressColumn):
@@ -76,13 +93,13 @@ class _Known(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(console: Console, preparing: str = "preparing") -> Iterator[Bar]:
-    """A bar that is gone afterwards; where output is no terminal, lines that stay."""
+def progress_bar(console: Console, preparing: str = "preparing", epochs: bool = False) -> Iterator[Bar]:
+    """A bar that is gone afterwards, and lines that stay: see `Bar`."""
     bars = (_Known(BarColumn()), _Known(MofNCompleteColumn()))
     times = (TimeElapsedColumn(), _Known(TextColumn("left")), _Known(TimeRemainingColumn()))
     columns = (TextColumn("{task.description}", markup=False), *bars, *times)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, preparing)
+        yield Bar(progress, preparing, epochs)
 
 
 def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int) -> None:

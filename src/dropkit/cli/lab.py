@@ -62,7 +62,7 @@ def train(options: Once) -> None:
     from ..lab.telling.verdict import verdict
     from .console import say_where, show
 
-    with _at_work(options, folder) as (console, bar):
+    with _at_work(options, folder, epochs=True) as (console, bar):
         found = run(**options.words(out=folder), on_start=bar.begin, on_epoch=bar)
     alone = lines({found.config["strategy"]: (found,)})
     show(console, (*verdict(alone, found.config["data"]), *found.remarks), alone, found.config["epochs"])
@@ -110,13 +110,19 @@ def _options(
 
 
 @contextmanager
-def _at_work(options: Trained, folder: Path) -> Iterator[tuple["SafeConsole", "Bar"]]:
-    """The console, and a bar on it while something is trained; what is interrupted can be resumed."""
+def _at_work(options: Trained, folder: Path, epochs: bool = False) -> Iterator[tuple["SafeConsole", "Bar"]]:
+    """The console, and a bar on it while something is trained; what is interrupted can be resumed.
+
+    Args:
+        options: of the command.
+        folder: for the results.
+        epochs: a line for each epoch.
+    """
     from .console import progress_bar
     from .terminal import console as safe_console
 
     console = safe_console()
-    with _resumable(folder), progress_bar(console, options.preparing()) as bar:
+    with _resumable(folder), progress_bar(console, options.preparing(), epochs) as bar:
         yield console, bar
 
 

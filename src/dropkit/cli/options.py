@@ -28,7 +28,12 @@ class Trained:
     ] = None
     epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")] = None
     size: Annotated[
-        str, typer.Option("--size", help="tiny (seconds), small (minutes) or full (the published setting).")
+        str,
+        typer.Option(
+            "--size",
+            help="tiny (seconds), small (minutes), full (the published network) or tutorial (its "
+            "tutorial's settings, its own data).",
+        ),
     ] = "small"
     validation: Annotated[
         float | None,
@@ -50,14 +55,15 @@ class Trained:
     def folder(self, *more: str) -> Path:
         """Where the results go: as asked, or a folder of `runs/` named after what is trained."""
         recipe = recipes.get(self.recipe)
-        data = Path(recipe.data if self.data is None else self.data).name or "data"
+        data = Path(recipe.data_at(self.size) if self.data is None else self.data).name or "data"
         return self.out or Path("runs") / "-".join([recipe.name, data, self.size, *more])
 
     def preparing(self) -> str:
         """What is done before the first epoch, for the bar."""
         recipe = recipes.get(self.recipe)
+        data = recipe.data_at(self.size) if self.data is None else self.data
         more = "" if recipe.prepare is None else ", what is computed once from them"
-        return f"preparing {recipe.name}: the data {recipe.data if self.data is None else self.data}{more}, the model"
+        return f"preparing {recipe.name}: the data {data}{more}, the model"
 
     def words(self, **others: Any) -> dict[str, Any]:
         """As the lab's function of the command's name takes them, some replaced by others."""

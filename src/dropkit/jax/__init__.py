@@ -11,3 +11,5 @@ from .binding import sites as sites
 from .keys import KeyWords as KeyWords
 from .keys import key as key
 from .ops import dropout as dropout
+from .ops import normal as normal
+from .ops import uniform as uniform

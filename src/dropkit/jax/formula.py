@@ -1,4 +1,4 @@
-"""Dropout in XLA's operations, for any device. Equal to the kernels bit for bit.
+"""Masks in XLA's operations, for any device. Equal to the kernels' bit for bit.
 
 JAX computes without 64-bit integers unless told otherwise, so an index is a pair of words, low and high. A product has
 64 bits all the same: it is a few operations instead of two dozen, and what a program costs to compile goes with them.
@@ -14,8 +14,9 @@ from jax import lax
 
 from ..counter import MASK32, MASK_ROUNDS
 from ..counter import philox4x32 as counter_philox
-from ..layout import Layout
-from ..mask import BERNOULLI, ONE, WORD
+from ..mask import BERNOULLI, WORD
+from ..place import Place
+from ..threshold import ONE
 
 Pair = tuple[Any, Any]  # low and high word of a 64-bit number
 INVALID = MASK32  # t of a traced rate that is no probability: the result is NaN throughout
@@ -43,40 +44,6 @@ def _plus_constant(word: Any, number: int) -> Any:
     return word + jnp.uint32(number)  # JAX takes no Python integer past 2**31 beside a uint32
 
 
-def scale_kept(
-    x: jax.Array,
-    t: jax.Array,
-    key: jax.Array,
-    base: jax.Array,
-    *rest: jax.Array,
-    strides: tuple[int, ...],
-    batch: int,
-    aligned: bool,
-    with_rows: bool,
-    law: str,
-    early: bool = False,
-) -> jax.Array:
-    """What `primitive.bind` computes, in XLA's operations; arguments there.
-
-    Args:
-        early: stop at the last group of levels that t needs. Which one that is, is data: a device that cannot decide
-            by itself how often to loop had better do all four.
-    """
-    rows, factors = (rest[0], list(rest[1:])) if with_rows else (None, list(rest))
-    kept = keep_mask(x.shape, t, key, base, rows, strides, batch, aligned, early)
-    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    t, *factors = (each.reshape(*each.shape, *[1] * (x.ndim - each.ndim)) for each in (t, *factors))
-    if law == "drop":
-        gain = jnp.where(t == 0, 0, ONE / t.astype(wide))
-        factors = [jnp.where(t > ONE, jnp.nan, gain).astype(wide)]
-    # Half types are scaled in float32 and rounded once. A choice, not a product: a dropped NaN is 0.
-    y = x.astype(wide) * factors[0]
-    dropped: Any = 0
-    if law == "line":
-        y, dropped = y + factors[1], factors[2]
-    return jnp.where(kept, y, dropped).astype(x.dtype)
-
-
 def keep_mask(
     shape: tuple[int, ...],
     t: jax.Array,
@@ -90,23 +57,22 @@ def keep_mask(
 ) -> jax.Array:
     """The mask of `dropkit.keep`; bool, a shape that broadcasts to `shape`. Arguments as those of `primitive.bind`."""
     noise = tuple(size if stride else 1 for size, stride in zip(shape[batch:], strides, strict=True))
-    outer, run = Layout(noise, strides, rows=rows).runs()
+    outer, run = Place(noise, strides, rows=rows).runs()
     aligned = aligned and all(stride % WORD == 0 for stride in strides[:outer])
     count = -(-run // WORD)
 
     def words_at(base: jax.Array, rows: jax.Array | None) -> Pair:
-        low, high = _starts(noise[:outer], strides, base, rows)
-        low, high = (low >> 5) | (high << (WORD - 5)), high >> 5
+        low, high = shifted(starts(noise[:outer], strides, base, rows), 5)
         number = lax.iota(jnp.uint32, count if aligned else count + 1)
         return plus((low[..., None], high[..., None]), (number, jnp.uint32(0)))
 
     def levels(group: Any) -> tuple[jax.Array, ...]:
         # Else XLA would compute before the loop what does not depend on the group, with a kernel for each number.
         g, k, start, where = lax.optimization_barrier((group, key, base, rows))
-        return philox4x32((*words_at(start, where), g, BERNOULLI), _pair(k, [1] * (outer + 1)), MASK_ROUNDS)
+        return philox4x32((*words_at(start, where), g, BERNOULLI), pair_of(k, [1] * (outer + 1)), MASK_ROUNDS)
 
-    lead = None if aligned else (_starts(noise[:outer], strides, base, rows)[0] & (WORD - 1))[..., None]
-    word, k0 = words_at(base, rows), _pair(key, [1] * (outer + 1))[0]  # for their shapes
+    lead = None if aligned else (starts(noise[:outer], strides, base, rows)[0] & (WORD - 1))[..., None]
+    word, k0 = words_at(base, rows), pair_of(key, [1] * (outer + 1))[0]  # for their shapes
 
     def elements(words: jax.Array) -> jax.Array:
         bits = _bits(words, lead, run)
@@ -181,24 +147,36 @@ def _zeros(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
 # indices as pairs of words
 
 
-def _starts(noise: tuple[int, ...], strides: tuple[int, ...], base: jax.Array, rows: jax.Array | None) -> Pair:
-    """The index of the first element of each run, over the leading axes that are walked one by one."""
+def starts(noise: tuple[int, ...], strides: tuple[int, ...], base: jax.Array, rows: jax.Array | None) -> Pair:
+    """The index at each position of some leading axes, at coordinate 0 of the rest.
+
+    Args:
+        noise: the sizes of these axes; all of them, for the index of each element.
+        strides: by how many indices each moves.
+        base: the index at the origin, low and high word.
+        rows: where given, the number in the whole of each entry of axis 0, shape (noise[0], 2).
+    """
     ones = [1] * len(noise)
-    start = _pair(base, ones)
+    start = pair_of(base, ones)
     for axis, size in enumerate(noise):
         after = ones[axis + 1 :]
         if axis == 0 and rows is not None:
-            coordinate = _pair(rows, after)
+            coordinate = pair_of(rows, after)
         else:
             coordinate = lax.iota(jnp.uint32, size).reshape(size, *after), jnp.uint32(0)
         start = plus(start, times(coordinate, strides[axis]))
     return start
 
 
-def _pair(words: jax.Array, after: list[int]) -> Pair:
+def pair_of(words: jax.Array, after: list[int]) -> Pair:
     """The two words along the last axis, with axes of size 1 in its place."""
     shape = (*words.shape[:-1], *after)
     return words[..., 0].reshape(shape), words[..., 1].reshape(shape)
+
+
+def shifted(a: Pair, bits: int) -> Pair:
+    """a // 2**bits, for 0 < bits < 32."""
+    return (a[0] >> bits) | (a[1] << (WORD - bits)), a[1] >> bits
 
 
 def plus(a: Pair, b: Pair) -> Pair:

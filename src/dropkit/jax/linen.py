@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ..axes.noise import Alpha, Bernoulli
-from ..axes.when import When, when
+from ..axes.noise import Alpha, Bernoulli, Hard, Noise
+from ..axes.share import Sharing
+from ..axes.when import When
 from ..counter import Key, site_id
+from ..drop import Drop
 from ..errors import DropkitTypeError
-from ..mask import threshold, thresholds
+from ..threshold import threshold, thresholds
 from .keys import AnyKey, KeyWords, folded, halves, pair
-from .ops import dropout
+from .ops import dropout, same
+from .place import sharing_too
 from .traces import tracing
 
 COLLECTION = "dropkit"  # of the rngs, that makes masks keyed
@@ -66,13 +69,15 @@ class Dropout(nn.Dropout):
 
     Args:
         rate: drop probability in [0, 1]; a number, or an array that broadcasts to the inputs, traced or not.
-        broadcast_dims, share: axes along which one draw is shared; two names of one thing.
+        broadcast_dims, share: axes along which one draw is shared; two names of one thing. Or, as share, a value of
+            `dropkit.axes.share`.
         deterministic: whether to drop nothing; None if the call says so.
         rng_collection: name of the collection that keys are asked of.
         when: "train": unless deterministic; "always" or "never": whatever deterministic says.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`.
 
     Raises:
-        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad when.
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad share, when or noise.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929).
 
@@ -82,10 +87,9 @@ class Dropout(nn.Dropout):
            [0., 2., 2., 2., 0., 0., 2., 0.]], dtype=float32)
     """
 
-    share: Sequence[int] = ()
-    when: str = "train"
-
-    noise = Bernoulli()
+    share: Sequence[int] | Sharing = ()
+    when: When | str = "train"
+    noise: Noise = Bernoulli()
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate, jax.core.Tracer):
@@ -93,32 +97,37 @@ class Dropout(nn.Dropout):
                 thresholds(np.asarray(self.rate))
             else:
                 threshold(self.rate.item() if isinstance(self.rate, np.ndarray | jax.Array) else self.rate)
-        when(self.when)
+        Drop(0.0, sharing_too(self.share, self.broadcast_dims), self.when, self.noise)  # checks them
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, deterministic: bool | None = None, rng: AnyKey | None = None) -> jax.Array:
+    def __call__(
+        self, inputs: jax.Array, deterministic: bool | None = None, rng: AnyKey | None = None, other: Any = None
+    ) -> jax.Array:
         """The inputs with elements dropped, or the inputs themselves.
 
         Args:
             inputs: float16, bfloat16, float32 or float64, any shape.
             deterministic: whether to drop nothing, if the constructor did not say it.
             rng: a JAX PRNG key, or any key that `dropkit.jax.dropout` takes.
+            other: the second array of a noise that needs one.
 
         Raises:
             ValueError: deterministic given twice or not at all.
             flax.errors.InvalidRngError: no rng, and no collection to ask.
             DropkitTypeError: inputs of another dtype; an rng that is none.
         """
-        passes = when(self.when)
+        passes = When.of(self.when)
         if passes is When.TRAIN:
             deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
-        certain = isinstance(self.rate, int | float) and self.rate in (0, 1)
-        if not passes.active(not deterministic) or (certain and self.rate == 0):
+        on = passes.active(not deterministic)
+        ends = (0, 1) if isinstance(self.noise, Hard) else (0,)
+        certain = not on or (isinstance(self.rate, int | float) and self.rate in ends)  # nothing is drawn
+        if same(self.noise, other) and (not on or (certain and self.rate == 0)):
             return inputs
         key = Key() if certain else _asked(self) if rng is None else rng
-        axes = (*self.broadcast_dims, *self.share)
-        return dropout(inputs, self.rate, training=True, key=key, share=axes, noise=self.noise)
+        share = sharing_too(self.share, self.broadcast_dims)
+        return dropout(inputs, self.rate, training=on, key=key, share=share, noise=self.noise, other=other)
 
 
 class AlphaDropout(Dropout):
@@ -131,7 +140,7 @@ class AlphaDropout(Dropout):
     [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
     """
 
-    noise = Alpha()  # type: ignore[assignment]
+    noise: Noise = Alpha()
 
 
 def _asked(layer: Dropout) -> AnyKey:

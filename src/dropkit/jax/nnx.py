@@ -9,20 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..axes.noise import Alpha, Bernoulli, Noise
-from ..axes.share import Share
-from ..axes.when import When, when
+from ..axes.noise import Alpha, Bernoulli, Hard, Noise
+from ..axes.share import Refining, Sharing
+from ..axes.when import When
 from ..counter import FOLD_ROUNDS, MASK32, Key, site_id
+from ..drop import Drop
 from ..errors import DropkitTypeError, DropkitValueError
-from ..mask import ONE, threshold, thresholds
+from ..threshold import ONE, threshold, thresholds
 from .formula import philox4x32
 from .keys import KeyWords
-from .ops import dropout
+from .ops import dropout, same
+from .place import sharing_too
 from .traces import Lanes, lanes
 
 
 class Rate(nnx.Variable):
-    """A drop probability that moves, as state: another value compiles nothing again."""
+    """A drop probability that moves, as state: another value compiles nothing again.
+
+    >>> layer = Dropout(0.5)
+    >>> layer.rate = 0.25
+    >>> type(layer.p).__name__, layer.rate
+    ('Rate', 0.25)
+    """
 
 
 nnx.register_variable_name("dropkit_rate", Rate, overwrite=True)  # the collection that flax's Linen bridge puts it in
@@ -35,6 +43,9 @@ class Rates:
     Args:
         shape: of the array.
         data: its bytes, as float32.
+
+    >>> Rates((2,), np.float32([0.5, 0.25]).tobytes()).array
+    array([0.5 , 0.25], dtype=float32)
     """
 
     shape: tuple[int, ...]
@@ -111,14 +122,16 @@ class Dropout(nnx.Dropout):
     Args:
         rate: drop probability in [0, 1]; a number, an array that broadcasts to the inputs, traced or not, or an
             nnx.Variable of one, which layers may share. It gets no gradient.
-        broadcast_dims, share: axes along which one draw is shared; two names of one thing.
+        broadcast_dims, share: axes along which one draw is shared; two names of one thing. Or, as share, a value of
+            `dropkit.axes.share`.
         deterministic: whether to drop nothing; None if the call says so.
         rng_collection: name of the collection that keys are asked of.
         rngs: nnx.Rngs or RngStream, which is forked; or a `dropkit.Key`: masks of its seed and site, from its step on.
         when: "train": unless deterministic; "always" or "never": whatever deterministic says.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`; by default the class'.
 
     Raises:
-        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad share or when.
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; a bad share, when or noise.
         TypeError: rngs that are none of these.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929).
@@ -143,8 +156,9 @@ class Dropout(nnx.Dropout):
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream | Key | None = None,
-        share: Sequence[int] = (),
+        share: Sequence[int] | Sharing = (),
         when: When | str = "train",
+        noise: Noise | None = None,
     ):
         self._lanes = Lanes(lanes())
         self._rate: float | Rates | None = None
@@ -157,8 +171,11 @@ class Dropout(nnx.Dropout):
         )
         if isinstance(rngs, Key):
             self.rngs = KeyedStream(rngs, tag=rng_collection)
-        self.share = Share((*self.spatial, *share)).axes
-        self.when = _when(when)
+        drop = Drop(0.0, sharing_too(share, self.spatial), when, self.noise if noise is None else noise)
+        self.share = drop.share if isinstance(drop.share, Refining) else drop.axes
+        self.when = When.of(drop.when)
+        if noise is not None:
+            self.noise = noise
 
     @property
     def rate(self) -> Any:
@@ -214,6 +231,7 @@ class Dropout(nnx.Dropout):
     def __call__(
         self,
         inputs: jax.Array,
+        other: Any = None,
         *,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | Key | KeyWords | None = None,
@@ -223,6 +241,7 @@ class Dropout(nnx.Dropout):
 
         Args:
             inputs: float16, bfloat16, float32 or float64, any shape.
+            other: the second array of a noise that needs one.
             deterministic: overrides the constructor's.
             rngs: overrides the constructor's; besides a JAX PRNG key, any key that `dropkit.jax.dropout` takes.
             rows: row number in the whole of each entry of axis 0, such as the samples' numbers in the data set.
@@ -232,11 +251,15 @@ class Dropout(nnx.Dropout):
             DropkitTypeError: rngs that are none of these; inputs of another dtype.
         """
         if not self._active(deterministic):
-            return inputs
+            if same(self.noise, other):
+                return inputs
+            return dropout(inputs, self._now(), training=False, noise=self.noise, other=other)
         given = self.rngs if rngs is None else rngs
         key = Key() if given is None and self._certain() else _drawn(given, self.rng_collection)
-        axes = (*self.broadcast_dims, *self.share)
-        return dropout(inputs, self._now(), training=True, key=key, share=axes, rows=rows, noise=self.noise)
+        share = sharing_too(self.share, self.broadcast_dims)
+        return dropout(
+            inputs, self._now(), training=True, key=key, share=share, rows=rows, noise=self.noise, other=other
+        )
 
     def _now(self) -> Any:
         """The rate as `dropout` takes it."""
@@ -260,8 +283,8 @@ class Dropout(nnx.Dropout):
 
     def _certain(self) -> bool:
         """Whether the rate is known to need no random numbers: as in nnx.Dropout, no rngs are asked for then."""
-        value = self._now()
-        return not isinstance(value, jax.core.Tracer) and bool(np.all((value == 0) | (value == 1)))
+        value, ends = self._now(), (0, 1) if isinstance(self.noise, Hard) else (0,)
+        return not isinstance(value, jax.core.Tracer) and bool(np.isin(value, ends).all())
 
 
 class AlphaDropout(Dropout):
@@ -278,24 +301,36 @@ class AlphaDropout(Dropout):
 
 
 class SpatialDropout1D(Dropout):
-    """Dropout of whole channels of (batch, time, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+    """Dropout of whole channels of (batch, time, channels); arguments of `Dropout` (Tompson et al. 2015).
+
+    >>> y = SpatialDropout1D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 4)))
+    >>> bool((y == y[:, :1]).all())
+    True
+    """
 
     spatial = (-2,)
 
 
 class SpatialDropout2D(Dropout):
-    """Dropout of whole channels of (batch, height, width, channels); arguments of `Dropout` (Tompson et al. 2015)."""
+    """Dropout of whole channels of (batch, height, width, channels); arguments of `Dropout` (Tompson et al. 2015).
+
+    >>> y = SpatialDropout2D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 3, 4)))
+    >>> bool((y == y[:, :1, :1]).all())
+    True
+    """
 
     spatial = (-3, -2)
 
 
 class SpatialDropout3D(Dropout):
-    """Dropout of whole channels of (batch, depth, height, width, channels); arguments of `Dropout`."""
+    """Dropout of whole channels of (batch, depth, height, width, channels); arguments of `Dropout`.
+
+    >>> y = SpatialDropout3D(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 3, 3, 3, 4)))
+    >>> bool((y == y[:, :1, :1, :1]).all())
+    True
+    """
 
     spatial = (-4, -3, -2)
-
-
-_when = when  # `Dropout.__init__` has an argument of that name
 
 
 def _drawn(rngs: Any, collection: str) -> jax.Array | Key | KeyWords:

@@ -15,7 +15,7 @@ from jax.interpreters import mlir
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..mask import WORD
-from . import formula
+from . import arithmetic, formula
 
 Spec = tuple[Any, ...]  # mesh axes, a name or a tuple of them or None, for each axis of an array
 
@@ -38,7 +38,7 @@ def partitionable(ctx: mlir.LoweringRuleContext) -> bool:
 
 def dropout(primitive: Any, *operands: jax.Array, **params: Any) -> jax.Array:
     """The primitive on each device's slice."""
-    whole_call = custom_partitioning(lambda *operands: formula.scale_kept(*operands, **params))
+    whole_call = custom_partitioning(lambda *operands: arithmetic.applied(*operands, **params))
     axes = _axes(operands, params["batch"], params["with_rows"])
     names = [" ".join(f"x{a}" if a is not None else f"o{k}d{d}" for d, a in enumerate(own)) for k, own in axes]
     whole_call.def_partition(

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ..axes.when import When, when
+from ..axes.when import When
 from ..counter import Key
 from ..errors import DropkitRuntimeError
 from . import blocks, engine
@@ -27,7 +27,7 @@ class Keyed:
         layer: Any = self
         if site is not None:
             Key(site=site)  # checks it
-        layer.__dict__["_when"] = when(active)
+        layer.__dict__["_when"] = When.of(active)
         layer.__dict__["_named"] = site is not None  # by who made it, and not by `bind`
         default = 0 if seed is None else layer.name
         self.seed_generator = Draws(seed, default if site is None else site, level)

@@ -14,8 +14,9 @@ from keras import ops
 
 from ..counter import FOLD_ROUNDS, MASK32, MASK_ROUNDS
 from ..counter import philox4x32 as counter_philox
-from ..layout import Layout
-from ..mask import BERNOULLI, NORMAL_ANGLE, NORMAL_RADIUS, ONE, UNIFORM, WORD
+from ..mask import BERNOULLI, NORMAL_ANGLE, NORMAL_RADIUS, UNIFORM, WORD
+from ..place import Place
+from ..threshold import ONE
 
 BACKEND = keras.config.backend()
 DTYPE = "int64" if BACKEND == "torch" else "uint32"
@@ -56,7 +57,7 @@ def philox4x32(counter: Sequence[Any], key: Words, rounds: int) -> tuple[Any, An
     if BACKEND == "jax":
         from . import jax_state
 
-        return jax_state.philox(tuple(counter), key, rounds)
+        return jax_state.philox(tuple(counter), tuple(map(word, key)) if isinstance(key, tuple) else key, rounds)
     c0, c1, c2, c3 = (ops.convert_to_tensor(c, DTYPE) for c in counter)
     k0, k1 = (ops.convert_to_tensor(k, DTYPE) for k in key)
     return counter_philox((c0, c1, c2, c3), (k0, k1), rounds, _product, _plus)
@@ -69,7 +70,7 @@ def fold(seed: Words, site: int, step: Words) -> Words:
     return k0, k1
 
 
-def keep(place: Layout | Sequence[Any], t: Any, key: Words) -> Any:
+def keep(place: Place | Sequence[Any], t: Any, key: Words) -> Any:
     """The bool mask of a whole noise shape, or of a place in one, for one t (kept of 65536) that may be traced."""
     t = ops.convert_to_tensor(t, DTYPE)
     shifts, bits = np.arange(0, WORD, 8).astype(DTYPE), np.arange(8, dtype=np.uint8)
@@ -114,7 +115,7 @@ def _levels(low: Any, high: Any, group: Any, key: Words) -> tuple[Any, Any, Any,
     return philox4x32((low, high, group, word(BERNOULLI)), key, MASK_ROUNDS)
 
 
-def random16(place: Layout | Sequence[Any], key: Words) -> Any:
+def random16(place: Place | Sequence[Any], key: Words) -> Any:
     """Each element's 16 random bits, where the rate differs by element: `keep = random16 < t`."""
     lanes = ops.convert_to_tensor(np.arange(WORD, dtype=DTYPE))
 
@@ -129,12 +130,12 @@ def random16(place: Layout | Sequence[Any], key: Words) -> Any:
     return elements(place, WORD, blocks)
 
 
-def uniform(place: Layout | Sequence[Any], key: Words) -> Any:
+def uniform(place: Place | Sequence[Any], key: Words) -> Any:
     """`dropkit.uniform` of a whole shape, or of a place in one, float32."""
     return elements(place, 4, lambda low, high: _uniforms(low, high, key, UNIFORM))
 
 
-def normal(place: Layout | Sequence[Any], key: Words) -> Any:
+def normal(place: Place | Sequence[Any], key: Words) -> Any:
     """`dropkit.normal` of a whole shape, or of a place in one, float32."""
 
     def pairs(low: Any, high: Any) -> Any:
@@ -152,19 +153,16 @@ def _uniforms(low: Any, high: Any, key: Words, domain: int) -> Any:
     return (ops.cast(integers, "float32") + 0.5) * 2.0**-23
 
 
-def elements(place: Layout | Sequence[Any], width: int, blocks: Blocks) -> Any:
+def elements(place: Place | Sequence[Any], width: int, blocks: Blocks) -> Any:
     """Each element's value, where `blocks` computes the `width` values of the indices from `width * block` on.
 
     Args:
         place: a noise shape (whose sizes may be traced), or a place in one.
         width: a power of two.
     """
-    if isinstance(place, Layout):
-        if not place.flat or place.base:
-            return _scattered(place, width, blocks)
-        shape: Sequence[Any] = place.shape
-    else:
-        shape = place
+    if isinstance(place, Place) and (not place.flat or place.base):
+        return _scattered(place, width, blocks)
+    shape = place.shape if isinstance(place, Place) else place
     size: Any = 1
     for n in shape:
         size = size * n
@@ -174,7 +172,7 @@ def elements(place: Layout | Sequence[Any], width: int, blocks: Blocks) -> Any:
     return ops.reshape(ops.reshape(blocks(low, word(0)), (-1,))[:size], shape)
 
 
-def _scattered(place: Layout, width: int, blocks: Blocks) -> Any:
+def _scattered(place: Place, width: int, blocks: Blocks) -> Any:
     """The same for runs of consecutive indices that begin anywhere below 2**63."""
     outer, run = place.runs()
     start = _starts(place, outer)
@@ -190,7 +188,7 @@ def _scattered(place: Layout, width: int, blocks: Blocks) -> Any:
     return ops.reshape(ops.take_along_axis(table, ops.convert_to_tensor(np.ascontiguousarray(at)), -1), place.shape)
 
 
-def _starts(place: Layout, outer: int) -> Any:
+def _starts(place: Place, outer: int) -> Any:
     """The index of the first element of each run, over the `outer` leading axes, in NumPy."""
     start = np.full(place.shape[:outer], place.base, np.uint64)
     for axis in range(outer):

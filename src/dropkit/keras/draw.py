@@ -1,15 +1,15 @@
 """A draw: all that decides a noise besides its shape."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-from .. import mask
 from ..counter import Key
-from ..layout import Layout
-from ..mask import place_of
+from ..place import WHOLE, Part
+from ..threshold import ONE
 from . import bits
 
 LEVEL_ONE = 1 << 31  # a level of 1.0: levels are in units of 2**-31
@@ -31,21 +31,22 @@ class Draw:
     key: Key | None = None
     rows: tuple[int, ...] | None = None
 
-    def place(self, noise: Sequence[Any]) -> Layout | Sequence[Any]:
-        """A noise shape, or where it lies if rows say it; a draw that is shared along axis 0 has no rows."""
-        return noise if self.rows is None or not noise else place_of(tuple(noise), rows=self.rows)
-
-    def of(self, noise: Sequence[Any], shape: Sequence[Any]) -> "Draw":
-        """The same for a noise shape in a tensor of this one."""
-        if self.rows is None or not noise or not isinstance(noise[0], int):
-            return self
-        return replace(self, rows=None) if noise[0] == 1 != shape[0] else self
+    def part_for(self, axes: Sequence[int]) -> Part:
+        """Where a tensor lies whose axes share a draw; a draw that is shared along axis 0 has no rows."""
+        if self.rows is None or 0 in axes:
+            return WHOLE
+        return Part(rows=np.array(self.rows, np.int64))
 
     @property
     def t(self) -> Any:
         """Kept of 65536."""
-        if isinstance(self.level, int):
-            return mask.ONE - (self.level >> 15)
-        if bits.BACKEND == "jax":
-            return bits.word(mask.ONE) - (self.level >> bits.word(15))
-        return bits.word(mask.ONE) - ops.right_shift(self.level, 15)
+        return kept_of(self.level)
+
+
+def kept_of(level: Any) -> Any:
+    """A rate's level as kept of 65536."""
+    if isinstance(level, int):
+        return ONE - (level >> 15)
+    if bits.BACKEND == "jax":
+        return bits.word(ONE) - (level >> bits.word(15))
+    return bits.word(ONE) - ops.right_shift(level, 15)

@@ -5,17 +5,30 @@ from typing import Any
 import keras
 from keras import ops
 
-from .. import mask
+from ..axes.noise import Soft
 from . import arithmetic
 from .base import Keyed
+from .composed import wide_dtype
 from .draw import LEVEL_ONE
-from .rates import Movable, encode_rate, encode_stddev
+from .rated import Rated
+from .rates import Movable, encode_stddev
 
 _register = keras.saving.register_keras_serializable(package="dropkit")
 
 
+class Gaussian(Soft):
+    """`y = x (1 + sqrt(p / q) z)`; 0 where q is 0."""
+
+    source = "normal"
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        """m alone."""
+        some = q > 0
+        return xp.where(some, 1.0 + n * xp.sqrt((1.0 - q) / xp.where(some, q, 1.0)), 0.0), None
+
+
 @_register
-class GaussianDropout(Keyed, keras.layers.GaussianDropout):
+class GaussianDropout(Rated, keras.layers.GaussianDropout):
     """`keras.layers.GaussianDropout` with keyed noise: `y = x * (1 + s z)` in training, `s = sqrt(p / (1 - p))`.
 
     z are the standard normal numbers of `dropkit.normal` for the layer's key. Rate 1, where s has no value, gives 0.
@@ -31,7 +44,7 @@ class GaussianDropout(Keyed, keras.layers.GaussianDropout):
     (1, 4)
     """
 
-    rate = Movable("rate", encode_rate, 1 << 15)
+    _noise = Gaussian()
 
     def __init__(
         self,
@@ -43,30 +56,8 @@ class GaussianDropout(Keyed, keras.layers.GaussianDropout):
         **kwargs: Any,
     ):
         keras.layers.Layer.__init__(self, **kwargs)
-        level = encode_rate("rate", rate)
-        self._begin(seed, site, level, when)
-        self.__dict__["_given"] = float(rate), level
+        self.set_up(rate, seed, site, when)
         self._build_at_init()
-
-    def _noised(self, inputs: Any) -> Any:
-        x, draw = self._floating(inputs), self._draw()
-        t = draw.t
-        if isinstance(t, int) and t in (0, mask.ONE):
-            return x if t else ops.zeros_like(x)
-        dtype = arithmetic.wide_dtype(x)
-        z = ops.cast(arithmetic.normal(ops.shape(x), draw, x), dtype)
-        kept = t if isinstance(t, int) else ops.cast(t, dtype)
-        if isinstance(t, int):
-            y = ops.cast(x, dtype) * (1.0 + z * ((mask.ONE - kept) / kept) ** 0.5)
-        else:
-            s = ops.sqrt((float(mask.ONE) - kept) / ops.maximum(kept, 1.0))
-            y = ops.cast(x, dtype) * (1.0 + z * s)
-            y = ops.where(ops.equal(kept, 0.0), ops.zeros_like(y), y)
-        return ops.cast(y, x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
-        return {**super().get_config(), "rate": float(self.rate)}
 
 
 @_register
@@ -107,7 +98,7 @@ class GaussianNoise(Keyed, keras.layers.GaussianNoise):
         level = draw.level
         if isinstance(level, int) and level == 0:
             return x
-        dtype = arithmetic.wide_dtype(x)
+        dtype = wide_dtype(x)
         z = ops.cast(arithmetic.normal(ops.shape(x), draw, x), dtype)
         s = level if isinstance(level, int) else ops.cast(level, dtype)
         return ops.cast(ops.cast(x, dtype) + z * (s / float(LEVEL_ONE)), x.dtype)

@@ -7,30 +7,58 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..axes.noise import Alpha, Bernoulli
+from ..axes.noise import Alpha, Noise
+from ..axes.share import Sharing
+from ..drop import Drop
 from ..errors import DropkitValueError
-from . import arithmetic
-from .base import Keyed
-from .rates import Movable, encode_rate
+from .arithmetic import axes_of
+from .rated import NOBODY, Rated
 
-_RATE_GRID = 1 << 15  # 1/65536 in units of 2**-31
 _register = keras.saving.register_keras_serializable(package="dropkit")
 
 
-class _Rated(Keyed):
-    """A layer with a drop probability."""
+class _Shaped(Rated):
+    """A layer whose noise has a shape that the user says."""
 
-    rate = Movable("rate", encode_rate, _RATE_GRID)
+    noise_shape: tuple[int | None, ...] | None
 
-    def _set_up(self, rate: Any, seed: int | None, site: int | str | None, when: str) -> None:
-        """Make state and rate; comes after Keras' `Layer.__init__`."""
-        level = encode_rate("rate", rate)
-        self._begin(seed, site, level, when)
-        self.__dict__["_given"] = float(rate), level
+    def _start(
+        self, rate: float, noise_shape: Any, seed: int | None, site: Any, when: str, share: Any, noise: Any, more: Any
+    ) -> None:
+        layer: Any = self
+        # Not Keras' own __init__, which makes a generator that knows neither site nor rate.
+        keras.layers.Layer.__init__(layer, **more)
+        self.set_up(rate, seed, site, when)
+        self.noise_shape = checked_noise_shape(noise_shape)
+        self._set_axes(share, noise)
+        layer._build_at_init()
+
+    def _set_axes(self, share: Any, noise: Noise | None = None) -> None:
+        """Set share and law; comes after the noise shape."""
+        drop = Drop(0.0, share=share, noise=self._noise if noise is None else noise)
+        if drop.share != NOBODY:
+            if self.noise_shape is not None:
+                raise DropkitValueError(
+                    f"noise_shape={self.noise_shape} and share={share!r} both say who shares a draw; leave out one"
+                )
+            self.__dict__["_share"] = drop.share
+        if noise is not None:
+            self.__dict__["_noise"] = noise
+
+    def _shared(self, x: Any) -> Sharing:
+        return self._share if self.noise_shape is None else axes_of(self.mask_shape(x), x)
+
+    def mask_shape(self, x: Any) -> tuple[Any, ...]:
+        """As noise_shape says it, with the input's size where that is None; else 1 where `share` says."""
+        return super().mask_shape(x) if self.noise_shape is None else concrete_noise_shape(x, self.noise_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes; noise and share, where they were given, as plain values."""
+        return {**super().get_config(), "noise_shape": self.noise_shape}
 
 
 @_register
-class Dropout(_Rated, keras.layers.Dropout):
+class Dropout(_Shaped, keras.layers.Dropout):
     """`keras.layers.Dropout` whose mask is a function of coordinates: `y = x * keep / (1 - rate)` in training.
 
     Args:
@@ -43,6 +71,9 @@ class Dropout(_Rated, keras.layers.Dropout):
             that is given here: layers of one site and shape share their masks.
         when: "train" (on where `training` is true), "always" (Monte Carlo dropout: `predict` draws too) or "never". It
             is saved with the layer.
+        share: axes along which one draw is shared, in place of noise_shape; or a value of `dropkit.axes.share`.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`. One that needs a second
+            tensor gets it as the second argument of a call, `layer(x, other)`. Both are saved with the layer.
         **kwargs: Keras' own (`name`, `dtype`, `trainable`).
 
     Shapes: any, output as input. Dtypes: floating ones are kept (half types are scaled in float32 and rounded once);
@@ -50,7 +81,7 @@ class Dropout(_Rated, keras.layers.Dropout):
 
     Raises:
         ValueError, TypeError: a rate outside [0, 1], NaN or no number; a bad noise_shape or seed (with Keras' words);
-            an unknown `when`.
+            an unknown `when`; a noise or share that is none; noise_shape and share at once.
 
     Call n in training is step n: its mask is `dropkit.keep(noise, rate, Key(layer.seed, layer.site, n))`. A layer
     called again within one call of its model has the sites `site#1`, `site#2`, ... there. `dropkit.keras.bind` gives
@@ -72,33 +103,19 @@ class Dropout(_Rated, keras.layers.Dropout):
         *,
         site: int | str | None = None,
         when: str = "train",
+        share: Sequence[int] | Sharing = (),
+        noise: Noise | None = None,
         **kwargs: Any,
     ):
-        # Not Keras' own __init__, which makes a generator that knows neither site nor rate.
-        keras.layers.Layer.__init__(self, **kwargs)
-        self._set_up(rate, seed, site, when)
-        self.noise_shape = checked_noise_shape(noise_shape)
-        self._build_at_init()
-
-    def mask_shape(self, x: Any) -> tuple[Any, ...]:
-        """As noise_shape says it, with the input's size where that is None."""
-        return concrete_noise_shape(x, self.noise_shape)
-
-    def _noised(self, inputs: Any) -> Any:
-        x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
-
-    def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
-        return {**super().get_config(), "rate": float(self.rate), "noise_shape": self.noise_shape}
+        self._start(rate, noise_shape, seed, site, when, share, noise, kwargs)
 
 
 @_register
-class AlphaDropout(_Rated, keras.layers.AlphaDropout):
+class AlphaDropout(_Shaped, keras.layers.AlphaDropout):
     """`keras.layers.AlphaDropout` with keyed masks: mean 0 and variance 1 are kept, for SELU networks.
 
     `y = a x + b` if kept, `a alpha' + b` if dropped, with alpha' = -1.7581, `a = ((1 - p)(1 + p alpha'^2))^(-1/2)` and
-    `b = -a p alpha'`; rate 1 gives 0. Arguments, mask and errors are those of `Dropout`.
+    `b = -a p alpha'`; rate 1 gives 0. Arguments, mask and errors are those of `Dropout`, whose `noise=Alpha()` it is.
 
     Source: Klambauer et al. 2017 (arXiv:1706.02515).
 
@@ -108,6 +125,8 @@ class AlphaDropout(_Rated, keras.layers.AlphaDropout):
           dtype=float32)
     """
 
+    _noise = Alpha()
+
     def __init__(
         self,
         rate: float,
@@ -116,27 +135,13 @@ class AlphaDropout(_Rated, keras.layers.AlphaDropout):
         *,
         site: int | str | None = None,
         when: str = "train",
+        share: Sequence[int] | Sharing = (),
         **kwargs: Any,
     ):
-        keras.layers.Layer.__init__(self, **kwargs)
-        self._set_up(rate, seed, site, when)
-        self.noise_shape = checked_noise_shape(noise_shape)
-        self._build_at_init()
-
-    def mask_shape(self, x: Any) -> tuple[Any, ...]:
-        """As noise_shape says it, with the input's size where that is None."""
-        return concrete_noise_shape(x, self.noise_shape)
-
-    def _noised(self, inputs: Any) -> Any:
-        x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Alpha())
-
-    def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
-        return {**super().get_config(), "rate": float(self.rate), "noise_shape": self.noise_shape}
+        self._start(rate, noise_shape, seed, site, when, share, None, kwargs)
 
 
-class _Spatial(_Rated):
+class _Spatial(Rated):
     """Dropout of whole feature maps: one draw for each sample and channel."""
 
     data_format: str
@@ -147,7 +152,7 @@ class _Spatial(_Rated):
     ) -> None:
         layer: Any = self
         keras.layers.Layer.__init__(layer, **kwargs)
-        layer._set_up(rate, seed, site, when)
+        layer.set_up(rate, seed, site, when)
         layer.noise_shape = None
         layer.data_format = _checked_data_format(data_format)
         layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
@@ -159,13 +164,12 @@ class _Spatial(_Rated):
         first = self.data_format == "channels_first"
         return (shape[0], shape[1], *ones) if first else (shape[0], *ones, shape[-1])
 
-    def _noised(self, inputs: Any) -> Any:
-        x = self._floating(inputs)
-        return arithmetic.dropout(x, self._draw(), self.mask_shape(x), Bernoulli())
+    def _shared(self, x: Any) -> Sharing:
+        return axes_of(self.mask_shape(x), x)
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; the dtype is the whole policy, so mixed precision survives."""
-        config = {**super().get_config(), "rate": float(self.rate)}
+        config = super().get_config()
         return config if self._axes == 1 else {**config, "data_format": self.data_format}
 
 

@@ -9,12 +9,16 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from .. import mask
+from ..axes.noise import Bernoulli, Noise
+from ..axes.share import Axes, Refining, Sharing, share_of
 from ..counter import Key
+from ..drop import checked_noise, checked_other
 from ..errors import DropkitTypeError, DropkitValueError
-from ..mask import place_of
-from . import bits, engine
-from .arithmetic import wide_dtype
+from ..mask import known_place
+from ..place import Part, axis_numbers, noise_shape
+from ..threshold import ONE, threshold, thresholds
+from . import bits, composed, engine
+from .draw import Draw
 
 
 def dropout(
@@ -23,22 +27,26 @@ def dropout(
     *,
     training: bool,
     key: Key,
-    share: Sequence[int] = (),
+    share: Sequence[int] | Sharing = (),
     offset: Sequence[int] | None = None,
     global_shape: Sequence[int] | None = None,
     rows: ArrayLike | None = None,
+    noise: Noise = Bernoulli(),  # noqa: B008  a frozen value
+    other: Any = None,
 ) -> Any:
-    """Zero elements with probability rate and scale the rest: `y = x * keep / (1 - rate)`, the gradient likewise.
+    """Zero elements with probability rate and scale the rest: `y = x * keep / (1 - rate)`; or another law.
 
     Args:
-        x: floating tensor of Keras' backend, any shape that is known.
+        x: floating tensor of Keras' backend, any shape.
         rate: drop probability in [0, 1], rounded to 1/65536; a number, or a tensor that broadcasts to x and may be
             traced (no gradient).
-        training: whether to drop at all; without a default on purpose.
+        training: whether noise is on; without a default on purpose.
         key: the mask's coordinates. Layers count their steps; a function has none to count with.
-        share: axes along which one draw is shared.
+        share: axes along which one draw is shared, or a value of `dropkit.axes.share`.
         offset, global_shape: where x starts in a larger tensor, and that tensor's shape.
         rows: row number in the whole of each entry of axis 0.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`.
+        other: the second tensor of a law that needs one; it broadcasts to x, and gets its gradient.
 
     Returns:
         A tensor like x, equal to that of `dropkit.numpy.dropout`; x itself if nothing is dropped.
@@ -54,7 +62,9 @@ def dropout(
     if not isinstance(training, bool):
         raise DropkitTypeError(f"training must be True or False, got {training!r}")
     x = x if ops.is_tensor(x) else ops.convert_to_tensor(x)
-    given = (rate, training, key, share, offset, global_shape, rows)
+    other = other if other is None or ops.is_tensor(other) else ops.convert_to_tensor(other)
+    part = Part.of(offset, global_shape, rows)
+    given = (rate, training, key, share, part, noise, other)
     if engine.overheard():
         return engine.heard(Call(rate, share), lambda value: _dropped(value, *given), x)
     return _dropped(x, *given)
@@ -65,7 +75,7 @@ class Call:
     """A call of `dropout`, as a listener hears of it: its rate, and the axes along which it shares a draw."""
 
     rate: Any
-    share: Sequence[int]
+    share: Sequence[int] | Sharing
 
     def mask_shape(self, x: Any) -> tuple[Any, ...]:
         """Shape of the noise for an input, 1 where a draw is shared.
@@ -73,81 +83,68 @@ class Call:
         >>> Call(0.5, (-1,)).mask_shape(ops.ones((2, 8)))
         (2, 1)
         """
-        shape = tuple(ops.shape(x))
-        shared = {axis % len(shape) for axis in self.share}
-        return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+        return noise_shape(ops.shape(x), share_of(self.share).axes)
 
 
-def _dropped(
-    x: Any, rate: Any, training: bool, key: Any, share: Any, offset: Any, global_shape: Any, rows: ArrayLike | None
-) -> Any:
-    """`dropout` by the backend's frontend, or by `keras.ops` where there is none."""
-    frontend = engine.frontend()
+def _dropped(x: Any, rate: Any, training: bool, key: Any, share: Any, part: Part, noise: Noise, other: Any) -> Any:
+    """`dropout` by the backend's frontend, or by `keras.ops` where there is none that takes it."""
+    law, frontend = checked_noise(noise), engine.frontend()
+    sharing = (
+        share
+        if isinstance(share, Refining)
+        else axis_numbers("share", share.axes if isinstance(share, Axes) else share)
+    )
     if frontend is not None:
         if engine.backend() == "torch" and isinstance(rate, np.ndarray):
             rate = ops.convert_to_tensor(rate, str(rate.dtype))
+        more: dict[str, Any] = {"noise": law} | ({} if other is None else {"other": other})
         return engine.by_frontend(
-            frontend.dropout, x, rate, training=training, key=_needed(key), share=share, offset=offset,
-            global_shape=global_shape, rows=rows,
+            frontend.dropout, x, rate, training=training, key=_needed(key), share=sharing, offset=part.offset,
+            global_shape=part.global_shape, rows=part.rows, **more,
         )  # fmt: skip
-    return _by_keras(x, rate, training, key, share, offset, global_shape, rows)
+    checked_other(law, other)
+    return _by_keras(x, rate, training, key, share_of(sharing), part, law, other)
 
 
-def _by_keras(
-    x: Any, rate: Any, training: bool, key: Any, share: Any, offset: Any, global_shape: Any, rows: ArrayLike | None
-) -> Any:
-    t = _lowered(rate)
-    if not training or (isinstance(t, int) and t == mask.ONE) or 0 in x.shape:
+def _by_keras(x: Any, rate: Any, training: bool, key: Any, share: Sharing, part: Part, law: Noise, other: Any) -> Any:
+    t = _kept_of(rate, tuple(x.shape))
+    if (isinstance(t, int) and t == ONE) or 0 in x.shape:
         return x
+    if not training:
+        return composed.without(x, t, law, other)
     if not keras.backend.is_float_dtype(x.dtype):
         raise DropkitTypeError(
             f"dropout in training needs a floating tensor, but x is {x.dtype}; convert with x = keras.ops.cast(x, "
             '"float32")'
         )
-    shape = tuple(x.shape)
-    place = place_of(shape, share, offset, global_shape, rows)
     key = _needed(key)
-    if isinstance(t, int):
-        kept = ops.convert_to_tensor(
-            np.array(
-                mask.keep(
-                    shape, 1 - t / mask.ONE, key, share=share, offset=offset, global_shape=global_shape, rows=rows
-                )
-            )
-        )
-        return _where(x, kept, mask.scale(t))
-    if len(t.shape) == 0:
-        return _where(x, bits.keep(place, ops.cast(t, bits.DTYPE), key.words), _scale(t, x))
-    _check_broadcast(t, shape)
-    # No tensor of R below the whole shape: where an axis is shared, its elements compare one R with their own t.
-    return _where(x, ops.less(ops.cast(bits.random16(place, key.words), "int32"), t), _scale(t, x))
+    if None not in x.shape:
+        known_place(tuple(x.shape), share.axes, part)  # refuses what does not fit
+    if part.rows is not None:
+        part = part._replace(rows=np.asarray(part.rows))
+    return composed.dropout(x, t, Draw(key.words, None, key), share, part, law, other)
 
 
-def _where(x: Any, kept: Any, scale: Any) -> Any:
-    y = ops.cast(x, wide_dtype(x)) * scale
-    return ops.cast(ops.where(kept, y, ops.zeros_like(y)), x.dtype)
-
-
-def _scale(t: Any, x: Any) -> Any:
-    wide = ops.cast(t, wide_dtype(x))
-    return ops.where(ops.equal(wide, 0.0), ops.zeros_like(wide), float(mask.ONE) / ops.maximum(wide, 1.0))
-
-
-def _lowered(rate: Any) -> Any:
+def _kept_of(rate: Any, shape: tuple[Any, ...]) -> Any:
     """The rate as kept of 65536: an int, or a tensor of them."""
     if engine.traced(rate):
-        return bits.thresholds(ops.clip(rate, 0.0, 1.0))
-    if not hasattr(rate, "shape"):
-        return mask.threshold(rate)
-    each = ops.convert_to_numpy(rate)
-    if each.dtype.kind not in "fiub":
-        each = each.astype(np.float32)  # bfloat16, which NumPy calls a void
-    if each.ndim == 0:
-        return mask.threshold(each.item())
-    return ops.convert_to_tensor(mask.thresholds(each).astype(np.int32))
+        t = bits.thresholds(ops.clip(rate, 0.0, 1.0))
+    elif not hasattr(rate, "shape"):
+        return threshold(rate)
+    else:
+        each = ops.convert_to_numpy(rate)
+        if each.dtype.kind not in "fiub":
+            each = each.astype(np.float32)  # bfloat16, which NumPy calls a void
+        t = thresholds(each).astype(np.int32) if each.ndim else np.asarray(threshold(each.item()), np.int32)
+    _check_broadcast(t, shape)
+    if not isinstance(t, np.ndarray):
+        return ops.reshape(t, ()) if all(size == 1 for size in t.shape) else t
+    return int(t.item()) if t.size == 1 else ops.convert_to_tensor(t)
 
 
-def _check_broadcast(t: Any, shape: tuple[int, ...]) -> None:
+def _check_broadcast(t: Any, shape: tuple[Any, ...]) -> None:
+    if None in (*t.shape, *shape):
+        return
     try:
         fits = np.broadcast_shapes(tuple(t.shape), shape) == shape
     except ValueError:

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from .. import mask
 from ..errors import DropkitTypeError, DropkitValueError
+from ..threshold import ONE, threshold
 from . import bits, engine
 from .draw import LEVEL_ONE
 
@@ -49,7 +49,7 @@ class Level(float):
 
 def encode_rate(name: str, value: Any) -> int:
     """A drop probability as a level, on the grid of 1/65536 that masks know."""
-    return (mask.ONE - mask.threshold(checked(name, value))) << 15
+    return (ONE - threshold(checked(name, value))) << 15
 
 
 def encode_stddev(name: str, value: Any) -> int:

@@ -175,6 +175,11 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
         now = engine.integers(self.state.value) if engine.attached(self.state) else None
         return None if now is None else now[4]
 
+    def level_now(self) -> Any:
+        """The level in the running forward: an int, or traced."""
+        value = self.state.value
+        return value[4] if engine.traced(value) else int(ops.convert_to_numpy(value)[4])
+
     def set_level(self, level: Any) -> None:
         """Another level, an int or traced; nothing is compiled again."""
         if not engine.attached(self.state):

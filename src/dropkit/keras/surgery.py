@@ -14,7 +14,6 @@ from ..axes.when import When
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from . import engine, gaussian, layers
 from .base import Keyed
-from .concrete import ConcreteDropout
 from .finding import listed, places, warn_of_foreign
 from .layers import checked_noise_shape
 from .paths import walk
@@ -30,7 +29,7 @@ SWAPS: dict[type, type] = {
     for name in names
 }
 _BACK = {own: plain for plain, own in SWAPS.items()}
-_OURS = ("_given", "_when", "_named")  # what our classes keep beside Keras'
+_OURS = ("_given", "_when", "_named", "_noise", "_share")  # what our classes keep beside Keras'
 _CHANGED = ("rate", "stddev", "seed", "seed_generator", "noise_shape", "data_format", *_OURS)
 _MISSING: Any = object()
 
@@ -199,7 +198,7 @@ def unswap(model: keras.Layer) -> Receipt:
 
     Raises:
         DropkitValueError: nothing to change; a layer that Keras has no counterpart of (`ConcreteDropout`, or one with a
-            `when` other than "train"). Nothing is changed then.
+            `when` other than "train", a noise or a share). Nothing is changed then.
         DropkitTypeError: not a Keras layer.
 
     >>> import dropkit
@@ -210,9 +209,9 @@ def unswap(model: keras.Layer) -> Receipt:
     _check(model, "unswap")
     keyed = [(path, layer) for path, layer in walk(model) if isinstance(layer, Keyed)]
     odd = [
-        f"{path} ({type(layer).__name__}{'' if layer.when == 'train' else f', when={layer.when!r}'})"
+        f"{path} ({', '.join([type(layer).__name__, *_ours_alone(layer)])})"
         for path, layer in keyed
-        if isinstance(layer, ConcreteDropout) or layer.when != "train" or type(layer) not in _BACK
+        if type(layer) not in _BACK or _ours_alone(layer)
     ]
     if odd:
         raise DropkitValueError(
@@ -222,6 +221,12 @@ def unswap(model: keras.Layer) -> Receipt:
     if not keyed:
         raise DropkitValueError(f"no dropkit layer in {model.name!r}; it has {listed(places(model))}")
     return Receipt(model, [_Edit(path, layer, _BACK[type(layer)], _plain(layer)) for path, layer in keyed], [])
+
+
+def _ours_alone(layer: Keyed) -> list[str]:
+    """What a layer was told that no layer of Keras' own knows."""
+    told = [] if layer.when == "train" else [f"when={layer.when!r}"]
+    return told + [f"{name}={getattr(layer, name)!r}" for name in ("noise", "share") if f"_{name}" in layer.__dict__]
 
 
 def _ours(layer: Any) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from ..axes.noise import Bernoulli, Noise
 from ..axes.rate import Rate
 from ..axes.share import Sharing
 from ..counter import Key
-from ..drop import Drop
+from ..drop import Drop, Lowered, checked_other
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
 from ..mask import normal
-from .ops import dropout, dropout_backward
+from ..place import Part
+from .ops import of_lowered
 
 
 class Layer(Protocol):
@@ -96,13 +97,22 @@ class Dropout:
             rows: each sample's own row number in the data set.
             other: the second array of a noise that needs one; `backward` then gives a pair of gradients.
         """
-        p, on, key = self.p, self.drop.active(training), Key(self.key.seed, self.key.site, self.step)
-        self.step += on
-        more: dict[str, Any] = {
-            "training": on, "key": key, "share": self.drop.share, "rows": rows, "noise": self.drop.noise
-        }  # fmt: skip
-        self._backward = lambda grad: dropout_backward(grad, p, **more)
-        return dropout(x, p, **more, other=other)
+        drop, key = self.drop, Key(self.key.seed, self.key.site, self.step)
+        lowered = drop.lower(self.step, training, self._p)
+        self.step += drop.active(training)
+        part = Part.of(None, None, rows)
+        checked_other(drop.noise, other)
+
+        def backward(grad: NDArray) -> Any:
+            if lowered is None:
+                return (grad, np.zeros_like(grad)) if drop.noise.needs_other else grad
+            dx = of_lowered(grad, lowered, key, drop.share, part, None, Lowered.slope)
+            if not drop.noise.needs_other:
+                return dx
+            return dx, of_lowered(grad, lowered, key, drop.share, part, grad, Lowered.slope_in_other)
+
+        self._backward = backward
+        return x if lowered is None else of_lowered(x, lowered, key, drop.share, part, other)
 
     def backward(self, grad: NDArray) -> NDArray:
         """The gradient through the mask of the last forward."""
@@ -111,7 +121,6 @@ class Dropout:
         return self._backward(grad)
 
 
-# of each noise: forward and backward (dropout is linear in x, so its backward pass is the same function)
 def _relu(z: NDArray) -> NDArray:
     return np.maximum(z, 0)
 

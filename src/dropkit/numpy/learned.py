@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..axes.when import When
-from ..axes.when import when as parse_when
 from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import uniform
@@ -65,7 +64,7 @@ class ConcreteDropout:
             )
         if not temperature > 0:
             raise DropkitValueError(f"temperature must be above 0, got {temperature}")
-        self.when: When = parse_when(when)
+        self.when: When = When.of(when)
         self.key = Key(seed, site)
         self.clamp, self.temperature = (float(low), float(high)), float(temperature)
         self.inputs, self.length_scale = inputs, float(length_scale)

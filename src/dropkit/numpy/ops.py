@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import choice, mask
 from ..axes.noise import Alpha, Bernoulli, Noise
-from ..axes.share import Refining, Sharing, share_of
+from ..axes.share import Axes, Refining, Sharing, share_of
 from ..counter import Key, site_id
 from ..drop import Lowered, checked_noise, checked_other, lower, settled
 from ..errors import DropkitTypeError, DropkitValueError
 from ..mask import known_place
-from ..place import Part, Place
+from ..place import WHOLE, Part, Place, whole_place
 from ..threshold import ONE, threshold, thresholds
 
 _KERNELS = choice.cpu()
@@ -31,6 +31,7 @@ def _threads() -> int:
 
 _THREADS = _threads()
 
+_ELEMENTS = Axes()
 FLOATING = (np.float16, np.float32, np.float64)
 
 
@@ -191,17 +192,39 @@ def _dropped(
     """Check, lower, apply: the law itself, or a derivative of it."""
     if _unusual(x):
         return _usual(_dropped, x, p, noise, training, key, share, part, other, derivative)
-    law = checked_noise(noise)
-    if derivative is None:
-        checked_other(law, other)
-    lowered = _lowered(law, x, p, training)
-    if lowered is None:
+    if type(noise) is not Bernoulli or other is not None:
+        checked_noise(noise)
+        if derivative is None:
+            checked_other(noise, other)
+    lowered = _lowered(noise, x, p, training)
+    return x if lowered is None else of_lowered(x, lowered, key if training else Key(), share, part, other, derivative)
+
+
+def of_lowered(
+    x: NDArray,
+    lowered: Lowered,
+    key: Key | None,
+    share: Sequence[int] | Sharing,
+    part: Part = WHOLE,
+    other: NDArray | None = None,
+    derivative: Callable[[Lowered], Lowered] | None = None,
+) -> NDArray:
+    """What a lowered dropout, or a derivative of it, makes of an array of any kind."""
+    if _unusual(x):
+        return _usual(of_lowered, x, lowered, key, share, part, other, derivative)
+    if x.size == 0:
         return x
-    share = share_of(share)
-    lowered = settled(lowered, share, x.shape, part, Arrays)
+    if x.dtype not in FLOATING:
+        raise DropkitTypeError(
+            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
+            "x.astype(np.float32)"
+        )
+    share = _ELEMENTS if type(share) is tuple and not share else share_of(share)
+    if isinstance(share, Refining):
+        lowered = settled(lowered, share, x.shape, part, Arrays)
     if derivative is not None:
         lowered = derivative(lowered)
-    return applied(x, lowered, _needed(key) if training else Key(), share, part, other)
+    return applied(x, lowered, _needed(key), share, part, other)
 
 
 def applied(
@@ -244,7 +267,7 @@ def _softly(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part) 
 
 def _kept(shape: tuple[int, ...], lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray:
     t = lowered.t
-    if isinstance(share, Refining) and not lowered.fixed:
+    if isinstance(share, Refining) and not (isinstance(t, int) and t in (0, ONE)):
 
         def uniform(shape: tuple[int, ...], part: Part, axes: Sequence[int]) -> NDArray:
             return mask.uniform(shape, key, share=axes, **_keywords(part))
@@ -267,7 +290,10 @@ def _by_kernel(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Par
     t = lowered.t
     if _KERNELS is None or not _KERNELS.plain(x) or not (isinstance(t, int) or lowered.inverted):
         return None
-    place = known_place(x.shape, share.axes, part)
+    if isinstance(t, int) and not isinstance(lowered.q, float):  # without noise, by a rate for each element
+        return None
+    axes = tuple(share.axes)
+    place = whole_place(x.shape, axes) if part is WHOLE else known_place(x.shape, axes, part)
     if isinstance(t, int):
         op = _KERNELS.SCALE if lowered.inverted else _KERNELS.AFFINE
         return _launched(op, [x], t, key, place, lowered[2:5])
@@ -327,13 +353,6 @@ def _lowered(law: Noise, x: NDArray, p: float | NDArray, training: bool) -> Lowe
         _broadcast("p", p, x.shape)
     else:
         lowered = lower(law, threshold(p.item() if isinstance(p, np.ndarray) else p), training)
-    if lowered is None or x.size == 0:
-        return None
-    if x.dtype not in FLOATING:
-        raise DropkitTypeError(
-            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
-            "x.astype(np.float32)"
-        )
     return lowered
 
 

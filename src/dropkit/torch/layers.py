@@ -40,6 +40,7 @@ class Drawn(nn.Module):
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor
+    _numbers: torch.Tensor | None
 
     @property
     def p(self) -> float:
@@ -52,7 +53,8 @@ class Drawn(nn.Module):
         number = float(value) if isinstance(value, torch.Tensor) else value
         rate = torch.tensor(1 - t / ONE, dtype=torch.float32, device="cpu")  # exact: t has 17 bits
         # past Module.__setattr__, which looks for parameters: schedules assign at every step
-        self.__dict__.update(_p=number, _lowered=lower(self.noise, t), _rate=rate)
+        lowered = lower(self.noise, t)
+        self.__dict__.update(_p=number, _lowered=lowered, _rate=rate, _numbers=laws.held(self.noise, t))
 
     @property
     def active(self) -> bool:
@@ -77,7 +79,10 @@ class Drawn(nn.Module):
             return input if type(self.noise) is Bernoulli else self._without_noise(input, other)
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             # backward has the tensor of its forward: an assignment makes another one
-            lowered: Any = laws.lowered_at(self.noise, self._rate)
+            held = self._numbers
+            lowered: Any = (
+                laws.lowered_at(self.noise, self._rate) if held is None else Lowered(self._rate, self.noise, held)
+            )
         else:
             lowered = self._lowered
             if lowered is None:
@@ -86,8 +91,6 @@ class Drawn(nn.Module):
                 self.site.seen(input)
         if not ops.droppable(input, lowered):
             return input
-        if other is not None or self.noise.needs_other:
-            checked_other(self.noise, other)
         return ops.apply(input, lowered, self._draw, share, self.inplace, other)
 
     def _without_noise(self, input: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
@@ -167,15 +170,6 @@ def checked_rate(p: float) -> int:
     return threshold(p)
 
 
-def checked_when(when: str) -> str:
-    """The name, if it is one of the three.
-
-    Raises:
-        DropkitValueError: another name.
-    """
-    return When.of(when).value
-
-
 def as_leaf(module: nn.Module, proxy: Any, *others: Any) -> Any:
     """One call_module node: torch.fx looks into every class from outside torch.nn, and here is nothing to see."""
     tracer = proxy.tracer
@@ -227,7 +221,7 @@ class Dropout(Drawn, nn.Dropout):
         shared: Any = Drop(0.0, share=share).share
         self.share = ops.axes_of(shared)
         self._axes = list(shared.axes)  # for TorchScript, which knows no tuple of any length
-        self.when = checked_when(when)
+        self.when = When.of(when).value
         self._alpha = isinstance(noise, Alpha)
         if noise is not None:
             self.noise = checked_noise(noise)
@@ -254,7 +248,7 @@ class _Constructed(Drawn):
     def __init__(self, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
         checked_rate(p)
         super().__init__(p, inplace)
-        self.when = checked_when(when)
+        self.when = When.of(when).value
 
 
 class Dropout1d(_Constructed, nn.Dropout1d):

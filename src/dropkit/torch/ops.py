@@ -13,7 +13,7 @@ from ..counter import Key
 from ..drop import Lowered, checked_noise, checked_other
 from ..drop import lower as lower_number
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..place import Part, Place, place_of, symbolic_place, whole_place
+from ..place import WHOLE, Part, Place, place_of, symbolic_place, whole_place
 from ..threshold import ONE, threshold
 from .arithmetic import composed, cpu, cuda, formula, laws, registered, tracing, transforms
 from .arithmetic.composed import Refined
@@ -87,11 +87,14 @@ def dropout(
             dropout, (x,), x, p, training=training, key=key, inplace=inplace, share=share, offset=offset,
             global_shape=global_shape, rows=rows, noise=noise, other=other,
         )  # fmt: skip
-    checked_other(checked_noise(noise), other)
+    if type(noise) is not Bernoulli or other is not None:
+        checked_other(checked_noise(noise), other)
     lowered = lower(x, p, mode(training), noise)
     if lowered is None:
         return x
-    return apply(x, lowered, fresh_with(key, Part.of(offset, global_shape, rows)), axes_of(share), inplace, other)
+    whole = offset is None and global_shape is None and rows is None
+    fresh = fresh_with(key, WHOLE if whole else Part.of(offset, global_shape, rows))
+    return apply(x, lowered, fresh, axes_of(share), inplace, other)
 
 
 def axes_of(share: Sequence[int] | Sharing) -> Share:
@@ -128,8 +131,15 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool, law: Noise =
         # a sum: of torch.full the compiler would make a constant
         lowered = None if p == 0.0 else laws.lowered_at(law, torch.zeros((), dtype=torch.float64) + p, training)
     else:
-        lowered = lower_number(law, threshold(p), training)
-        lowered = None if p == 0 else lowered
+        t = threshold(p)
+        if t == ONE:
+            lowered = None
+        elif torch.compiler.is_compiling():  # which does not look up what is remembered
+            lowered = lower_number(law, t, training, t / ONE)
+        elif type(law) is Bernoulli:
+            lowered = laws.inverted(t) if training else None
+        else:
+            lowered = lower_number(law, t, training)
     return lowered if lowered is not None and droppable(x, lowered) else None
 
 
@@ -166,11 +176,14 @@ def apply(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
     if type(lowered.law) is not Bernoulli:
+        checked_other(lowered.law, other)
         if type(lowered.t) is int and lowered.t == ONE:  # no noise, and a law that is not the identity without
             y = laws.without_noise(x, lowered, other)
             return x.copy_(y) if inplace else y
         if other is not None:
             other = _like(other, x)
+    elif other is not None:
+        checked_other(lowered.law, other)  # raises
     if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, lowered.inverted)) is not None:
         other = None if other is None else parts.matched(other)
         y = parts.rebuilt(apply(parts.local, lowered, parts.placed(fresh), parts.share(share), False, other))
@@ -203,9 +216,10 @@ def _like(other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def prepare(x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share) -> tuple[Draw, Place | Refined]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    certain = type(lowered.t) is int and lowered.t == 0 and not lowered.soft
+    t = lowered.t
+    certain = type(t) is int and t == 0 and not lowered.soft
     draw = Draw((0, 0), lowered) if certain else fresh(lowered)
-    plain = draw.part.whole and not torch._C._are_functorch_transforms_active() and not traced()
+    plain = draw.part == WHOLE and not torch._C._are_functorch_transforms_active() and not traced()
     if plain and not isinstance(share, Refining):
         return draw, whole_place(x.shape, tuple(share))
     return _placed(x, draw, share)

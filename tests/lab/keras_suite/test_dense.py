@@ -78,6 +78,34 @@ def test_first_step_is_that_of_known_weights_order_and_masks(tmp_path: Path) -> 
     assert run.rows[0]["train_accuracy"] == pytest.approx((found.argmax(1) == y).mean(), abs=1e-6)
 
 
+def test_size_tutorial_is_the_tutorials_network() -> None:
+    """100 inputs, which digits are with a frame of one pixel; Keras' own first weights and its own Adam."""
+    settings = get("dense").settings("tutorial", "digits")
+    model = get("dense").build(settings, (8, 8), 10, 3)
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.kernel.shape for layer in dense] == [(100, 64), (64, 64), (64, 10)]
+    assert [layer.activation.__name__ for layer in dense] == ["relu", "relu", "softmax"]
+    names = [type(layer).__name__ for layer in model.layers][-5:]
+    assert names == ["Dense", "Dropout", "Dense", "Dropout", "Dense"]
+    for layer in dense:
+        kernel, fans = keras.ops.convert_to_numpy(layer.kernel), sum(layer.kernel.shape)
+        bound = (6 / fans) ** 0.5
+        theirs = keras.ops.convert_to_numpy(keras.initializers.GlorotUniform(0)(layer.kernel.shape))
+        assert abs(kernel).max() <= bound and abs(kernel).max() == pytest.approx(abs(theirs).max(), rel=0.02)
+        assert kernel.std() == pytest.approx(theirs.std(), rel=0.1)
+        assert not keras.ops.convert_to_numpy(layer.bias).any()
+    x = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
+    framed = keras.Model(model.inputs[0], model.get_layer("flatten").output)(x)
+    assert np.array_equal(keras.ops.convert_to_numpy(framed)[0].reshape(10, 10), np.pad(x[0], 1))
+    assert get("dense").build(get("dense").settings("tutorial", "mnist"), (28, 28), 10, 3).count_params() == 55050
+
+
+def test_size_tutorial_trains(tmp_path: Path) -> None:
+    run = train("dense", size="tutorial", epochs=1, device="cpu", out=tmp_path)
+    assert run.config["data"] == "digits" and run.config["settings"]["frame"] == 1
+    assert run.rows[0]["train_loss"] < 2.5
+
+
 def test_scores_are_those_of_the_weights_that_were_written(tmp_path: Path) -> None:
     run = tiny(tmp_path, epochs=2, validation=0.25)
     last = tiny(tmp_path, epochs=3, validation=0.25, resume=True).rows[run.best_epoch - 1]

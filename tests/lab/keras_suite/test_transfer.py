@@ -13,6 +13,7 @@ from dropkit.errors import DataError, DropkitValueError  # noqa: E402
 from dropkit.lab import Data, compare, load_data, train  # noqa: E402
 from dropkit.lab.order import first_weights  # noqa: E402
 from dropkit.lab.recipes import frozen as module  # noqa: E402
+from dropkit.lab.recipes import get  # noqa: E402
 from dropkit.lab.recipes.frozen import RANDOM, compute, frozen, prepare  # noqa: E402
 from dropkit.lab.recipes.transfer import TINY  # noqa: E402
 
@@ -62,6 +63,18 @@ def test_the_frozen_part_is_inception_up_to_mixed7_and_nothing_in_it_learns(netw
     kernel = keras.ops.convert_to_numpy(convolutions[3].kernel)
     std = (2 / np.prod(kernel.shape[:3])) ** 0.5
     assert np.array_equal(kernel, first_weights(kernel.shape, 0, f"frozen/{number}", std))
+
+
+def test_size_tutorial_has_the_tutorials_top() -> None:
+    settings = get("transfer").settings("tutorial", "flowers2")
+    model = get("transfer").build(settings, (2, 2, 8), 2, 0)
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.units for layer in dense] == [512, 1024, 1]
+    assert [layer.activation.__name__ for layer in dense] == ["relu", "relu", "sigmoid"]
+    assert [type(layer).__name__ for layer in model.layers][-2] == "Dropout"
+    for layer in dense:
+        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        assert abs(kernel).max() == pytest.approx((6 / sum(kernel.shape)) ** 0.5, rel=0.01)
 
 
 def test_features_are_those_of_the_images_whatever_the_batch(network: Any, data: Data) -> None:

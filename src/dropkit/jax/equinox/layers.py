@@ -2,21 +2,24 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import numpy as np
 
 from ...axes.noise import Alpha, Bernoulli, Noise
-from ...axes.share import Share
-from ...axes.when import When, when
+from ...axes.share import Refining, Sharing
+from ...axes.when import When
 from ...counter import site_id
+from ...drop import Drop
 from ...errors import DropkitRuntimeError
-from ...mask import threshold, thresholds
+from ...place import Part
+from ...threshold import threshold, thresholds
 from ..keys import AnyKey, KeyWords, folded, pair
-from ..ops import applied, dropout
+from ..ops import applied, dropout, same
 from ..traces import Lanes, lanes
+from .samples import of_samples
 
 
 class Site(eqx.Module):
@@ -24,6 +27,10 @@ class Site(eqx.Module):
 
     All static, but in a stack of layers: there the site numbers are data, low and high words, so that what slices
     the stack slices them.
+
+    >>> from dropkit.jax.equinox import bind
+    >>> bind({"drop": Dropout(0.5)}, seed=1)["drop"].site.seed
+    1
     """
 
     seed: int = eqx.field(static=True)
@@ -57,11 +64,12 @@ class Dropout(eqx.nn.Dropout):
             decay would move it).
         inference: whether to drop nothing.
         deterministic: deprecated name of inference.
-        share: axes of a call's x along which one draw is shared.
+        share: axes of a call's x along which one draw is shared, or a value of `dropkit.axes.share`.
         when: "train": unless inference; "always" or "never": whatever inference says.
+        noise: what becomes of kept and dropped elements, a value of `dropkit.axes.noise`; by default the class'.
 
     Raises:
-        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share or when.
+        DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a bad share, when or noise.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929).
 
@@ -73,16 +81,14 @@ class Dropout(eqx.nn.Dropout):
     Array([1., 1.], dtype=float32)
     """
 
-    share: tuple[int, ...] = eqx.field(static=True)
+    share: tuple[int, ...] | Refining = eqx.field(static=True)
     when: When = eqx.field(static=True)
+    noise: Noise = eqx.field(static=True)
     made: Lanes = eqx.field(static=True)
     site: Site | None
     step: tuple[jax.Array, jax.Array] | None
 
-    @property
-    def noise(self) -> Noise:
-        """What becomes of kept and of dropped elements."""
-        return Bernoulli()
+    usual: ClassVar[Noise] = Bernoulli()
 
     def __init__(
         self,
@@ -90,13 +96,16 @@ class Dropout(eqx.nn.Dropout):
         inference: bool = False,
         *,
         deterministic: bool | None = None,
-        share: Sequence[int] = (),
+        share: Sequence[int] | Sharing = (),
         when: When | str = "train",
+        noise: Noise | None = None,
     ):
         _check(p)
         super().__init__(p, inference, deterministic=deterministic)
-        self.share = tuple(Share(share).axes)
-        self.when = _when(when)
+        drop = Drop(0.0, share, when, self.usual if noise is None else noise)
+        self.share = drop.share if isinstance(drop.share, Refining) else drop.axes
+        self.when = When.of(drop.when)
+        self.noise = drop.noise
         self.made = Lanes(lanes())
         self.site = None
         self.step = None
@@ -104,6 +113,7 @@ class Dropout(eqx.nn.Dropout):
     def __call__(
         self,
         x: jax.Array,
+        other: Any = None,
         *,
         key: AnyKey | None = None,
         inference: bool | None = None,
@@ -113,6 +123,7 @@ class Dropout(eqx.nn.Dropout):
 
         Args:
             x: float16, bfloat16, float32 or float64, any shape.
+            other: the second array of a noise that needs one.
             key: any key that `dropkit.jax.dropout` takes; a bound dropout with a step needs none.
             inference: overrides the constructor's.
             deterministic: deprecated name of inference.
@@ -127,10 +138,12 @@ class Dropout(eqx.nn.Dropout):
             )
             inference = deterministic
         inference = self.inference if inference is None else inference
-        if not self.when.active(not inference) or (isinstance(self.p, int | float) and self.p == 0):
+        on = self.when.active(not inference)
+        if (not on or (isinstance(self.p, int | float) and self.p == 0)) and same(self.noise, other):
             return x
-        if key is not None or self.site is None or self.step is None:
-            return dropout(x, self.p, training=True, key=self._needed(key), share=self.share, noise=self.noise)
+        if not on or key is not None or self.site is None or self.step is None:
+            key = self._needed(key) if on else None
+            return dropout(x, self.p, training=on, key=key, share=self.share, noise=self.noise, other=other)
         own = self.site.key(self.step)
         index, sizes = _place(self.site)
         ones = (1,) * len(index)
@@ -139,10 +152,10 @@ class Dropout(eqx.nn.Dropout):
             self.p,
             training=True,
             key=own,
-            share=[axis + len(ones) if axis >= 0 else axis for axis in self.share],
-            offset=(*index, *(0 for _ in x.shape)),
-            global_shape=(*sizes, *x.shape),
+            share=of_samples(self.share, len(ones)),
+            part=Part((*index, *(0 for _ in x.shape)), (*sizes, *x.shape)),
             noise=self.noise,
+            other=other,
             alone=self.site.name,
         )
         return y.reshape(x.shape)
@@ -167,13 +180,7 @@ class AlphaDropout(Dropout):
     [-0.779, -0.779, -0.779, -0.779, 1.666, 1.666]
     """
 
-    @property
-    def noise(self) -> Noise:
-        """What becomes of kept and of dropped elements."""
-        return Alpha()
-
-
-_when = when  # `Dropout.__init__` has an argument of that name
+    usual = Alpha()
 
 
 def _place(site: Site) -> tuple[list[jax.Array], list[int]]:

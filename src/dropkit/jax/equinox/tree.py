@@ -13,7 +13,11 @@ Model = TypeVar("Model")
 
 
 def sites(model: Any) -> dict[str, Dropout]:
-    """The dropkit dropouts of a model by their paths in it."""
+    """The dropkit dropouts of a model by their paths in it.
+
+    >>> list(sites([Dropout(0.5), {"drop": Dropout(0.1)}]))
+    ['0', '1.drop']
+    """
     flat, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_drop)
     return {_name(path): leaf for path, leaf in flat if _is_drop(leaf)}
 

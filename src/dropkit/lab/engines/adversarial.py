@@ -1,8 +1,8 @@
 """Two networks, one against the other: a generator that makes images, a discriminator that tells them from real ones.
 
-A step sends three batches through the discriminator: real images, generated ones, and the same generated ones again,
-for the generator's own gradient. Each is a forward of the bound discriminator, so that the passes of step t have the
-masks of the steps 3 t, 3 t + 1 and 3 t + 2 of its clock: no two passes share a mask, as no two samples do.
+A step sends three batches through the discriminator: real images, generated ones, and the same generated ones again, or
+fresh ones, for the generator's own gradient. Each is a forward of the bound discriminator, so that the passes of step t
+have the masks of the steps 3 t, 3 t + 1 and 3 t + 2 of its clock: no two passes share a mask, as no two samples do.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 from ...counter import Key
 from ...mask import normal
@@ -71,6 +71,8 @@ class Adversarial(Loop):
     def _train(self, batch: Part, step: int) -> None:
         fake = self.generator(self._latents(len(batch.x), "lab/latent", step))
         found = self._train_discriminator(2 * batch.x - 1, fake.detach())
+        if self.settings.fresh:
+            fake = self.generator(self._latents(len(batch.x), "lab/latent/generator", step))
         loss = self._train_generator(fake)
         self.sums += len(fake) * torch.stack([loss, *found]).to(torch.float64)
         self.samples += len(fake)
@@ -80,20 +82,29 @@ class Adversarial(Loop):
         self.optimizers["discriminator"].zero_grad()
         # Two forwards, so that each has masks of its own.
         on_real, on_fake = self.discriminator(real), self.discriminator(fake)
-        loss = _cross_entropy(on_real, 1.0) + _cross_entropy(on_fake, 0.0)
+        loss = self._cross_entropy(on_real, 1.0) + self._cross_entropy(on_fake, 0.0)
         self.fabric.backward(loss)
         self.optimizers["discriminator"].step()
-        return loss.detach(), on_real.detach().sigmoid().mean(), on_fake.detach().sigmoid().mean()
+        real, fake = (self._probabilities(found.detach()).mean() for found in (on_real, on_fake))
+        return loss.detach(), real, fake
 
     def _train_generator(self, fake: Tensor) -> Tensor:
         """A step on -log D(G(z)), through a discriminator that stays as it is; returns that loss."""
         self.optimizers["generator"].zero_grad()
         self.discriminator.requires_grad_(False)
-        loss = _cross_entropy(self.discriminator(fake), 1.0)
+        loss = self._cross_entropy(self.discriminator(fake), 1.0)
         self.fabric.backward(loss)
         self.discriminator.requires_grad_(True)
         self.optimizers["generator"].step()
         return loss.detach()
+
+    def _cross_entropy(self, found: Tensor, target: float) -> Tensor:
+        """The mean binary cross-entropy of what the discriminator gave, against one target for all."""
+        loss = binary_cross_entropy_with_logits if self.settings.logits else binary_cross_entropy
+        return loss(found, torch.full_like(found, target))
+
+    def _probabilities(self, found: Tensor) -> Tensor:
+        return found.sigmoid() if self.settings.logits else found
 
     def _latents(self, count: int, site: str, step: int) -> Tensor:
         """Standard normal numbers of `Key(seed, site, step)`, of shape (count, latent)."""
@@ -126,8 +137,3 @@ class Adversarial(Loop):
         """What the generator makes now of 64 latent vectors that stay the same, as a PNG file."""
         images = self.generated(SHOWN, "lab/latent/shown").cpu().numpy()
         return pictures.grid(images.astype(np.float64), columns=math.isqrt(SHOWN))
-
-
-def _cross_entropy(logits: Tensor, target: float) -> Tensor:
-    """The mean binary cross-entropy of a sigmoid of logits, against one target for all."""
-    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))

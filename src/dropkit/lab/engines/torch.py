@@ -1,8 +1,11 @@
 """The engine over torch: classifiers, an epoch at a time."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Parameter, functional
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -56,6 +59,8 @@ class Trainer(Loop):
         self.model, *ready = self.fabric.setup(model, *found.values())
         self.optimizers = dict(zip(found, ready, strict=True))
         self.gradients = self._gradients()
+        weights = [weight for weight in penalized(dict(model.named_parameters())).values() if weight.dim() > 1]
+        self.weights = weights if settings.l2 else []
 
     def _gradients(self) -> Gradients:
         place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x))
@@ -69,18 +74,24 @@ class Trainer(Loop):
 
     def _begin(self) -> None:
         self.score = self._score("train")
+        self.objective = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         self.model.train()
 
     def _train(self, batch: Part, step: int) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss, logits = self.gradients.backward(batch, step)
+        if self.weights:
+            squares = torch.stack([weight.detach().pow(2).sum() for weight in self.weights]).sum()
+            self.objective += len(batch.y) * (loss.detach().double() + self.plan.choices.settings.l2 * squares.double())
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.score.add(loss, logits, batch.y)
 
     def _scores(self) -> Row:
         row = self.score.row()
+        if self.weights:
+            row["train_objective"] = float(self.objective) / self.score.samples
         for name, part in self.parts.items():
             if name != "train":
                 row |= self._evaluate(name, part)
@@ -101,7 +112,23 @@ class Trainer(Loop):
 
 
 def _optimizer(settings: Settings, model: nn.Module, sites: Sites) -> torch.optim.Optimizer:
-    """Of the weights: all parameters but the learned rates, in the model's order."""
-    weights = [parameter for parameter in model.parameters() if all(parameter is not rate for rate in sites.parameters)]
+    """Of the weights: all parameters but the learned rates, in the model's order; with L2, weights before biases."""
+    learned = {id(rate) for rate in sites.parameters}
+    found = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in learned}
     family = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.SGD
-    return family(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    groups: Any = list(found.values())
+    if settings.l2:
+        decay = settings.weight_decay + 2 * settings.l2  # torch's is of the gradient, l2 of the loss
+        weights = penalized(found)
+        biases = [parameter for name, parameter in found.items() if name not in weights]
+        groups = [{"params": list(weights.values()), "weight_decay": decay}, {"params": biases}]
+    return family(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def penalized(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """Those that L2 is about: weights, not biases.
+
+    >>> list(penalized(dict(nn.Linear(2, 3).named_parameters())))
+    ['weight']
+    """
+    return {name: parameter for name, parameter in parameters.items() if not name.endswith("bias")}

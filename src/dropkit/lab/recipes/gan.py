@@ -6,19 +6,22 @@
 Binary cross-entropy, Adam at 3e-4, pixels p entering as 2 p - 1, the range of tanh. The discriminator ends in a logit,
 and the sigmoid is in the loss, which is the same function and does not overflow.
 
-Chosen here: batches of 128; Adam's betas 0.5 and 0.999, since the usual 0.9 carries a discriminator's push on after it
-has been answered; first weights N(0, 2 / fan-in) and zero biases; the generator follows log D(G(z)).
+Other than in the tutorial, at every size but that of this name: Adam's betas 0.5 and 0.999, since the default 0.9 keeps
+up a discriminator's push after it has been answered; first weights N(0, 2 / fan-in) and zero biases in place of torch's
+own; the generator learns from the images of the discriminator's step, not from fresh ones; 25 epochs for 200. Size
+"tutorial" keeps all of these, and the sigmoid in the discriminator. What the tutorial leaves open is chosen here:
+batches of 128, and the range of the pixels.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
 from .engine import ADVERSARIAL
 from .measures import Chart, Column, Figures, Line
-from .recipe import Recipe, Settings
+from .recipe import LATER, Recipe, Settings
 from .strategies import scheduled
 
 if TYPE_CHECKING:
@@ -37,12 +40,17 @@ class GanSettings(Settings):
         generator: widths of its hidden layers.
         betas: of Adam, in both networks.
         scored: how many generated images are judged after an epoch.
+        fresh: whether the generator's step makes images of its own, and does not learn from those of the
+            discriminator's.
+        logits: whether the discriminator ends in a logit, with the sigmoid in the loss, or in the sigmoid.
     """
 
     latent: int = 100
     generator: tuple[int, ...] = (256, 512, 1024)
     betas: tuple[float, float] = (0.5, 0.999)
     scored: int = 10_000
+    fresh: bool = field(default=False, metadata=LATER)
+    logits: bool = field(default=True, metadata=LATER)
 
 
 FULL = GanSettings(
@@ -53,6 +61,9 @@ FULL = GanSettings(
     hidden=(1024, 512, 256),
     step_epochs=5,
     optimizer="adam",
+)
+TUTORIAL = replace(
+    FULL, epochs=200, seeds=5, step_epochs=40, betas=(0.9, 0.999), first_weights="torch", fresh=True, logits=False
 )
 SMALL = replace(
     FULL,
@@ -82,6 +93,8 @@ def settings(size: str, data: str) -> GanSettings:
     """The settings at a size: the published networks at the full one, narrower ones below it."""
     if size == "tiny":
         return TINY
+    if size == "tutorial":
+        return TUTORIAL
     if data == "digits":
         return DIGITS if size == "small" else replace(FULL, epochs=100, batch_size=64, step_epochs=20, scored=2_000)
     return SMALL if size == "small" else FULL
@@ -91,7 +104,7 @@ def build(settings: GanSettings, shape: tuple[int, ...], classes: int, seed: int
     """Both networks, as `generator` and `discriminator` of one module; first weights by (seed, parameter name) alone.
 
     The generator takes (samples, latent) and gives images in [-1, 1]; the discriminator takes such images and gives
-    logits (samples, 1), of their being real.
+    logits (samples, 1), of their being real, or their sigmoid.
     """
     from torch import nn
 
@@ -103,8 +116,11 @@ def build(settings: GanSettings, shape: tuple[int, ...], classes: int, seed: int
     generator.add_module("image", nn.Unflatten(1, shape))
     model = nn.Module()
     model.generator = generator
-    model.discriminator = _dense((pixels, *settings.hidden, 1), dropout=True)
-    return set_first_weights(model, seed, settings.weight_std)
+    discriminator = _dense((pixels, *settings.hidden, 1), dropout=True)
+    if not settings.logits:
+        discriminator.add_module("sigmoid", nn.Sigmoid())
+    model.discriminator = discriminator
+    return set_first_weights(model, seed, settings.weight_std, settings.first_weights)
 
 
 def _dense(widths: tuple[int, ...], dropout: bool) -> "nn.Sequential":
@@ -137,6 +153,13 @@ FIGURES = Figures(
         "largest_share",
         "generator_loss",
         "discriminator_loss",
+    ),
+    printed=(
+        ("D_loss", "discriminator_loss"),
+        ("G_loss", "generator_loss"),
+        ("D(x)", "real_probability"),
+        ("D(G(z))", "fake_probability"),
+        ("Frechet distance", "frechet"),
     ),
     columns=(
         Column("precision", "precision", narrow=True),
@@ -185,6 +208,7 @@ GAN = Recipe(
     build=build,  # type: ignore[arg-type]  # its settings are those that it makes
     compared=("none", "fixed", "fixed:0.3"),
     engine=ADVERSARIAL,
+    tutorial_data="mnist",
     needs=(("PIL", "pillow"),),
     figures=FIGURES,
 )

@@ -5,23 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from ..order import first_weights
+from .spread import first_weight
 
 
-def set_first_weights(model: Any, seed: int, std: float | None) -> Any:
+def set_first_weights(model: Any, seed: int, std: float | None, kind: str = "normal") -> Any:
     """Give a built Keras model its first weights, a function of (seed, path of the variable); returns the model.
 
     Args:
         model: whose names are given, not counted up by Keras.
         seed: the experiment.
-        std: standard deviation; None for sqrt(2 / fan-in). Biases are 0.
+        std: standard deviation of kind "normal"; None for sqrt(2 / fan-in).
+        kind: "normal" or "glorot", Keras' own; see `first_weight`. Biases are 0.
     """
     for weight in model.trainable_weights:
+        shape = tuple(weight.shape)
         if weight.name == "bias":
-            weight.assign(np.zeros(weight.shape, np.float32))
+            weight.assign(np.zeros(shape, np.float32))
         else:
-            spread = (2 / math.prod(weight.shape[:-1])) ** 0.5 if std is None else std
-            weight.assign(first_weights(tuple(weight.shape), seed, path_in(model, weight), spread))
+            fans = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+            weight.assign(first_weight(shape, seed, path_in(model, weight), fans=fans, kind=kind, std=std))
     return model
 
 

@@ -42,6 +42,7 @@ class Figures:
         lower_is_better: of that figure.
         loss: the figure that is not finite where a run diverged.
         rows: the figures of an epoch's row that the table is made of.
+        printed: (words, figure) of what `train` prints after each epoch, of those figures that the row has.
         gaps: name -> (figure, figure that is subtracted from it), figures made of others.
         columns: of the table, between the paired difference and the seconds.
         charts: of the report, before the rates.
@@ -55,6 +56,7 @@ class Figures:
     lower_is_better: bool = False
     loss: str
     rows: tuple[str, ...]
+    printed: tuple[tuple[str, str], ...] = ()
     gaps: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     columns: tuple[Column, ...]
     charts: tuple[Chart, ...]
@@ -72,6 +74,13 @@ CLASSIFICATION = Figures(
     title="test accuracy",
     loss="test_loss",
     rows=("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss"),
+    printed=(
+        ("loss", "train_loss"),
+        ("loss with L2", "train_objective"),
+        ("train accuracy", "train_accuracy"),
+        ("validation loss", "validation_loss"),
+        ("test accuracy", "test_accuracy"),
+    ),
     gaps={"gap": ("train_eval_accuracy", "test_accuracy")},
     columns=(
         Column("train accuracy", "train_eval_accuracy"),

@@ -1,10 +1,10 @@
 """What a recipe is: settings for each size, strategies as what moves the rate of each site, and a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ...axes.rate import Rate, controllers, probability
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
@@ -14,8 +14,10 @@ from .measures import CLASSIFICATION, Figures
 if TYPE_CHECKING:
     from ..data.sets import Data
 
-SIZES = ("tiny", "small", "full")
+TUTORIAL = "tutorial"
+SIZES = ("tiny", "small", "full", TUTORIAL)
 
+LATER = {"later": True}  # of settings that records of older runs do not have
 
 METHODS = ("concrete", "disarm", "hypergradient")
 
@@ -36,6 +38,11 @@ class Settings:
         hypergradient_every: steps from one hypergradient to the next.
         gap_target, gap_gain: of strategy `gap`, validation loss minus training loss, see `Gap`.
         image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
+        first_weights: the law of the first weights, "normal" (see weight_std), "glorot" or "torch"; see
+            `first_weight`.
+        iterations: how many steps an epoch has, each on a batch that is drawn with replacement, of recipes on NumPy;
+            None for an epoch that goes once through the data.
+        l2: times the sum of the squared weights, biases left out, is added to the loss: a gradient of 2 x l2 x weight.
 
     >>> from dropkit.lab.recipes import get
     >>> get("mlp").settings("tiny", "digits").hidden
@@ -61,7 +68,23 @@ class Settings:
     hypergradient_every: int = 4
     gap_target: float = 0.05
     gap_gain: float = 2.0
-    image_size: int | None = None
+    image_size: int | None = field(default=None, metadata=LATER)
+    first_weights: str = field(default="normal", metadata=LATER)
+    l2: float = field(default=0.0, metadata=LATER)
+    iterations: int | None = field(default=None, metadata=LATER)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for config.json; what older runs did not have is left out where it is at its default.
+
+        >>> from dropkit.lab.recipes import get
+        >>> record = get("mlp").settings("tiny", "digits").record()
+        >>> record["hidden"], "l2" in record
+        ([256, 256], False)
+        """
+        old = {field.name for field in fields(self) if field.metadata.get("later")}
+        kept = {field.name: field.default for field in fields(self) if field.name in old}
+        found = {name: value for name, value in asdict(self).items() if name not in kept or value != kept[name]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +114,14 @@ class LearnedRate:
 Rates = dict[str, Rate | LearnedRate]
 StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
 """(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
+
+
+@runtime_checkable
+class ChangesSettings(Protocol):
+    """A strategy that trains at other settings than the recipe's."""
+
+    def changed(self, settings: Settings, values: tuple[float, ...]) -> Settings:
+        """The settings that it trains at, by the numbers written after its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +158,8 @@ class Recipe:
         engine: what trains it, an Engine or its name: "torch", "keras" for `keras.Model.fit`, "numpy" for layers with
             their own backward pass, or "adversarial" for two torch networks, one against the other.
         data: the data set of a run that names none.
+        tutorial_data: the same at size "tutorial", whose settings are those of the recipe's tutorial; None for a recipe
+            that follows none.
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
         figures: what its runs measure, and by which of these figures strategies are compared.
         needs: packages beside those of every recipe, as (what is imported, what is installed).
@@ -145,9 +178,29 @@ class Recipe:
     compared: tuple[str, ...] = ()
     engine: Engine = TORCH
     data: str = "digits"
+    tutorial_data: str | None = None
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
     figures: Figures = CLASSIFICATION
     needs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The sizes that it has.
+
+        >>> from dropkit.lab.recipes import get
+        >>> get("mlp").sizes
+        ('tiny', 'small', 'full', 'tutorial')
+        """
+        return tuple(size for size in SIZES if size != TUTORIAL or self.tutorial_data is not None)
+
+    def data_at(self, size: str) -> str:
+        """The data set of a run of this size that names none.
+
+        >>> from dropkit.lab.recipes import get
+        >>> get("mlp").data_at("small"), get("mlp").data_at("tutorial")
+        ('digits', 'fashion-mnist')
+        """
+        return self.tutorial_data if size == TUTORIAL and self.tutorial_data is not None else self.data
 
     def needed(self) -> str:
         """What it needs beside the lab, and whether that is installed.
@@ -248,6 +301,12 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
     return recipe.strategies[strategy.name](settings, steps, strategy.values)
 
 
+def strategy_settings(recipe: Recipe, strategy: Strategy, settings: Settings) -> Settings:
+    """The settings that a strategy trains at: the recipe's, but for a strategy that changes them."""
+    found = recipe.strategies.get(strategy.name)
+    return found.changed(settings, strategy.values) if isinstance(found, ChangesSettings) else settings
+
+
 def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:
     """A recipe's settings at a size, with another number of epochs where one is given.
 
@@ -255,8 +314,8 @@ def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:
         UnknownNameError: no such size.
         DropkitValueError: fewer than one epoch.
     """
-    if size not in SIZES:
-        raise UnknownNameError("size", str(size), SIZES)
+    if size not in recipe.sizes:
+        raise UnknownNameError("size", str(size), recipe.sizes)
     settings = recipe.settings(size, data)
     return settings if epochs is None else replace(settings, epochs=at_least_one("epochs", epochs))
 

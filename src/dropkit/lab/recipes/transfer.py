@@ -6,9 +6,10 @@
 Images of 150 x 150 x 3, binary cross-entropy, RMSprop at 1e-4. Nothing is drawn before the frozen part, no dropout and
 no augmentation, so its features never change: they are computed once and kept on disk.
 
-Chosen here: pixels in [0, 1] enter as 2 x - 1, which is what the published weights were trained on; first weights
-N(0, 2 / fan-in) and zero biases. Without a file of weights the frozen part has such weights too, the same for every
-seed, and is a random feature extractor.
+Chosen here: pixels in [0, 1] enter as 2 x - 1, which is what the published weights were trained on; batches of 20 and
+the number of epochs, which the tutorial leaves open; first weights N(0, 2 / fan-in) and zero biases, but Keras' own, as
+the tutorial has them, at size "tutorial". Without a file of weights the frozen part has normal ones too, the same for
+every seed, and is a random feature extractor.
 """
 
 from dataclasses import replace
@@ -33,6 +34,7 @@ FULL = Settings(
     optimizer="rmsprop",
     image_size=150,
 )
+TUTORIAL = replace(FULL, first_weights="glorot")
 SMALL = replace(FULL, epochs=5, seeds=3, step_epochs=1)
 TINY = replace(
     SMALL,
@@ -49,7 +51,7 @@ TINY = replace(
 
 def settings(size: str, data: str) -> Settings:
     """The settings at a size, the same for every data set."""
-    return {"tiny": TINY, "small": SMALL, "full": FULL}[size]
+    return {"tiny": TINY, "small": SMALL, "full": FULL, "tutorial": TUTORIAL}[size]
 
 
 def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -> Any:
@@ -66,7 +68,9 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
         layers.append(keras.layers.Dense(width, activation="relu", kernel_initializer="zeros", name=f"hidden{number}"))
     layers.append(Dropout(0.0, seed=seed, name="dropout"))
     layers.append(keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros", name="output"))
-    return set_first_weights(keras.Sequential(layers, name="transfer"), seed, settings.weight_std)
+    return set_first_weights(
+        keras.Sequential(layers, name="transfer"), seed, settings.weight_std, settings.first_weights
+    )
 
 
 def whole_model(settings: Settings = FULL, weights: Path | None = None) -> Any:
@@ -109,5 +113,6 @@ TRANSFER = Recipe(
     engine=KERAS,
     needs=(("keras", '"dropkit[keras]"'), ("PIL", "pillow")),
     data="flowers2",
+    tutorial_data="flowers2",
     prepare=frozen.prepare,
 )

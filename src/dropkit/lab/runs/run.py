@@ -63,7 +63,7 @@ class Trains(Protocol):
 
 
 @runtime_checkable
-class Draws(Protocol):
+class MakesPictures(Protocol):
     """A trainer whose model makes images."""
 
     remarks: tuple[str, ...]
@@ -91,7 +91,7 @@ def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tenso
             row = trainer.epoch(number, progress.step)
             progress.rows.append(row)
             progress.step = row["step"]
-            if isinstance(trainer, Draws):  # before the state, so that an epoch that counts has its picture
+            if isinstance(trainer, MakesPictures):  # before the state, so that an epoch that counts has its picture
                 write_bytes(_pictures(folder) / _picture(number), trainer.picture())
             _keep(trainer, plan, progress, folder)
             if log is not None:
@@ -120,7 +120,7 @@ def _finished(trainer: Trains, plan: Plan, progress: Progress, folder: Path) -> 
         plan.record(),
         tuple(progress.rows),
         progress.best_epoch,
-        (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, Draws) else ())),
+        (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, MakesPictures) else ())),
         plan.choices.recipe.figures,
         _drawn(folder, len(progress.rows)),
     )

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ... import choice
+from ...axes.noise import Bernoulli
 from ...drop import Lowered
 from ...errors import DropkitRuntimeError
 from ...place import Place
@@ -30,7 +31,7 @@ if kernels is not None:
 
 def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:
     """Whether a kernel may take this tensor by its pointer, and knows the law."""
-    known = lowered is None or lowered.inverted or (type(lowered.t) is int and lowered.a is not None)
+    known = lowered is None or type(lowered.law) is Bernoulli or (type(lowered.t) is int and lowered.a is not None)
     return known and _raw is not None and x.is_cpu and x.layout is torch.strided and plain(x)
 
 
@@ -45,7 +46,7 @@ def scale_kept(
         )
     y = x if inplace else torch.empty_like(x)
     rate = lowered.t
-    if not lowered.inverted:
+    if type(lowered.law) is not Bernoulli:
         return run(_AFFINE, x, [], key, rate, place, y, lowered[2:5])
     if isinstance(rate, torch.Tensor):
         p = rate.detach().to("cpu", torch.float64 if rate.dtype == torch.float64 else torch.float32)

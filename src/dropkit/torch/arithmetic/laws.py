@@ -1,10 +1,11 @@
 """What a law does to a tensor, in operations that torch knows how to differentiate and to vectorise."""
 
+from functools import cache
 from typing import Any
 
 import torch
 
-from ...axes.noise import Bernoulli, Hard, Noise
+from ...axes.noise import Bernoulli, Hard, Noise, Soft
 from ...drop import Lowered, lower
 from ...errors import DropkitValueError
 from ...threshold import ONE, scale
@@ -45,7 +46,10 @@ def softened(x: torch.Tensor, n: torch.Tensor, lowered: Lowered, inplace: bool =
     """What a soft law makes of x by its random numbers."""
     law: Any = lowered.law
     wide = _wide(x.dtype)
-    m, s = law.factors(n.to(wide), _as(lowered.q, wide, x.device), torch)
+    q = lowered.q
+    # `torch.tensor` would warn in a trace
+    known = torch.full((), q, dtype=wide, device=x.device) if isinstance(q, float) else _as(q, wide, x.device)
+    m, s = law.factors(n.to(wide), known, torch)
     y = x.to(wide) * m
     if s is not None and lowered.b is None:
         y = y + s
@@ -60,6 +64,13 @@ def without_noise(x: torch.Tensor, lowered: Lowered, other: torch.Tensor | None)
     return (y if other is None else y + v * other.to(wide)).to(x.dtype)
 
 
+def held(law: Noise, t: int) -> torch.Tensor | None:
+    """A hard law's numbers at t as data of a module, so that they are no operations of a compiled graph."""
+    if isinstance(law, Soft) or type(law) is Bernoulli:
+        return None
+    return torch.tensor(law.numbers(t / ONE), dtype=torch.float64, device="cpu")
+
+
 def lowered_at(law: Noise, p: torch.Tensor, training: bool = True) -> Lowered | None:
     """`dropkit.drop.lower` of a tensor of drop probabilities, which takes the place of t."""
     if training and type(law) is Bernoulli:
@@ -68,7 +79,9 @@ def lowered_at(law: Noise, p: torch.Tensor, training: bool = True) -> Lowered | 
 
 
 def numbers_of(lowered: Lowered, device: torch.device) -> tuple[Any, Any, Any]:
-    """The law's a, b and c; of a tensor of rates the scale that was left to whoever needs it."""
+    """The law's a, b and c, which may lie in one tensor; of a tensor of rates also the scale that was left open."""
+    if lowered.b is None and lowered.a is not None:
+        return lowered.a.unbind()
     if lowered.a is not None:
         return lowered[2:5]
     q = thresholds(lowered.t, device).to(torch.float64) / ONE
@@ -77,6 +90,9 @@ def numbers_of(lowered: Lowered, device: torch.device) -> tuple[Any, Any, Any]:
 
 def stacked(lowered: Lowered, p: torch.Tensor) -> torch.Tensor:
     """a, b and c along a first axis, float64, on the device of p and at each of its entries."""
+    if lowered.b is None and lowered.a is not None:
+        numbers: torch.Tensor = lowered.a
+        return numbers
     each = [_filled(number, p) for number in numbers_of(lowered, p.device)]
     return torch.stack([number.expand(p.shape) for number in each] if p.dim() else each)
 
@@ -103,6 +119,7 @@ def unstacked(rate: Any, name: str, given: torch.Tensor | None) -> Lowered:
     return Lowered(rate, GIVEN, *(given.tolist() if isinstance(rate, int) else given.unbind()))
 
 
+@cache
 def inverted(t: int) -> Lowered:
     """Plain dropout at t, which may be all or nothing."""
     return Lowered(t, INVERTED, scale(t), 0.0, 0.0)

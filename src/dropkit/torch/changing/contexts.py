@@ -12,7 +12,7 @@ from ... import patterns
 from ...errors import DropkitTypeError, DropkitValueError
 from ...patterns import listed, matches
 from ..finding.intercept import Answer, Call, Intercept
-from ..finding.rates import NUMBER, Rate, rates
+from ..finding.rates import NUMBER, FoundRate, rates
 from ..layers import Drawn
 from ..reading import calls
 from ..reading.structure import layer_rate
@@ -176,7 +176,7 @@ class _Wanted(NamedTuple):
         """Whether all calls of a module are meant."""
         return self.modules is None or id(module) in self.modules
 
-    def rate(self, rate: Rate) -> bool:
+    def rate(self, rate: FoundRate) -> bool:
         """Whether a rate is."""
         return self.module(rate.module) or any(rate.matches(pattern) for pattern in self.patterns)
 
@@ -258,7 +258,7 @@ def _on_while_running(stack: ExitStack, module: nn.Module) -> None:
     stack.callback(module.register_forward_hook(end, always_call=True).remove)
 
 
-def _drops(rate: Rate) -> bool:
+def _drops(rate: FoundRate) -> bool:
     """Whether it is plain, without a forward, that a rate which is turned on drops."""
     if isinstance(rate.module, nn.RNNBase) and rate.module.num_layers == 1:
         return False

@@ -106,7 +106,7 @@ class Receipt:
         return "\n  ".join([f"Receipt ({state})", *self.lines])
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a submodule sits."""
 
     path: str
@@ -115,19 +115,19 @@ class Place(NamedTuple):
     module: nn.Module
 
 
-def places(model: nn.Module) -> Iterator[Place]:
+def positions(model: nn.Module) -> Iterator[Position]:
     """Every place below a model, one for each name in each parent; a shared module has several."""
     for path, parent in model.named_modules():
         for name, module in parent._modules.items():
             if module is not None:
-                yield Place(f"{path}.{name}" if path else name, parent, name, module)
+                yield Position(f"{path}.{name}" if path else name, parent, name, module)
 
 
 @dataclass(slots=True)
 class Replacement:
     """Another module in a place."""
 
-    place: Place
+    place: Position
     new: nn.Module
     silenced: Any = field(default=_MISSING, init=False)
 

@@ -18,9 +18,9 @@ from ...patterns import listed
 from ...threshold import threshold
 from .. import layers
 from ..finding.inventory import sites
-from ..finding.rates import Rate, rates
+from ..finding.rates import FoundRate, rates
 from ..reading.unkeyed import told, unkeyed
-from .receipt import INSERTED, Assignment, Edit, Insertion, Place, Receipt, Replacement, described, places
+from .receipt import INSERTED, Assignment, Edit, Insertion, Position, Receipt, Replacement, described, positions
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(layers, name)
@@ -62,18 +62,18 @@ def swap(model: nn.Module) -> Receipt:
     1: torch.nn Dropout(p=0.3, inplace=False) -> dropkit Dropout(p=0.3, inplace=False)
     """
     _check_model(model, "swap", SWAPS)
-    found = [place for place in places(model) if type(place.module) in SWAPS]
+    found = [place for place in positions(model) if type(place.module) in SWAPS]
     if not found:
         raise DropkitValueError(f"no dropout of torch.nn to swap in {type(model).__name__}: {_what_there_is(model)}")
     news = {id(place.module): _twin(place) for place in found}
     notes = [
         f"{place.path}: left alone, {type(place.module).__name__} is a subclass of {kind.__name__}"
-        for place in places(model)
+        for place in positions(model)
         for kind in SWAPS
         if isinstance(place.module, kind) and type(place.module) is not kind
         if not isinstance(place.module, layers.Drawn)
     ]
-    subclasses = {id(place.module) for place in places(model) if isinstance(place.module, tuple(SWAPS))}
+    subclasses = {id(place.module) for place in positions(model) if isinstance(place.module, tuple(SWAPS))}
     left = [site for site in unkeyed(model, layers.Drawn) if type(site.module) not in SWAPS]
     notes += [
         f"{site.name}: left alone, torch draws what {'it' if site.what == 'number' else site.what} drops"
@@ -121,10 +121,10 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
     """
     _check_model(model, "insert")
     meant = _matcher(after)
-    everywhere = list(places(model))
+    everywhere = list(positions(model))
     chosen = [place for place in everywhere if meant(place.path, place.module)]
     if not isinstance(after, str) and meant("", model):
-        chosen.append(Place("", model, "", model))
+        chosen.append(Position("", model, "", model))
     if not chosen:
         known = listed([f"{place.path} ({type(place.module).__name__})" for place in everywhere])
         raise patterns.unmatched(f"after={after!r}", "nothing", type(model).__name__, known)
@@ -209,7 +209,7 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     Identity()
     """
     _check_model(model, "strip", _DropoutNd)
-    gone = [place for place in places(model) if _plain(place.module)]
+    gone = [place for place in positions(model) if _plain(place.module)]
     out = {id(place.module) for place in gone}
     rest = [rate for rate in rates(model) if id(rate.module) not in out and not rate.learned]
     if not gone and not rest:
@@ -226,7 +226,7 @@ def strip(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     return receipt
 
 
-def _assignments(chosen: list[Rate], p: float) -> list[Edit]:
+def _assignments(chosen: list[FoundRate], p: float) -> list[Edit]:
     return [Assignment(rate.name or "the model itself", rate.module, rate.attribute, rate.stored(p)) for rate in chosen]
 
 
@@ -235,7 +235,7 @@ def _plain(module: nn.Module) -> bool:
     return isinstance(module, _DropoutNd) and type(module).forward in _FORWARDS and "forward" not in module.__dict__
 
 
-def _twin(place: Place) -> nn.Module:
+def _twin(place: Position) -> nn.Module:
     """dropkit's module for one of torch's, with all that was hung on it."""
     old: Any = place.module
     try:
@@ -245,7 +245,7 @@ def _twin(place: Place) -> nn.Module:
     return _carry(place, new)
 
 
-def _carry(place: Place, new: nn.Module) -> nn.Module:
+def _carry(place: Position, new: nn.Module) -> nn.Module:
     """The new module with mode, hooks and extra attributes of the old one.
 
     Dictionaries of hooks are handed on as they are: a handle removes its hook from both, and order is kept.
@@ -264,23 +264,23 @@ def _carry(place: Place, new: nn.Module) -> nn.Module:
     return new
 
 
-def _behind(place: Place) -> Place:
+def _behind(place: Position) -> Position:
     """Where the output of a place is made: an `nn.Sequential` would run an added submodule by itself."""
     module = place.module
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         name, last = list(module._modules.items())[-1]
         assert last is not None
-        place = Place(f"{place.path}.{name}" if place.path else name, module, name, last)
+        place = Position(f"{place.path}.{name}" if place.path else name, module, name, last)
         module = last
     return place
 
 
-def _never_called(target: Place) -> bool:
+def _never_called(target: Position) -> bool:
     """Whether the module is there for its weights only."""
     return isinstance(target.parent, nn.MultiheadAttention) and target.name == "out_proj"
 
 
-def _check_insertable(target: Place, chosen: list[Place], everywhere: list[Place]) -> None:
+def _check_insertable(target: Position, chosen: list[Position], everywhere: list[Position]) -> None:
     module, path = target.module, target.path or "the model itself"
     inert = type(module).forward is nn.Module.forward
     if inert or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):

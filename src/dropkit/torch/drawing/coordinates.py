@@ -192,7 +192,7 @@ def _draw_here(lowered: Any, key: Key | None, site: Site | None, part: Part) -> 
     here = current()
     split = () if site is None else site.split(here)
     words = _key_words(key, site, here)
-    if here is _NOTHING and not split and part.whole:
+    if here is _NOTHING and not split and part.rows is None and part == WHOLE:
         return Draw(words, lowered)
     offset = here.offset if part.offset is None else part.offset
     global_shape = here.global_shape if part.global_shape is None else part.global_shape

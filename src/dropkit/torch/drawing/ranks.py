@@ -214,7 +214,7 @@ def warn_of_unknown_split(model: torch.nn.Module) -> None:
     )
 
 
-class Watch:
+class RankComparison:
     """Compares, once, the generators of ranks that draw ambient keys. No collective: not every rank need get here.
 
     Each rank leaves a digest of its generator's state in the store of the process group and looks for the others'.
@@ -276,4 +276,4 @@ def _in_a_loader() -> bool:
     return torch.utils.data.get_worker_info() is not None
 
 
-watch = Watch()
+watch = RankComparison()

@@ -14,8 +14,8 @@ from ..reading.calls import Shape
 from ..reading.structure import config_numbers, holds_survival, numbers
 from .axes import layer_noise, layer_share, words
 from .intercept import Call, Place
-from .rates import NUMBER, Rate, rates
-from .trace import Run, Tagged, run
+from .rates import NUMBER, FoundRate, rates
+from .trace import Tagged, Traces, traces_of
 
 __all__ = ["Site", "config_numbers", "numbers", "sites", "table"]
 
@@ -104,7 +104,7 @@ def sites(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[Site]:
     if not inputs and not kwargs:
         found += [_number(rate, _UNSEEN) for rate in known if rate.kind == NUMBER]
     else:
-        seen = run(model, inputs, kwargs)
+        seen = traces_of(model, inputs, kwargs)
         found = [_ran(site, model.get_submodule(site.name), seen) for site in found]
         found += _functional(model, seen, known)
         spoken_for = {site.attribute for site in found}
@@ -137,13 +137,13 @@ def table(found: Sequence[Site]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _within(site: Site, rate: Rate) -> bool:
+def _within(site: Site, rate: FoundRate) -> bool:
     """Whether a site in a module that reads the rate has the same one, so that it may be what the rate decides on."""
     inside = any(site.name.startswith((f"{path}.".removeprefix("."), f"{path}:")) for path in rate.read_by)
     return inside and site.p == rate.p
 
 
-def _layer(rate: Rate) -> Site:
+def _layer(rate: FoundRate) -> Site:
     module = rate.module
     idle = isinstance(module, nn.RNNBase) and module.num_layers == 1
     when = getattr(module, "when", "train") if isinstance(module, Drawn) else "train"
@@ -160,12 +160,12 @@ def _layer(rate: Rate) -> Site:
     )
 
 
-def _number(rate: Rate, note: str) -> Site:
+def _number(rate: FoundRate, note: str) -> Site:
     name = f"{rate.place}.{rate.attribute}" if rate.place else rate.name
     return Site(name, NUMBER, rate.p, attribute=(rate.owner, rate.attribute), note=note)
 
 
-def _ran(site: Site, module: nn.Module, seen: Run) -> Site:
+def _ran(site: Site, module: nn.Module, seen: Traces) -> Site:
     """A layer's site, with what the run showed of it."""
     calls = [[call for call in trace.calls if call.module is module] for trace in (seen.train, seen.eval)]
     visits = seen.train.visits[site.name]
@@ -194,11 +194,11 @@ def _dropped(call: Call, p: float) -> bool:
     return p > 0 if call.p is None else call.drops
 
 
-def _in_fast_path(path: str, seen: Run) -> bool:
+def _in_fast_path(path: str, seen: Traces) -> bool:
     return any(f"{path}.".startswith(f"{inside}." if inside else "") for inside in seen.fast)
 
 
-def _functional(model: nn.Module, seen: Run, known: Sequence[Rate]) -> list[Site]:
+def _functional(model: nn.Module, seen: Traces, known: Sequence[FoundRate]) -> list[Site]:
     """Calls that no layer's site covers, by their place in the code, so that both modes meet."""
     layers = {id(rate.module) for rate in known if rate.kind != NUMBER}
     places: dict[Any, dict[str, list[Call]]] = {}
@@ -222,7 +222,7 @@ def _functional(model: nn.Module, seen: Run, known: Sequence[Rate]) -> list[Site
 
 
 def _called(
-    groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any], known: Sequence[Rate]
+    groups: dict[str, list[Call]], kind: str, place: Place, spoken_for: Iterable[Any], known: Sequence[FoundRate]
 ) -> Site | None:
     """The site of one place in the code; None if it is none: attention without dropout, a chance of another kind."""
     calls = [*groups["train"], *groups["eval"]]

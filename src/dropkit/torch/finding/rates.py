@@ -20,7 +20,7 @@ _RATE = re.compile(r"(drop(out|_?path|_?connect)?|prob|rate|\bp|_p)$", re.IGNORE
 
 
 @dataclass(slots=True)
-class Rate:
+class FoundRate:
     """A rate of a model: of a layer whose work is dropping, or a number that some forward reads.
 
     name: of a layer its path; of a number the path of its owner and the attribute ("encoder.layerdrop",
@@ -67,7 +67,7 @@ class Rate:
         return patterns.matches(self.names, pattern)
 
 
-def rates(model: nn.Module) -> list[Rate]:
+def rates(model: nn.Module) -> list[FoundRate]:
     """Every rate of a model, each once, in the order of its modules.
 
     Layers are those of `dropkit.torch.reading.structure.layer_rate` and learned ones; numbers are floats with "drop" in
@@ -83,7 +83,7 @@ def rates(model: nn.Module) -> list[Rate]:
     >>> [(rate.name, rate.attribute, rate.p) for rate in rates(model)]
     [('0', 'p', 0.1), ('1', 'dropout', 0.3), ('2', 'drop_prob', 0.2)]
     """
-    found: dict[tuple[int, str], Rate] = {}
+    found: dict[tuple[int, str], FoundRate] = {}
     everywhere = list(paths(model))
     code = _Code(everywhere)
     for path, raw, module in everywhere:
@@ -115,13 +115,13 @@ def paths(model: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         yield ".".join(part for part in path.split(".") if part not in WRAPPED), f"{before}{path}".rstrip("."), module
 
 
-def _layer(path: str, module: nn.Module) -> Iterator[Rate]:
+def _layer(path: str, module: nn.Module) -> Iterator[FoundRate]:
     attribute = "p" if isinstance(module, Drawn) else layer_rate(module)
     if attribute is not None:
-        yield Rate(path, path, module, attribute, type(module).__name__, {path})
+        yield FoundRate(path, path, module, attribute, type(module).__name__, {path})
 
 
-def _numbers(path: str, module: nn.Module, code: "_Code") -> Iterator[Rate]:
+def _numbers(path: str, module: nn.Module, code: "_Code") -> Iterator[FoundRate]:
     """Numbers of a module itself."""
     if isinstance(module, Drawn) or layer_rate(module) is not None:
         return
@@ -129,7 +129,7 @@ def _numbers(path: str, module: nn.Module, code: "_Code") -> Iterator[Rate]:
     names += [name for name in code.wanted(module) if name not in names]
     for name in names:
         if not code.made_of(path, module, name):
-            yield Rate(f"{path}.{name}".removeprefix("."), path, module, name, NUMBER, {path})
+            yield FoundRate(f"{path}.{name}".removeprefix("."), path, module, name, NUMBER, {path})
 
 
 class _Code:
@@ -160,14 +160,14 @@ class _Code:
         value = dropped(float(getattr(module, name)), name)
         return any(layer.p == value and where.startswith(below) and where != path for where, layer in self.layers)
 
-    def beyond(self, path: str, module: nn.Module) -> Iterator[Rate]:
+    def beyond(self, path: str, module: nn.Module) -> Iterator[FoundRate]:
         """Rates that a module reads from objects and dicts."""
         for holder, chain in _resolved(module, self.readings[id(module)]):
             if isinstance(holder, nn.Module):
                 continue
             own = ".".join([path, *chain[:-1]]).removeprefix(".")
             name = called(path, module, chain, self.holders)
-            yield Rate(name, name.rpartition(".")[0], holder, chain[-1], NUMBER, {own, f"{own}.{chain[-1]}"})
+            yield FoundRate(name, name.rpartition(".")[0], holder, chain[-1], NUMBER, {own, f"{own}.{chain[-1]}"})
 
 
 def _resolved(module: nn.Module, reading: Reading) -> Iterator[tuple[Any, Chain]]:

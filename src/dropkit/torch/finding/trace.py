@@ -41,7 +41,7 @@ class Trace:
 
 
 @dataclass
-class Run:
+class Traces:
     """What the forwards of a model showed."""
 
     train: Trace
@@ -49,7 +49,7 @@ class Run:
     fast: set[str]  # paths of the encoder layers that take torch's fast path, in eval under no_grad
 
 
-def run(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
+def traces_of(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Traces:
     """A forward in training mode, one in evaluation mode, and one without gradient where torch has a fast path.
 
     Raises:
@@ -69,7 +69,7 @@ def run(model: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> R
             with failures_named("evaluation"), torch.no_grad(), fast:
                 model.eval()
                 model(*copied(inputs), **copied(dict(kwargs)))
-    return Run(traces[0], traces[1], fast.paths)
+    return Traces(traces[0], traces[1], fast.paths)
 
 
 def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:

@@ -12,7 +12,7 @@ from ...axes.rate.schedule import whole
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ...patterns import listed
 from ..changing.overlay import assign
-from ..finding.rates import Rate as Site
+from ..finding.rates import FoundRate
 from ..finding.rates import rates as rates_of
 
 Rates = Rate | float | Sequence[Rate | float]
@@ -213,7 +213,7 @@ def site_rates(model: nn.Module) -> dict[str, float]:
     return {site.name: site.p for site in rates_of(model)}
 
 
-def _assigned(sites: list[Site], rates: Mapping[str, Rates], model: str) -> dict[str, Rate]:
+def _assigned(sites: list[FoundRate], rates: Mapping[str, Rates], model: str) -> dict[str, Rate]:
     """The rate of each matched site, in module order."""
     if not rates:
         raise DropkitValueError('a Schedule needs at least one {pattern: rate}, such as {"*": 0.5}')

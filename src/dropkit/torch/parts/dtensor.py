@@ -95,7 +95,7 @@ def _placed(draw: Draw, shape: tuple[int, ...], start: tuple[int, ...], local: t
         rows = rows[start[0] : start[0] + local[0]]
         first = (0, *first[1:])
     lowered = draw.lowered
-    if isinstance(lowered, Lowered) and isinstance(lowered.t, torch.Tensor):
+    if isinstance(lowered, Lowered) and isinstance(lowered.t, torch.Tensor) and lowered.t.dim():
         lowered = Lowered(*(_narrowed(field, start, local) for field in lowered))
     whole = shape if part.global_shape is None else part.global_shape
     return Draw(draw.key, lowered, Part(first, whole, rows, part.split))
