@@ -89,11 +89,7 @@ class Call:
 def _dropped(x: Any, rate: Any, training: bool, key: Any, share: Any, part: Part, noise: Noise, other: Any) -> Any:
     """`dropout` by the backend's frontend, or by `keras.ops` where there is none that takes it."""
     law, frontend = checked_noise(noise), engine.frontend()
-    sharing = (
-        share
-        if isinstance(share, Refining)
-        else axis_numbers("share", share.axes if isinstance(share, Axes) else share)
-    )
+    sharing = share if isinstance(share, Axes | Refining) else axis_numbers("share", share)
     if frontend is not None:
         if engine.backend() == "torch" and isinstance(rate, np.ndarray):
             rate = ops.convert_to_tensor(rate, str(rate.dtype))
