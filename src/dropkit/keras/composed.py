@@ -64,7 +64,7 @@ class Arrays:
     @staticmethod
     def take(table: np.ndarray, t: Any) -> Any:
         """Entries of a NumPy table."""
-        kind = "int32" if table.dtype.kind == "i" else "float32" if bits.BACKEND == "jax" else "float64"
+        kind = "int32" if table.dtype.kind == "i" else "float32"
         return ops.take(ops.convert_to_tensor(table.astype(kind)), ops.cast(t, "int32"))
 
     @staticmethod
