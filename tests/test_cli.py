@@ -81,7 +81,11 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         "mlp",
         "mlp-functional",
         "numpy-mlp",
+        "numpy-layer",
         "vgg-adaptive",
+        "vgg-everywhere",
+        "vgg-channels",
+        "cnn",
         "dense",
         "transfer",
         "gan",
@@ -92,7 +96,7 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp' or 'numpy-mlp'? Known: dense, "),
+        (["compare", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp' or 'numpy-mlp'? Known: cnn, dense, "),
         (["train", "mpl"], "unknown recipe 'mpl'; did you mean 'mlp'"),
         (["compare", "mlp", "--strategies", "none,fixd"], "unknown strategy 'fixd'; did you mean 'fixed'?"),
         (["compare", "mlp", "--strategies", "fixed:1.5"], "strategy 'fixed:1.5': p must lie in [0, 1], got 1.5"),

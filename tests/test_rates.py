@@ -276,7 +276,8 @@ def test_a_plain_loop_in_numpy(moving: Rate) -> None:
         layer.p = drop.p(step)
         y = layer.forward(x, training=True)
         kept = keep(x.shape, drop.p(step), Key(3, "drop", step))
-        t, scale, *_ = drop.lower(step)
+        lowered = drop.lower(step)
+        t, scale = (65536, 1.0) if lowered is None else (lowered.t, lowered.a)  # None: p = 0, nothing is dropped
         assert drop.p(step) == moving.at(step)
         assert np.array_equal(y, np.where(kept, np.float32(scale), np.float32(0)))
         assert abs(t / 65536 - (1 - moving.at(step))) <= 0.5 / 65536

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropkit.lab.recipes import RECIPES, Recipe
+from dropkit.axes.rate import Step
+from dropkit.lab.recipes import RECIPES, Recipe, get
 from dropkit.lab.recipes.recipe import Settings
 from dropkit.lab.recipes.strategies import BOUNDS
 
@@ -76,7 +77,26 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "printed": OPEN,
     },
     "numpy-mlp": D2L,
+    "numpy-layer": {
+        "data": OPEN,
+        "pixels": OPEN,
+        "network": OPEN,
+        "first weights": OPEN,
+        "hidden layer": "mask, then sigmoid",
+        "dropout": "0.5",
+        "strategy step": "from 0.5, 0.1 less each interval, at least 0.1",
+        "dropout_interval": OPEN,
+        "optimizer": OPEN,
+        "L2": "none",
+        "batch": OPEN,
+        "batches": "drawn with replacement",
+        "iterations": OPEN,
+        "printed": "each iteration: train loss, train accuracy, test loss, test accuracy",
+        "mode of the accuracies": "dropout on, probably: is_train is True unless said otherwise",
+    },
     "vgg-adaptive": VGG,
+    "vgg-everywhere": {**VGG, "after each convolution": OPEN},
+    "vgg-channels": {**VGG, "after each convolution": OPEN},
     "dense": {
         "data": OPEN,
         "pixels": OPEN,
@@ -106,9 +126,11 @@ DOCUMENTS: dict[str, dict[str, str]] = {
     "gan": GAN,
     "gan-functional": GAN,
 }
+VGGS = ("vgg-adaptive", "vgg-everywhere", "vgg-channels")
 WHY: dict[tuple[str, str], str] = {
-    ("vgg-adaptive", "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8",
-    ("vgg-adaptive", "loss of an epoch"): "the last batch is smaller, and counts less",
+    ("numpy-layer", "mode of the accuracies"): "an accuracy with dropout on is that of other networks",
+    **{(name, "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8" for name in VGGS},
+    **{(name, "loss of an epoch"): "the last batch is smaller, and counts less" for name in VGGS},
     ("transfer", "frozen weights"): "the tutorial's file is not at hand; give one with `--weights`",
     ("gan", "modules of dropout"): "so that each rate can be moved; the masks are of the same law",
     ("gan", "labels"): "the tutorial's raise a ValueError: it cannot run",
@@ -121,9 +143,14 @@ LAWS = {
     "glorot": "uniform by Glorot, zero biases",
     "torch": "uniform within 1 / sqrt(inputs), biases too",
 }
-PIXELS = {"vgg-adaptive": "in [-2, 2]", "transfer": "in [-1, 1]", "gan": "in [-1, 1]", "gan-functional": "in [-1, 1]"}
+PIXELS = {
+    **dict.fromkeys(VGGS, "in [-2, 2]"),
+    "transfer": "in [-1, 1]",
+    "gan": "in [-1, 1]",
+    "gan-functional": "in [-1, 1]",
+}
 PRINTED = {
-    "vgg-adaptive": "each epoch: training loss with L2, validation loss",
+    **dict.fromkeys(VGGS, "each epoch: training loss with L2, validation loss"),
     "gan": "each epoch: D_loss, G_loss",
     "gan-functional": "each epoch: D_loss, G_loss",
 }
@@ -154,13 +181,16 @@ def tutorial_settings(recipe: Recipe) -> Any:
 def here(recipe: Recipe) -> dict[str, str]:
     """What a recipe does at size tutorial, in the words of DOCUMENTS."""
     settings = tutorial_settings(recipe)
+    rates = {site: rate.at(0) for site, rate in recipe.strategies["fixed"](settings, 1, ()).items()}
     optimizer = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop"}[settings.optimizer]
-    betas = ", betas 0.9 and 0.999" if recipe.name in ("vgg-adaptive", "gan") else ""
+    betas = ", betas 0.9 and 0.999" if recipe.name in VGGS else ""
     found = {
         "data": recipe.data_at("tutorial"),
         "pixels": PIXELS.get(recipe.name, "in [0, 1]"),
         "first weights": LAWS[settings.first_weights].format(std=settings.weight_std or 0),
-        "dropout": ", ".join(f"{rate.at(0):g}" for rate in recipe.strategies["fixed"](settings, 1, ()).values()),
+        "dropout": ", ".join(f"{rate:g}" for site, rate in rates.items() if not site.startswith("conv")),
+        "after each convolution": ", ".join(sorted({f"{p:g}" for site, p in rates.items() if site.startswith("conv")}))
+        + (", whole channels" if recipe.name == "vgg-channels" else ", single elements"),
         "optimizer": f"{optimizer} {settings.learning_rate:g}{betas}",
         "L2": f"{settings.l2:g} x the sum of squared weights, biases left out" if settings.l2 else "none",
         "batch": str(settings.batch_size),
@@ -175,6 +205,8 @@ def here(recipe: Recipe) -> dict[str, str]:
         "images": f"{settings.image_size} x {settings.image_size}",
         "frozen weights": "a file of pretrained ones, or random ones",
     }
+    if recipe.name == "numpy-layer":
+        found |= _layer(settings)
     return found | (_gan(recipe, settings) if recipe.engine.name == "adversarial" else {})
 
 
@@ -187,6 +219,26 @@ def _network(name: str, settings: Settings) -> str:
     if name == "transfer":
         return f"InceptionV3 to mixed7, {dense}-1"
     return f"{100 if name == 'dense' else 784}-{dense}-10"
+
+
+def _layer(settings: Settings) -> dict[str, str]:
+    """What the layer by hand has of its own."""
+    layers = get("numpy-layer").build(settings, (8, 8), 10, 0)
+    hidden = layers["hidden1"]
+    assert settings.iterations == 1
+    rate = get("numpy-layer").strategies["step"](settings, settings.iterations, ())["dropout1"]
+    assert isinstance(rate, Step)
+    return {
+        "network": "64-" + "-".join(str(len(layer.bias)) for layer in layers.values()),
+        "first weights": "N(0, 1 / inputs), zero biases",
+        "hidden layer": f"mask, then {hidden.activation}" if hidden.placement == "pre" else "mask last",
+        "strategy step": f"from {rate.start:g}, {rate.drop:g} less each interval, at least {rate.floor:g}",
+        "dropout_interval": f"{rate.every} iterations",
+        "batches": "drawn with replacement",
+        "iterations": str(settings.epochs * settings.iterations),
+        "printed": "each iteration: " + ", ".join(word for word, _ in get("numpy-layer").figures.printed),
+        "mode of the accuracies": "dropout off",
+    }
 
 
 def _gan(recipe: Recipe, settings: Any) -> dict[str, str]:

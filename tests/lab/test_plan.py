@@ -21,7 +21,7 @@ from dropkit.lab.plan import Asked, Choices, Plan
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.engine import ENGINES, KERAS, TORCH, Engine
 from dropkit.lab.recipes.recipe import Prepared
-from dropkit.lab.recipes.strategies import ADAPTIVE, SCHEDULED, chosen
+from dropkit.lab.recipes.strategies import ADAPTIVE, DECAY, SCHEDULED, chosen
 
 DIGITS = load_data("digits")
 ALL = [(name, strategy) for name, recipe in RECIPES.items() for strategy in recipe.strategies]
@@ -52,7 +52,7 @@ def test_a_plan_is_the_same_after_a_journey(recipe: str, strategy: str) -> None:
 
 
 def test_every_strategy_is_of_some_recipe() -> None:
-    assert {strategy for _, strategy in ALL} == {*SCHEDULED, *ADAPTIVE, "decay"}
+    assert {strategy for _, strategy in ALL} == {*SCHEDULED, *ADAPTIVE, DECAY, "decay"}
 
 
 def test_a_strategy_that_is_a_closure_does_not_travel() -> None:

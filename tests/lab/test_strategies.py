@@ -70,6 +70,47 @@ def rates_of(recipe: str, strategy: str) -> dict:
     return found.strategies[strategy](found.settings("tiny", "digits"), 10, ())
 
 
+@pytest.mark.parametrize("recipe", ["mlp", "mlp-functional", "numpy-mlp", "vgg-adaptive"])
+def test_weight_decay_is_a_strategy_without_dropout(recipe: str, tmp_path: Path) -> None:
+    run = tiny(recipe, "weight-decay:0.01", tmp_path / "decay", epochs=2)
+    sites = [name for name in run.rows[0] if name.startswith("rate_")]
+    assert {row[name] for row in run.rows for name in sites} == {0.0}
+    assert run.config["settings"]["l2"] == 0.005
+    none = tiny(recipe, "none", tmp_path / "none", epochs=2)
+    assert "l2" not in none.config["settings"] and "train_objective" not in none.rows[0]
+    # At the first step the weights are the same; the penalty then pulls them in.
+    assert run.rows[1]["train_loss"] != none.rows[1]["train_loss"]
+    assert run.rows[0]["train_objective"] > run.rows[0]["train_loss"]
+    assert run.rows[1]["train_objective"] - run.rows[1]["train_loss"] < (
+        run.rows[0]["train_objective"] - run.rows[0]["train_loss"]
+    )
+
+
+def test_weight_decay_of_nothing_is_no_dropout(tmp_path: Path) -> None:
+    runs = [tiny("mlp", name, tmp_path / name.replace(":", "-"), epochs=2) for name in ("weight-decay:0", "none")]
+    assert numbers(runs[0]) == numbers(runs[1])
+
+
+def test_weight_decay_by_hand_is_that_of_torch(tmp_path: Path) -> None:
+    mine, torchs = (tiny(name, "weight-decay:0.1", tmp_path / name, epochs=2) for name in ("numpy-mlp", "mlp"))
+    assert list(mine.rows[0]) == list(torchs.rows[0])
+    for row, other in zip(mine.rows, torchs.rows, strict=True):
+        for name in row.keys() - {"seconds"}:
+            assert row[name] == pytest.approx(other[name], abs=2e-4), name
+
+
+def test_weight_decay_stands_beside_dropout_in_one_comparison(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"size": "tiny", "epochs": 1, "seeds": 2, "device": "cpu", "out": tmp_path}
+    names = ["none", "fixed", "weight-decay", "weight-decay:0.001"]
+    found = compare("mlp", strategies=names, **asked)
+    assert [line.strategy for line in found.lines] == names
+    assert found.runs["weight-decay"][0].config["settings"]["l2"] == 5e-5
+    again = compare("mlp", strategies=names, resume=True, **asked)
+    assert [numbers(run) for run in again.runs["weight-decay"]] == [numbers(run) for run in found.runs["weight-decay"]]
+    with pytest.raises(DropkitValueError, match=r"'weight-decay' takes one number, as in weight-decay:1e-4, got 2"):
+        compare("mlp", strategies=["weight-decay:0.1:0.2"], **{**asked, "out": tmp_path / "other"})
+
+
 def test_adaptive_strategies_start_where_fixed_stands() -> None:
     for recipe, sites in SITES.items():
         fixed = rates_of(recipe, "fixed")

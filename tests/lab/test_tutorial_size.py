@@ -45,8 +45,9 @@ def test_the_page_is_made_from_the_recipes() -> None:
 
 
 def test_every_recipe_is_held_against_its_tutorial() -> None:
-    assert list(DOCUMENTS) == list(RECIPES)
-    assert all(recipe.sizes == SIZES for recipe in RECIPES.values())
+    following = [name for name, recipe in RECIPES.items() if recipe.tutorial_data is not None]
+    assert list(DOCUMENTS) == following
+    assert all(get(name).sizes == SIZES for name in following)
 
 
 def test_whatever_a_tutorial_says_is_kept_or_named_as_changed() -> None:

@@ -241,6 +241,20 @@ PAIRS: dict[str, list[tuple[str, Callable[[], Made], Callable[[], Made]]]] = {
     ],
     "DK115": [("1", lambda: sequential(nn.Dropout(0.8)), lambda: sequential(nn.Dropout(0.2)))],
     "DK116": [("1:bernoulli", lambda: sequential(Masking(1.0)), lambda: sequential(Masking(0.5)))],
+    "DK118": [
+        (
+            ":dropout",
+            lambda: calling(lambda model, x: F.dropout(x, 0.25) if model.training else x * 0.75),
+            lambda: calling(lambda model, x: F.dropout(x, 0.25, model.training)),
+        )
+    ],
+    "DK119": [
+        (
+            "1",
+            lambda: sequential(nn.Dropout(0.25), nn.Sigmoid(), nn.Linear(24, 24)),
+            lambda: sequential(nn.Sigmoid(), nn.Dropout(0.25), nn.Linear(24, 24)),
+        )
+    ],
 }
 CASES = [(code, *case) for code, cases in PAIRS.items() for case in cases]
 
@@ -250,7 +264,7 @@ def found(made: Made) -> tuple[Finding, ...]:
 
 
 def test_every_code_has_a_pair() -> None:
-    assert [*PAIRS, "DK117"] == [code for code, *_ in RULES]  # DK117 is of Keras alone
+    assert sorted([*PAIRS, "DK117"]) == [code for code, *_ in RULES]  # DK117 is of Keras alone
 
 
 @pytest.mark.filterwarnings(

@@ -48,6 +48,22 @@ def epoch_order(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(uniform((samples,), Key(seed, "lab/order", epoch)), kind="stable")
 
 
+def drawn_with_replacement(samples: int, size: int, seed: int, step: int) -> NDArray[np.int64]:
+    """The batch of a step, each of its samples drawn from all: floor(u n), u of `Key(seed, "lab/batch", step)`.
+
+    Args:
+        samples: n, size of the training set.
+        size: of the batch.
+        seed: the experiment.
+        step: counted from 0.
+
+    >>> drawn_with_replacement(3, 5, seed=0, step=0).max() < 3
+    True
+    """
+    found = np.floor(uniform((size,), Key(seed, "lab/batch", step)).astype(np.float64) * samples)
+    return found.astype(np.int64)
+
+
 def held_out(samples: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A fixed split of the training set, the same for every seed: (kept for training, held out for validation).
 

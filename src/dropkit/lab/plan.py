@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -16,7 +16,17 @@ from . import pictures, recipes
 from .data.sets import Data, load_data
 from .order import held_out
 from .recipes.engine import DEVICES, PRECISIONS
-from .recipes.recipe import Prepared, Rates, Recipe, Settings, Strategy, needs_validation, sized, strategy_rates
+from .recipes.recipe import (
+    Prepared,
+    Rates,
+    Recipe,
+    Settings,
+    Strategy,
+    needs_validation,
+    sized,
+    strategy_rates,
+    strategy_settings,
+)
 
 FORMAT = 2
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -92,6 +102,11 @@ class Choices:
             raise DropkitValueError(
                 f"recipe {found.name!r} has no frozen part, so --weights {weights} has no use; leave it out"
             )
+        if settings.iterations is not None and found.engine.framework != "numpy":
+            raise DropkitValueError(
+                f"recipe {found.name!r} trains with {found.engine.title}, once through the data an epoch: iterations "
+                f"{settings.iterations} is for recipes on NumPy; leave it at None"
+            )
         backend = found.engine.backend() if found.engine.backend else None
         loaded = data if isinstance(data, Data) else load_data(data, data_dir, settings.image_size)
         if found.prepare is None:
@@ -107,6 +122,8 @@ class Choices:
     @property
     def steps(self) -> int:
         """Optimizer steps an epoch."""
+        if self.settings.iterations is not None:
+            return self.settings.iterations
         return math.ceil((self.train_samples - self.held_out) / self.settings.batch_size)
 
     @property
@@ -166,6 +183,7 @@ class Plan:
         """Check strategy and seed."""
         parsed = Strategy.parse(strategy)
         rates = strategy_rates(choices.recipe, parsed, choices.settings, choices.steps)
+        choices = replace(choices, settings=strategy_settings(choices.recipe, parsed, choices.settings))
         if needs_validation(rates) and not choices.held_out:
             raise DropkitValueError(
                 f"strategy {strategy!r} moves the rate by validation data, and no part is held out: hold one out with "

@@ -1,5 +1,6 @@
 """Names of activations, in lower case, of the functions and classes that compute them."""
 
+import math
 import re
 
 # the longest name first, where one holds another
@@ -7,8 +8,21 @@ _NAMES = ("log_softmax", "softmax", "leaky_relu", "rrelu", "prelu", "relu6", "re
           "hardswish", "silu", "swish", "mish", "hardtanh", "tanh", "hardsigmoid", "logsigmoid", "sigmoid", "softplus",
           "softsign", "glu")  # fmt: skip
 _SAME = {"swish": "silu"}
+# f(0) of functions of one number, by their names and those of torch's operators, where that is not 0.
+AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5, "softplus": math.log(2), "logsigmoid": -math.log(2), "exp": 1.0,
+           "exp2": 1.0, "exponential": 1.0, "cos": 1.0, "cosh": 1.0, "erfc": 1.0}  # fmt: skip
 _CLASS = re.compile("|".join(name.replace("_", "") for name in _NAMES))
 _BACK = {name.replace("_", ""): name for name in _NAMES}
+
+
+def at_zero(name: str) -> str:
+    """The name in AT_ZERO of a function, a class or an operator; "" of one that gives 0 at 0, or is unknown.
+
+    >>> at_zero("Sigmoid"), at_zero("log_sigmoid_forward"), at_zero("relu")
+    ('sigmoid', 'logsigmoid', '')
+    """
+    plain = name.lower().strip("_").removesuffix("_forward").replace("_", "")
+    return plain if plain in AT_ZERO else ""
 
 
 def of_function(name: str) -> str | None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-Gradient = Literal["changed", "unchanged", "frozen", "unused", "none"]
-"""Of a layer's own parameters with dropout on, against off: changed, unchanged, frozen (they get none), unused (no
-output depends on them), none (it has no parameters)."""
+Gradient = Literal["changed", "zero", "unchanged", "frozen", "unused", "none"]
+"""Of a layer's own parameters with dropout on, against off: changed, zero (by a dropout of rate 1), unchanged, frozen
+(they get none), unused (no output depends on them), none (it has no parameters)."""
 
 Shape = tuple[int, ...]
 
@@ -32,6 +32,7 @@ class Site:
         p: drop probability; None for noise that has none.
         mask_shape: of its first call, with 1 where a draw is shared; None where nothing was seen to run.
         calls: how often it drops in one forward, each time by a mask of its own.
+        call_masks, call_zeroes: of one that drops several times, shape of the mask and layers zeroed, call by call.
         all_draws: independent draws for one sample in all these calls; None for `calls` times `draws`.
         train, eval: whether it drops in training and in evaluation; None if that could not be told.
         now: whether it drops in the modes in which the model was handed in.
@@ -63,6 +64,10 @@ class Site:
         zero_share: of one that multiplies, the share of zeros among its factors.
         mean_ratio, mean_error: of dropout that is neither the framework's nor ours, the mean of what it gives in
             training over that in evaluation, and its standard error; None where it was not measured.
+        train_mean, eval_mean: mean of what it gives over that of its input, in training and in evaluation; None where
+            that was not measured, or is 1 in both.
+        into: the function with f(0) != 0 that takes what it dropped, through nothing that has parameters.
+        shift: mean of that function's output with dropout on, less that with dropout off; None where not measured.
         fast_path: it is on, but torch's fused encoder layer skips it without gradient.
         idle: why it can never drop ("one layer: ...", "off by name: ..."); empty otherwise.
         note: what else should be known about it.
@@ -79,6 +84,8 @@ class Site:
     p: float | None
     mask_shape: Shape | None = None
     calls: int = 1
+    call_masks: tuple[Shape, ...] = ()
+    call_zeroes: tuple[tuple[str, ...], ...] = ()
     all_draws: int | None = None
     train: bool | None = None
     eval: bool | None = None
@@ -106,6 +113,10 @@ class Site:
     zero_share: float | None = None
     mean_ratio: float | None = None
     mean_error: float | None = None
+    train_mean: float | None = None
+    eval_mean: float | None = None
+    into: str = ""
+    shift: float | None = None
     fast_path: bool = False
     idle: str = ""
     note: str = ""

@@ -2,9 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from .facts import Shape, Site
+from .facts import Facts, Shape, Site
+from .names import called, listed
 
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
 _BRANCH = re.compile(r"path|depth", re.IGNORECASE)
@@ -26,6 +28,12 @@ def mask_words(site: Site, batch: int | None = None) -> str:
         return "mask not seen"
     if site.drawn == "values":
         return f"a number for {_drawn_for(site, shape, batch)}"
+    if len({mask[1:] for mask in site.call_masks}) > 1 and not site.share:
+        every = [_drawn_for(replace(site, mask_shape=mask), mask, batch) for mask in site.call_masks]
+        who = every[0].rpartition(", ")[2]
+        if all(words.endswith(f", {who}") for words in every):
+            return f"{listed(dict.fromkeys(words.removesuffix(f', {who}') for words in every))}, call by call, {who}"
+        return f"{listed(dict.fromkeys(every))}, call by call"
     return site.share or _drawn_for(site, shape, batch)
 
 
@@ -80,3 +88,40 @@ def drops_branch(site: Site) -> bool:
 def unit(site: Site) -> str:
     """What is dropped one by one."""
     return "channels" if _units(site).startswith("whole channels") else "units"
+
+
+def call_sentences(site: Site) -> Iterator[str]:
+    """Where a dropout that is called several times drops each time."""
+    if len(site.call_masks) != site.calls or site.calls < 2:
+        return
+    one = "each with a mask of its own and all with one rate"
+    if len(set(zip(site.call_masks, site.call_zeroes, strict=True))) == 1:
+        yield f"{called(site)} is called {site.calls} times in a forward, {one}."
+        return
+    where = [
+        f"{listed(zeroes) or 'a value computed in between'} ({' x '.join(map(str, mask[1:])) or 1})"
+        for mask, zeroes in zip(site.call_masks, site.call_zeroes, strict=True)
+    ]
+    yield f"{called(site)} is called {site.calls} times in a forward, {one}: on {listed(where)}."
+
+
+def element_sentences(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
+    """Of batch x time x features: that single elements are dropped, and how whole neurons would be."""
+    kinds = {layer.name: layer.kind for layer in explanation.layers}
+    found: dict[int, list[Site]] = {}
+    for site in sites:
+        shape = site.mask_shape or ()
+        plain = site.target == "output" and site.drawn == "mask" and not (site.share or site.by_hand)
+        if plain and len(shape) == site.input_rank == 3 and min(shape[1:]) > 1:
+            channels_first = explanation.framework == "torch" and any("Conv1d" in kinds[name] for name in site.zeroes)
+            found.setdefault(2 if channels_first else 1, []).append(site)
+    for axis, there in found.items():
+        names = listed(called(site) for site in there)
+        verb = "drops" if len(there) == 1 else "drop"
+        p = f"{there[0].p:g}" if len({site.p for site in there}) == 1 else "p"
+        more = f"share=({axis},)" if explanation.framework == "torch" else "noise_shape=(None, 1, None)"
+        call = f"dropkit.{explanation.framework}.Dropout({p}, {more})"
+        yield (
+            f"{names} {verb} single elements, not neurons: along axis {axis} each entry draws its own. To drop whole "
+            f"{'channels' if axis == 2 else 'neurons, the same at every step'}: {call}."
+        )

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from .facts import Facts, Layer
+from .facts import Facts, Layer, Site
 
 SHOWN = 4  # names in a sentence
 _NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end
@@ -17,6 +17,11 @@ def label(layer: Layer) -> str:
     '3 (Linear)'
     """
     return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or "the model itself"
+
+
+def called(site: Site) -> str:
+    """What a sentence calls a dropout."""
+    return f"dropout {site.name}" if site.name.isdecimal() else site.name
 
 
 def count_words(number: int, one: str, many: str | None = None) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from .facts import Facts, Layer, Site
-from .masks import drops_branch, mask_words, unit
-from .names import SHOWN, Places, label, listed
+from .masks import call_sentences, drops_branch, element_sentences, mask_words, unit
+from .names import SHOWN, Places, called, label, listed
 
 _FOLDER = re.compile(r"[/\\]")
 _TARGETS = {
@@ -35,6 +35,7 @@ def sentences(explanation: Facts) -> tuple[str, ...]:
     active = [site for site in explanation.sites if drops(site)]
     return (
         *(_one_by_one if len(active) <= SHOWN else _together)(active, explanation),
+        *element_sentences(active, explanation),
         *_unaffected(explanation),
         *_at_odds(explanation),
         *_otherwise_random(explanation),
@@ -67,11 +68,12 @@ def _one_by_one(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     for site in sites:
         mask = "" if site.mask_shape is None else f": {mask_words(site, batch_of(explanation))}"
         yield f"{_drop([site], places)}{mask}."
-        yield _outputs(f"{_called(site)} changes", site.changes, places)
+        yield from call_sentences(site)
+        yield _outputs(f"{called(site)} changes", site.changes, places)
     # Often all of them change the same gradients, and one sentence says so.
     for gradients in dict.fromkeys(site.gradients for site in sites):
-        names = [_called(site) for site in sites if site.gradients == gradients]
-        yield _gradients(f"{listed(names)} {'change' if len(names) > 1 else 'changes'}", gradients, places)
+        names = [called(site) for site in sites if site.gradients == gradients]
+        yield from _gradients(listed(names), "" if len(names) > 1 else "s", gradients, places)
 
 
 def _together(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
@@ -81,7 +83,9 @@ def _together(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
         yield f"{_drop(list(group), places)}."
     start = f"All {len(sites)} dropouts together change"
     yield _outputs(start, {name for site in sites for name in site.changes}, places)
-    yield _gradients(start, {name for site in sites for name in site.gradients}, places)
+    yield from _gradients(
+        start.removesuffix(" change"), "", {name for site in sites for name in site.gradients}, places
+    )
 
 
 def _drop(sites: Sequence[Site], places: Places) -> str:
@@ -119,7 +123,7 @@ def _does(site: Site, one: bool) -> tuple[str, str]:
     if site.law == "Alpha()":
         return f"saturate{s} a part of", ""
     if site.becomes == "zero":
-        return f"zero{es} a part of", ""
+        return f"zero{es} {'all' if site.p == 1 else 'a part'} of", ""
     if site.becomes.endswith("tensor"):
         return f"replace{s} a part of", f" by {site.becomes}"
     return f"set{s} a part of", f" to {site.becomes}"
@@ -176,10 +180,6 @@ def _by_hand(sites: Sequence[Site], who: str) -> tuple[str, str]:
     return who, words.replace(" a part", f" a part{share}")
 
 
-def _called(site: Site) -> str:
-    return f"dropout {site.name}" if site.name.isdecimal() else site.name
-
-
 def _outputs(start: str, names: Iterable[str], places: Places) -> str:
     names = set(names)
     changed = places.blocks(names, places.leaf)
@@ -191,16 +191,19 @@ def _outputs(start: str, names: Iterable[str], places: Places) -> str:
     return f"{start} {later}: {listed(changed)}."
 
 
-def _gradients(start: str, names: Iterable[str], places: Places) -> str:
+def _gradients(who: str, s: str, names: Iterable[str], places: Places) -> Iterator[str]:
+    """Whose gradients change, and of whom nothing is left of them."""
     every = {layer.name: label(layer) for layer in places.layers if places.trains(layer)}
-    changed = set(names) & set(every)
-    if not changed:
-        return f"{start} no gradient."
-    shown = places.blocks(changed, places.trains)
-    if len(changed) < len(every):
-        return f"{start} the gradient of {listed(shown)}."
-    these = f": {listed(every.values())}" if len(every) <= SHOWN else ""
-    return f"{start} the gradient of every trainable layer{these}."
+    zero = {layer.name for layer in places.layers if layer.gradient == "zero"} & set(every) & set(names)
+    changed = set(names) & set(every) - zero
+    if zero:
+        still = listed(places.blocks(zero, places.trains))
+        yield f"{who} make{s} the gradient of {still} zero: nothing is learned there."
+    shown = listed(places.blocks(changed, places.trains))
+    if len(changed) == len(every) > 0:
+        shown = "every trainable layer" + (f": {listed(every.values())}" if len(every) <= SHOWN else "")
+    if changed or not zero:
+        yield f"{who} change{s} {f'the gradient of {shown}' if changed else 'no gradient'}."
 
 
 def _unaffected(explanation: Facts) -> Iterator[str]:
@@ -310,12 +313,15 @@ def _expected(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
 
 
 def _active(sites: Sequence[Site]) -> list[str]:
-    # Of a dropout that runs several times: the first call, which the others mostly are like.
     counts: dict[tuple[str, int, float], list[str]] = {}  # of what, how many, and how much is kept
     for site in sites:
         what = "attention weights" if site.target == "attention weights" else unit(site)
-        what += f" in each of {site.calls} calls" if site.calls > 1 else ""
-        counts.setdefault((what, site.draws or 0, _kept(site)), []).append(site.name)
+        draws = site.draws or 0
+        if len({mask[1:] for mask in site.call_masks}) > 1:
+            what, draws = f"{what} in {site.calls} calls", site.draws_of_a_forward or 0
+        elif site.calls > 1:
+            what += f" in each of {site.calls} calls"
+        counts.setdefault((what, draws, _kept(site)), []).append(site.name)
     rows = []
     for (what, draws, kept), names in counts.items():
         place = names[0] if len(names) == 1 else f"each of {len(names)} dropouts"

@@ -114,7 +114,7 @@ class _Drawing:
             return _by(layer.output_shape)
         if layer.used_by:
             return f"runs inside {self._inside(layer)}"
-        used = layer.gradient in ("changed", "unchanged") or layer.name in self.around
+        used = layer.gradient in ("changed", "zero", "unchanged") or layer.name in self.around
         return "" if used else "did not run"
 
     def _inside(self, layer: Layer) -> str:
@@ -186,8 +186,8 @@ def _status(layer: Layer, zeroed: str) -> list[tuple[str, str]]:
         found.append((zeroed, "zeroed"))
     if layer.changed_by:
         found.append((f"changed{variance}", "changed"))
-    if layer.gradient == "changed":
-        found.append(("gradient changed", "gradient"))
+    if layer.gradient in ("changed", "zero"):
+        found.append((f"gradient {layer.gradient}", "gradient"))
     if layer.gradient == "unused":
         found.append(("no gradient: unused", "quiet"))
     if layer.input_variance_ratio is not None and layer.changed_by:

@@ -91,8 +91,6 @@ class Drawn(nn.Module):
                 self.site.seen(input)
         if not ops.droppable(input, lowered):
             return input
-        if other is not None or self.noise.needs_other:
-            checked_other(self.noise, other)
         return ops.apply(input, lowered, self._draw, share, self.inplace, other)
 
     def _without_noise(self, input: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:

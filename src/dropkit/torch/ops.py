@@ -176,11 +176,14 @@ def apply(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
     if type(lowered.law) is not Bernoulli:
+        checked_other(lowered.law, other)
         if type(lowered.t) is int and lowered.t == ONE:  # no noise, and a law that is not the identity without
             y = laws.without_noise(x, lowered, other)
             return x.copy_(y) if inplace else y
         if other is not None:
             other = _like(other, x)
+    elif other is not None:
+        checked_other(lowered.law, other)  # raises
     if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, lowered.inverted)) is not None:
         other = None if other is None else parts.matched(other)
         y = parts.rebuilt(apply(parts.local, lowered, parts.placed(fresh), parts.share(share), False, other))
@@ -213,7 +216,8 @@ def _like(other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def prepare(x: torch.Tensor, lowered: Lowered, fresh: Fresh, share: Share) -> tuple[Draw, Place | Refined]:
     """The draw of a call, and where its tensor lies."""
     # Where everything goes, no random numbers are needed, and the generator stands still.
-    certain = type(lowered.t) is int and lowered.t == 0 and not lowered.soft
+    t = lowered.t
+    certain = type(t) is int and t == 0 and not lowered.soft
     draw = Draw((0, 0), lowered) if certain else fresh(lowered)
     plain = draw.part == WHOLE and not torch._C._are_functorch_transforms_active() and not traced()
     if plain and not isinstance(share, Refining):

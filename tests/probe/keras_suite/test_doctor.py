@@ -103,6 +103,22 @@ def twice(*seeds: int | None) -> Made:
     return sequential(first, layers.Dense(24, activation="relu"), second)
 
 
+class Scaled(keras.Layer):
+    """Inverted dropout by hand, with evaluation scaled."""
+
+    def __init__(self, factor: float):
+        super().__init__(name="scaled")
+        self.factor = factor
+
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        return keras.random.dropout(x, 0.25) if training else x * self.factor
+
+
+class ScaledDropout(layers.Dropout):
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        return super().call(x, training=training) if training else x * (1 - self.rate)
+
+
 PAIRS: list[tuple[str, str, Callable[[], Made], Callable[[], Made]]] = [
     ("DK101", "told/drop", lambda: told(training=True), lambda: told(FOLLOW)),
     ("DK102", "told/drop", lambda: told(training=False), lambda: told(FOLLOW)),
@@ -147,6 +163,20 @@ PAIRS: list[tuple[str, str, Callable[[], Made], Callable[[], Made]]] = [
     ("DK117", "drop", lambda: always(ours(), training=True), lambda: always(ours(when="always"), training=True)),
     ("DK117", "drop", lambda: always(noise(), training=True), lambda: always(noise(), training=False)),
     ("DK117", "inside/drop", lambda: nested(training=True), nested),
+    ("DK118", "scaled:dropout", lambda: sequential(Scaled(0.75)), lambda: sequential(Scaled(1.0))),
+    ("DK118", "drop", lambda: sequential(ScaledDropout(0.25, name="drop")), lambda: sequential(dropped())),
+    (
+        "DK119",
+        "drop",
+        lambda: sequential(dropped(), layers.Activation("sigmoid"), layers.Dense(8)),
+        lambda: sequential(layers.Activation("sigmoid"), dropped(), layers.Dense(8)),
+    ),
+    (
+        "DK119",
+        "drop",
+        lambda: functional(lambda x: layers.Dense(8)(keras.ops.softplus(ours()(layers.Dense(24)(x))))),
+        lambda: functional(lambda x: layers.Dense(8)(keras.ops.relu(ours()(layers.Dense(24)(x))))),
+    ),
 ]
 
 
@@ -217,3 +247,34 @@ HEALTHY = {
 @pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_found(name: str) -> None:
     assert found(HEALTHY[name]()) == ()
+
+
+def test_the_shift_before_a_function_is_measured() -> None:
+    (finding,) = found(sequential(dropped(), layers.Activation("softplus"), layers.Dense(8)))
+    assert "goes into softplus, which makes 0.693 of a dropped 0; the mean of its output moves by +" in finding.measured
+
+
+def test_rate_1_leaves_no_gradient() -> None:
+    model, x = sequential(layers.Dense(24), layers.Dropout(1.0), layers.Dense(8))
+    explained = dropkit.explain(model, x)
+    gradients = [layer.gradient for layer in explained.layers if layer.kind == "Dense"]
+    assert gradients == ["zero", "zero", "changed", "changed"]
+    assert any("zero: nothing is learned there." in told for told in explained.sentences)
+
+
+def test_a_layer_called_twice_names_each_call() -> None:
+    drop = layers.Dropout(0.25, name="drop")
+    stack = [layers.Dense(24, "relu", name="a"), drop, layers.Dense(8, "relu", name="b"), drop, layers.Dense(2)]
+    told = dropkit.explain(keras.Sequential([keras.Input((12,)), *stack]), batch(16, 12)).sentences
+    assert (
+        "drop is called 2 times in a forward, each with a mask of its own and all with one rate: on a (24) and b (8)."
+        in told
+    )
+    assert "Active on average: 24 of 32 units in 2 calls at drop." in told
+
+
+def test_of_batch_time_features_it_says_what_to_write_for_neurons() -> None:
+    model = keras.Sequential([keras.Input((5, 12)), layers.Dense(8), dropped(), layers.Dense(2)])
+    told = " ".join(dropkit.explain(model, batch(4, 5, 12)).sentences)
+    assert "drop drops single elements, not neurons" in told
+    assert "dropkit.keras.Dropout(0.25, noise_shape=(None, 1, None))." in told

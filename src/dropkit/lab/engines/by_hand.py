@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...numpy import Sequential, SoftmaxCrossEntropy
+from ...numpy import Dense, Sequential, SoftmaxCrossEntropy
 from ..order import CHUNK
 
 
@@ -17,6 +17,7 @@ def train_epoch(
     *,
     batch_size: int,
     learning_rate: float,
+    l2: float = 0.0,
     before_step: Callable[[int], None] = lambda number: None,
 ) -> dict[str, float]:
     """One epoch of gradient descent on the batch mean of the cross-entropy.
@@ -27,10 +28,11 @@ def train_epoch(
         order: which samples, in order.
         batch_size: the last batch may be smaller.
         learning_rate: of plain gradient descent.
+        l2: times the sum of the squared weights, biases left out, is added to the loss.
         before_step: called with the number of each step in the epoch, from 0; it may move rates.
 
     Returns:
-        "loss" and "accuracy", running averages over the epoch, dropout on.
+        "loss" and "accuracy", running averages over the epoch, dropout on; with l2 also "objective", the loss with it.
 
     >>> from dropkit.numpy import Dense
     >>> x, y = np.eye(2, dtype=np.float32), np.array([0, 1])
@@ -39,7 +41,8 @@ def train_epoch(
     >>> round(first["loss"], 4), second["loss"] < first["loss"]
     (0.6931, True)
     """
-    loss, total, right = SoftmaxCrossEntropy(), 0.0, 0
+    loss, total, right, squares = SoftmaxCrossEntropy(), 0.0, 0, 0.0
+    weighted = [layer for layer in network.layers if isinstance(layer, Dense)] if l2 else []
     for number, start in enumerate(range(0, len(order), batch_size)):
         before_step(number)
         batch = order[start : start + batch_size]
@@ -47,8 +50,12 @@ def train_epoch(
         total += loss.forward(logits, y[batch]) * len(batch)
         right += int((logits.argmax(1) == y[batch]).sum())
         network.backward(loss.backward())
+        for layer in weighted:
+            squares += float(np.square(layer.weight).sum()) * len(batch)
+            layer.weight_grad += np.float32(2 * l2) * layer.weight
         network.sgd(learning_rate)
-    return {"loss": total / len(order), "accuracy": right / len(order)}
+    found = {"loss": total / len(order), "accuracy": right / len(order)}
+    return found | ({"objective": (total + l2 * squares) / len(order)} if l2 else {})
 
 
 def score(network: Sequential, x: NDArray, y: NDArray[np.int64], index: NDArray[np.int64]) -> dict[str, float]:

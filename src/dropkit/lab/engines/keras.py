@@ -151,8 +151,9 @@ def _optimizer(keras: Any, settings: Settings) -> Any:
     families = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop"}
     if settings.optimizer not in families:
         raise UnknownNameError("optimizer", settings.optimizer, families)
-    if settings.weight_decay:
-        raise DropkitValueError(f"recipes on Keras take no weight_decay, got {settings.weight_decay}; leave it at 0")
+    for name in ("weight_decay", "l2"):
+        if value := getattr(settings, name):
+            raise DropkitValueError(f"recipes on Keras take no {name}, got {value}; leave it at 0")
     return getattr(keras.optimizers, families[settings.optimizer])(settings.learning_rate)
 
 

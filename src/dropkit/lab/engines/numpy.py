@@ -14,7 +14,7 @@ from ...axes.rate import Rate
 from ...errors import DataError, DropkitValueError
 from ...numpy import Dense, Dropout, Sequential
 from ..files.arrays import load_arrays, save_arrays
-from ..order import epoch_order
+from ..order import drawn_with_replacement, epoch_order
 from ..plan import Plan
 from ..recipes.recipe import LearnedRate, Rates, Settings
 from .by_hand import score, train_epoch
@@ -47,12 +47,13 @@ class NumpyTrainer:
             self.network,
             x,
             y,
-            kept[epoch_order(len(kept), self.seed, number)],
+            kept[self._order(len(kept), number, step)],
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.learning_rate,
+            l2=self.settings.l2,
             before_step=lambda within: self.sites.set(step + within),
         )
-        step += -(-len(kept) // self.settings.batch_size)
+        step += self.plan.choices.steps
         row: dict[str, Any] = {"epoch": number, "step": step, **_named("train", found)}
         for name, part in self.parts.items():
             if name != "train":
@@ -60,6 +61,14 @@ class NumpyTrainer:
         row |= self.sites.row(step)
         self.sites.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _order(self, samples: int, number: int, step: int) -> NDArray[np.int64]:
+        """Which samples an epoch trains on, in order: each once, or batches drawn with replacement."""
+        settings = self.settings
+        if settings.iterations is None:
+            return epoch_order(samples, self.seed, number)
+        steps = range(step, step + settings.iterations)
+        return np.concatenate([drawn_with_replacement(samples, settings.batch_size, self.seed, s) for s in steps])
 
     def save_weights(self, path: Path, about: Mapping[str, Any]) -> None:
         """The weights by their names, such as "hidden1.weight"; `about` goes into the header as JSON."""

@@ -1,15 +1,18 @@
 """The recipes, by name. Importing them loads no framework."""
 
 from ...errors import UnknownNameError
+from .cnn import CNN
 from .dense import DENSE
 from .gan import GAN
 from .gan_functional import GAN_FUNCTIONAL
 from .mlp import MLP
 from .mlp_functional import MLP_FUNCTIONAL
+from .numpy_layer import NUMPY_LAYER
 from .numpy_mlp import NUMPY_MLP
 from .recipe import Recipe
 from .transfer import TRANSFER
 from .vgg_adaptive import VGG_ADAPTIVE
+from .vgg_everywhere import VGG_CHANNELS, VGG_EVERYWHERE
 
 RECIPES = {
     recipe.name: recipe
@@ -17,7 +20,11 @@ RECIPES = {
         MLP,
         MLP_FUNCTIONAL,
         NUMPY_MLP,
+        NUMPY_LAYER,
         VGG_ADAPTIVE,
+        VGG_EVERYWHERE,
+        VGG_CHANNELS,
+        CNN,
         DENSE,
         TRANSFER,
         GAN,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ...counter import Key
 from .recipe import Recipe, Settings
-from .strategies import SCHEDULED, chosen
+from .strategies import DECAY, SCHEDULED, chosen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,9 +82,9 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 MLP_FUNCTIONAL = Recipe(
     name="mlp-functional",
     summary="784-512-256-10 with ReLU, dropout 0.2 through the functional call, log-softmax; none, fixed, step, and on "
-    "request gap",
+    "request gap and weight-decay",
     settings=settings,
-    strategies=chosen(FIXED, *SCHEDULED, "gap"),
+    strategies=chosen(FIXED, *SCHEDULED, "gap", DECAY),
     feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
     compared=SCHEDULED,

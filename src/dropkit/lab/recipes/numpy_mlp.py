@@ -13,7 +13,7 @@ from ..order import first_weights
 from .engine import NUMPY
 from .mlp import FIXED, settings
 from .recipe import Recipe, Settings
-from .strategies import SCHEDULED, chosen
+from .strategies import DECAY, SCHEDULED, chosen
 
 
 def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Dense]:
@@ -34,9 +34,9 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 NUMPY_MLP = Recipe(
     name="numpy-mlp",
     summary="mlp by hand: layers with their own backward pass, no framework; none, fixed, step, decay, and on request "
-    "gap",
+    "gap and weight-decay",
     settings=settings,
-    strategies=chosen(FIXED, *SCHEDULED, "decay", "gap"),
+    strategies=chosen(FIXED, *SCHEDULED, "decay", "gap", DECAY),
     feeds={"dropout1": "hidden2", "dropout2": "output"},
     build=build,
     compared=(*SCHEDULED, "decay"),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ...axes.rate import Rate, controllers, probability
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
@@ -40,6 +40,8 @@ class Settings:
         image_size: side to which the images of a folder or an archive are resized; None for the loader's own.
         first_weights: the law of the first weights, "normal" (see weight_std), "glorot" or "torch"; see
             `first_weight`.
+        iterations: how many steps an epoch has, each on a batch that is drawn with replacement, of recipes on NumPy;
+            None for an epoch that goes once through the data.
         l2: times the sum of the squared weights, biases left out, is added to the loss: a gradient of 2 x l2 x weight.
 
     >>> from dropkit.lab.recipes import get
@@ -69,6 +71,7 @@ class Settings:
     image_size: int | None = field(default=None, metadata=LATER)
     first_weights: str = field(default="normal", metadata=LATER)
     l2: float = field(default=0.0, metadata=LATER)
+    iterations: int | None = field(default=None, metadata=LATER)
 
     def record(self) -> dict[str, Any]:
         """As plain values for config.json; what older runs did not have is left out where it is at its default.
@@ -111,6 +114,14 @@ class LearnedRate:
 Rates = dict[str, Rate | LearnedRate]
 StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
 """(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
+
+
+@runtime_checkable
+class ChangesSettings(Protocol):
+    """A strategy that trains at other settings than the recipe's."""
+
+    def changed(self, settings: Settings, values: tuple[float, ...]) -> Settings:
+        """The settings that it trains at, by the numbers written after its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +299,12 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
     if strategy.name not in recipe.strategies:
         raise UnknownNameError("strategy", strategy.name, recipe.strategies)
     return recipe.strategies[strategy.name](settings, steps, strategy.values)
+
+
+def strategy_settings(recipe: Recipe, strategy: Strategy, settings: Settings) -> Settings:
+    """The settings that a strategy trains at: the recipe's, but for a strategy that changes them."""
+    found = recipe.strategies.get(strategy.name)
+    return found.changed(settings, strategy.values) if isinstance(found, ChangesSettings) else settings
 
 
 def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:

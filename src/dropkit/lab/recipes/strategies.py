@@ -1,13 +1,14 @@
 """The strategies of the recipes, by name: what moves the rate of each site, starting from the fixed rates.
 
 `none`, `fixed`, `step` and `decay` follow the step alone. The others adapt: `concrete`, `disarm` and `hypergradient`
-learn the rate by gradient, `gap` holds the distance of validation and training loss. They start where `fixed` stands,
+learn the rate by gradient, `gap` holds the distance of validation and training loss; `weight-decay` has no dropout but
+the other remedy that textbooks name. They start where `fixed` stands,
 so that what they add is what moved, and they stay within BOUNDS.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...axes.rate import Constant, Exponential, Gap, Rate, Step
 from ...errors import DropkitValueError, UnknownNameError
@@ -16,6 +17,7 @@ from .recipe import LearnedRate, Rates, Settings, StrategyRates
 BOUNDS = (0.0, 0.5)
 ADAPTIVE = ("concrete", "disarm", "hypergradient", "gap")
 SCHEDULED = ("none", "fixed", "step")
+DECAY = "weight-decay"
 
 Rule = Callable[[Settings, int, float], Rate | LearnedRate]
 """(settings, optimizer steps an epoch, a site's fixed rate) -> what moves that rate; pickled by its name."""
@@ -25,9 +27,9 @@ def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
     """The strategies of a torch module, for sites with these fixed rates, each in [0, 0.5].
 
     >>> list(standard({"drop1": 0.5}))
-    ['none', 'fixed', 'step', 'concrete', 'disarm', 'hypergradient', 'gap']
+    ['none', 'fixed', 'step', 'concrete', 'disarm', 'hypergradient', 'gap', 'weight-decay']
     """
-    return chosen(fixed, *SCHEDULED, *ADAPTIVE)
+    return chosen(fixed, *SCHEDULED, *ADAPTIVE, DECAY)
 
 
 def scheduled(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
@@ -49,7 +51,7 @@ def chosen(fixed: Mapping[str, float], *names: str) -> dict[str, StrategyRates]:
     ['none', 'decay']
     """
     known: dict[str, StrategyRates] = {name: Ruled(name, fixed, rule) for name, rule in RULES.items()}
-    known["fixed"] = Fixed(fixed)
+    known |= {"fixed": Fixed(fixed), DECAY: WeightDecay(tuple(fixed))}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UnknownNameError("strategy", unknown[0], known)
@@ -69,6 +71,26 @@ class Fixed:
         if found is None:
             raise DropkitValueError(f"strategy 'fixed' takes one rate or {len(fixed)}, got {len(values)}: {values}")
         return {site: Constant(p) for site, p in zip(fixed, found, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightDecay:
+    """No dropout, and decay x weight in the gradient of each weight, not of biases: 1e-4, or what is written."""
+
+    sites: tuple[str, ...]
+
+    def __call__(self, settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
+        """No site drops."""
+        if len(values) > 1:
+            raise DropkitValueError(
+                f"strategy {DECAY!r} takes one number, as in {DECAY}:1e-4, got {len(values)}: {values}"
+            )
+        return dict.fromkeys(self.sites, Constant(0.0))
+
+    def changed(self, settings: Settings, values: tuple[float, ...]) -> Settings:
+        """The settings with that much more L2: a gradient of decay x weight is that of decay / 2 x weight^2."""
+        decay = values[0] if values else 1e-4
+        return replace(settings, l2=settings.l2 + decay / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DropkitValueError
 from .recipe import Recipe, Settings
-from .strategies import ADAPTIVE, standard
+from .strategies import ADAPTIVE, DECAY, SCHEDULED, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,10 +143,11 @@ def _input(shape: tuple[int, ...]) -> "nn.Module":
 VGG_ADAPTIVE = Recipe(
     name="vgg-adaptive",
     summary="VGG-16 on CIFAR-10 (cifar10), dropout after fc6 and fc7, whose rates adapt or not; none, fixed, step, "
-    f"{', '.join(ADAPTIVE)}",
+    f"{', '.join(ADAPTIVE)}, and on request {DECAY}",
     settings=settings,
     strategies=standard(FIXED),
     feeds={"drop6": "fc7", "drop7": "fc8"},
     build=build,
+    compared=(*SCHEDULED, *ADAPTIVE),
     tutorial_data="cifar10",
 )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from ..activation import AT_ZERO
 from ..facts import Facts, Layer, Shape, Site
 from .modes import Row, is_batchnorm, listed, what
 
@@ -15,6 +16,10 @@ HIGH = 0.6
 MEAN = 0.02  # how far a mean may move
 _CHANNELS = re.compile(r"^(?:F\.|torch\.|dropkit\.)*(?:feature_)?dropout([123])d$", re.IGNORECASE)
 _FITTING = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}
+_CALLS = {
+    "torch": "`dropkit.torch.dropout(x, p, training=self.training)`",
+    "keras": "`dropkit.keras.Dropout(p)`",
+}
 _ALPHA = "Alpha()"
 _INVERTED = ("", "Bernoulli()")  # laws that scale what they keep by 1 / (1 - p); of one that is unknown it is likely
 
@@ -159,7 +164,7 @@ def mean_moves(explanation: Facts) -> Iterator[Row]:
     """Dropout by hand whose mean in training is not that in evaluation, outside four standard errors."""
     for site in explanation.sites:
         ratio, error = site.mean_ratio, site.mean_error
-        if ratio is None or error is None or abs(ratio - 1) - 4 * error <= MEAN:
+        if ratio is None or error is None or abs(ratio - 1) - 4 * error <= MEAN or _scaled_twice(site):
             continue
         at = f" ({site.source})" if site.source else ""
         measured = f"{what(site)}{at}: mean in training {ratio:.2f} of that in evaluation, ± {4 * error:.1g}"
@@ -167,7 +172,40 @@ def mean_moves(explanation: Facts) -> Iterator[Row]:
         kept = 1 - (site.zero_share or 0)
         share = kept if abs(ratio - kept) <= 4 * error else ratio
         scale = f"Divide what is left by {share:.2g} in training" if ratio > 0 else "Rescale what is left in training"
-        yield site.name, measured, f"{scale}, or call `dropkit.torch.dropout(x, p, training=self.training)`."
+        yield site.name, measured, f"{scale}, or use {_CALLS[explanation.framework]}."
+
+
+def scaled_twice(explanation: Facts) -> Iterator[Row]:
+    """Dropout that keeps the mean in training, as inverted dropout does, and scales in evaluation all the same."""
+    for site in explanation.sites:
+        if _scaled_twice(site):
+            at = f" ({site.source})" if site.source else ""
+            error = f" ± {4 * (site.mean_error or 0) * abs(site.eval_mean or 0):.1g}" if site.mean_error else ""
+            measured = (
+                f"{what(site)}{at}: mean in training {site.train_mean:.2f}{error} of that of its input, in evaluation "
+                f"{site.eval_mean:.2f}"
+            )
+            yield site.name, measured, f"Give back x as it is in evaluation, or use {_CALLS[explanation.framework]}."
+
+
+def _scaled_twice(site: Site) -> bool:
+    train, evaluated = site.train_mean, site.eval_mean
+    if train is None or evaluated is None or site.off:
+        return False
+    if site.p is not None:
+        return abs(evaluated / train - (1 - site.p)) <= MEAN
+    error = 4 * (site.mean_error or 0) * abs(evaluated)
+    return abs(train - 1) <= MEAN + error and abs(evaluated - 1) > MEAN
+
+
+def before_function(explanation: Facts) -> Iterator[Row]:
+    """Masks whose zeros go into a function that makes something else of them."""
+    for site in explanation.sites:
+        if not (site.into and site.p != 0 and site.train and site.target == "output"):
+            continue
+        moved = "" if site.shift is None else f"; the mean of its output moves by {site.shift:+.3f} in training"
+        measured = f"{what(site)} goes into {site.into}, which makes {AT_ZERO[site.into]:.3g} of a dropped 0{moved}"
+        yield site.name, measured, f"Move the dropout behind {site.into}, where a dropped unit is 0."
 
 
 def _taken(site: Site, spatial: int, explanation: Facts) -> str | None:

@@ -31,6 +31,8 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK115", "rate of 0.6 or more", places.high_rate),
     ("DK116", "dropout by hand that changes the mean", places.mean_moves),
     ("DK117", "told to drop in evaluation, and does not", modes.told_in_vain),
+    ("DK118", "evaluation scaled after inverted training", places.scaled_twice),
+    ("DK119", "a mask before a function with f(0) != 0", places.before_function),
 )
 
 

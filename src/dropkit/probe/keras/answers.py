@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..activation import at_zero
 from ..explanation import Explanation
 from ..facts import Gradient, Layer, Shape, Site, draws_for_one
 from ..findings.modes import TOLD
@@ -16,6 +17,7 @@ from .intercept import ATTENTION, Found
 from .tree import Tree, activation
 from .watch import Record, Run, Watch
 
+FAR = 0.02  # how far a mean may be off
 TWINS = 64  # elements of a mask, below which two may be alike by chance
 UNCHECKED = "not checked: Keras leaves the backward to the framework, which differentiates the forward that ran"
 
@@ -26,6 +28,7 @@ class Reach:
 
     outputs: set[str]
     gradients: list[bool]
+    stilled: list[bool] = field(default_factory=list)  # by rate 1: there is no gradient left
 
 
 @dataclass
@@ -51,6 +54,10 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
     forwards: int = 0
     backwards: int = 0
+
+    def stilled(self, variable: int) -> bool:
+        """Whether a site leaves nothing of the gradient of a variable."""
+        return any(reach.stilled and reach.stilled[variable] for reach in self.reach.values())
 
     def reached(self, variable: int) -> bool:
         """Whether any site changes the gradient of a variable."""
@@ -107,6 +114,7 @@ class _Answers:
             p=found.p,
             mask_shape=found.mask_shape,
             calls=1 if self._recurrent(found) else max(1, len(found.shapes)),
+            **self._calls(found, target),
             all_draws=sum(draws_for_one(shape, self.batch) for shape in found.shapes) or None,
             train=found.train if ran else None,
             eval=found.eval if ran else None,
@@ -121,10 +129,51 @@ class _Answers:
             twins=tuple(self._twins(found)),
             gradient_check=UNCHECKED,
             **self._law(found),
+            **self._scaled(found),
+            **self._into(found),
             idle=_idle(found, self.tree.layers[found.path]) if ran else "",
             note="; ".join([*found.noted, *self._masks(found), *([TOLD] if self.tree.told(found.path) else [])]),
             source=found.source,
         )
+
+    def _calls(self, found: Found, target: str) -> dict[str, Any]:
+        """Mask and zeroed layers of each call, of a site that drops several times in one forward."""
+        if self._recurrent(found) or not 1 < len(found.shapes) == len(found.nodes):
+            return {}
+        above = [self.graph.above(self.graph.nodes[number].sources) for number in found.nodes]
+        zeroes = [
+            {node.name for node in nodes if node.kind == "layer"} if target == "output" else set() for nodes in above
+        ]
+        return {"call_masks": tuple(found.shapes), "call_zeroes": tuple(map(self._ordered, zeroes))}
+
+    def _scaled(self, found: Found) -> dict[str, Any]:
+        """What a layer around dropout makes of its input in evaluation, against training with dropout off."""
+        name = self.tree.shown(found.path)
+        runs = self.evidence.off, self.evidence.evaluated
+        off, evaluated = (run.records.get(name, Record()).slopes for run in runs)
+        if not (off and evaluated and found.train and off[0] and evaluated[0]) or found.effect:
+            return {}
+        if any(site.eval and self.tree.shown(site.path) == name for site in self.watch.noise.sites):
+            return {}  # its mean in evaluation is one of random numbers
+        if found.noise is not None and found.noise.off(0.5) is not None:  # it is meant so
+            return {}
+        c = evaluated[0] / off[0]
+        if not np.isfinite(c) or abs(c - 1) <= FAR:
+            return {}
+        return {"train_mean": 1.0, "eval_mean": c, "mean_ratio": 1 / c, "mean_error": 0.0}
+
+    def _into(self, found: Found) -> dict[str, Any]:
+        """The function with f(0) != 0 that takes what a site dropped to zero, and how far its mean moves."""
+        if found.effect or told(found.noise, (), found.p, None, None).get("becomes", "zero") != "zero":
+            return {}
+        for number in found.nodes:
+            node = self.graph.taken_by(number, lambda node: at_zero(node.activation or node.name))
+            if node is not None:
+                runs = self.evidence.off, self.evidence.watched
+                off, on = (run.records.get(node.name, Record()).means for run in runs)
+                shift = on[0] - off[0] if off and on else None
+                return {"into": at_zero(node.activation or node.name), "shift": shift}
+        return {}
 
     def _law(self, found: Found) -> dict[str, Any]:
         """What the law of a site says of it."""
@@ -223,7 +272,7 @@ class _Answers:
         if not trained:
             return "frozen"
         if any(self.evidence.reached(n) for n in trained):
-            return "changed"
+            return "zero" if all(self.evidence.stilled(n) for n in trained) else "changed"
         return "unused" if all(self.evidence.unused[n] for n in trained) else "unchanged"
 
     def _ratio(self, name: str, which: str) -> float | None:

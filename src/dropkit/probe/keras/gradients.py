@@ -130,6 +130,13 @@ def changed(before: Gradients, after: Gradients) -> list[bool]:
     return [_differ(a, b) for a, b in zip(before, after, strict=True)]
 
 
+def stilled(before: Gradients, after: Gradients) -> list[bool]:
+    """For each variable, whether it has a gradient before, and one of zeros or none after."""
+    return [
+        a is not None and bool(a.any()) and not (b is not None and b.any()) for a, b in zip(before, after, strict=True)
+    ]
+
+
 def _differ(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     """Past what the order of a sum changes."""
     if a is None or b is None:

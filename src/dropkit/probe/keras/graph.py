@@ -134,6 +134,23 @@ class Graph:
                 queue += [n for n in self.after(now) if not self.nodes[n].weighs]
         return False
 
+    def taken_by(self, number: int, wanted: Callable[[Node], Any]) -> Node | None:
+        """The first node of a kind that takes what a site gave, through nothing that has parameters or other inputs."""
+        around = self.nodes[number].around
+        if around is not None and (self.nodes[around].weighs or not self.nodes[number].ends):
+            return None
+        queue, seen = [number if around is None else around], set()
+        while queue:
+            for n in self.after(queue.pop(0)):
+                node = self.nodes[n]
+                if n in seen or node.weighs or len(node.sources) > 1:
+                    continue
+                seen.add(n)
+                if wanted(node):
+                    return node
+                queue.append(n)
+        return None
+
     def after(self, number: int) -> list[int]:
         """The nodes that take a node's output."""
         return [n for n, node in enumerate(self.nodes) if number in node.sources]

@@ -9,7 +9,7 @@ import keras
 from ...errors import DropkitError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..explanation import Explanation
 from .answers import Evidence, Reach, explanation
-from .gradients import Differentiation, Gradients, changed
+from .gradients import Differentiation, Gradients, changed, stilled
 from .graph import Graph
 from .inputs import flat, inputs_of
 from .intercept import Found
@@ -111,9 +111,9 @@ class _Probe:
         if alone:
             for site in active:
                 run, own = self._run(0, frozenset({site.name}), gradient=True)
-                evidence.reach[site.name] = Reach(run.changed(off), changed(gradients, own))
+                evidence.reach[site.name] = _reach(site, run.changed(off), gradients, own)
         elif len(active) == 1:
-            evidence.reach[active[0].name] = Reach(watched.changed(off), changed(gradients, together))
+            evidence.reach[active[0].name] = _reach(active[0], watched.changed(off), gradients, together)
         elif active:
             evidence.reach = self._by_graph(evidence, active, changed(gradients, together))
             evidence.notes.append(BY_GRAPH.format(len(active)))
@@ -187,3 +187,8 @@ class _Probe:
 
     def _call(self) -> Any:
         return self.model(*self.arguments, training=self.training)
+
+
+def _reach(site: Found, outputs: set[str], off: Gradients, on: Gradients) -> Reach:
+    """What a site alone changes, and, where it drops everything, what it leaves without gradient."""
+    return Reach(outputs, changed(off, on), stilled(off, on) if site.p == 1 else [])

@@ -30,7 +30,8 @@ class Record:
         calls: how often it ran.
         bits: a digest of the outputs of each call; None where a compiler traced it.
         shape: of the first output.
-        variances: of the first output of each call.
+        variances, means: of the first output of each call.
+        slopes: of a layer without parameters whose output has the shape of its input, mean of output over input.
         input_variances: of a BatchNorm's input, over all axes but that of the channels, mean over these.
     """
 
@@ -38,6 +39,8 @@ class Record:
     bits: list[bytes | None] = field(default_factory=list)
     shape: Shape | None = None
     variances: list[float] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
     input_variances: list[float] = field(default_factory=list)
 
 
@@ -61,6 +64,7 @@ class Frame:
     name: str
     start: int
     sources: tuple[int, ...]
+    inputs: list[Any]
     made: list[int] = field(default_factory=list)
 
 
@@ -145,7 +149,7 @@ class Watch:
         sources: tuple[int, ...] = ()
         if run.graph is not None:
             sources = self._sources(run.graph, layer, tensors) if self._frames else (0,)
-        self._frames.append(Frame(name, len(run.graph.nodes) if run.graph else 0, sources))
+        self._frames.append(Frame(name, len(run.graph.nodes) if run.graph else 0, sources, tensors))
         if self.measured and isinstance(layer, keras.layers.BatchNormalization) and tensors:
             x = _numpy(tensors[0])
             if x is not None:
@@ -171,12 +175,26 @@ class Watch:
             x = _numpy(tensors[0])
             if x is not None and x.size > 1:
                 record.variances.append(float(np.var(x, dtype=np.float64)))
+        if tensors and frame.name not in self._weighs and frame.name not in self._blocks:
+            self._measure(record, frame.inputs, tensors[0])
         if run.graph is not None:
             numbers = self._node(run.graph, frame, layer, tensors)
             if self._frames:
                 self._frames[-1].made += numbers
             else:
                 run.graph.outputs.update(numbers)
+
+    @staticmethod
+    def _measure(record: Record, inputs: list[Any], output: Any) -> None:
+        """Mean of a layer without parameters, and over its input."""
+        y = _numpy(output)
+        if y is None or not np.issubdtype(y.dtype, np.floating) or not y.size:
+            return
+        record.means.append(float(np.mean(y, dtype=np.float64)))
+        x = _numpy(inputs[0]) if len(inputs) == 1 else None
+        if x is not None and x.shape == y.shape and np.issubdtype(x.dtype, np.floating):
+            size = float(np.sum(np.abs(x), dtype=np.float64))
+            record.slopes.append(float(np.sum(np.sign(x) * y, dtype=np.float64)) / size if size else float("nan"))
 
     def _wanted(self, name: str, record: Record) -> bool:
         """Whether a variance is: of what changed, and for comparison of everything once."""

@@ -15,6 +15,7 @@ MARKS = {
     "changed": "output changed",
     "untouched": "untouched",
     "gradient-changed": "gradient changed",
+    "gradient-zero": "gradient zero",
     "gradient-unchanged": "gradient unchanged",
     "gradient-frozen": "no gradient: frozen",
     "gradient-unused": "no gradient: unused",

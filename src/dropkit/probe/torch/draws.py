@@ -9,12 +9,13 @@ from torch import nn
 from ...torch.finding.intercept import Place
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
-from .handmade import Draw, Factor, Handmade
+from .handmade import Draw, Factor, Handmade, Key
 from .measure import Run
 from .passes import Passes
 
 RUNS = 32  # forwards in training: the mean of so many masks
 _EVALUATIONS = 4
+_FAR = 0.02  # how far a mean may be off
 _TORCHS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention, Drawn)
 
 
@@ -26,6 +27,7 @@ class Made:
     effects: "multiplies", "adds", "fills", "decides".
     zeros: share of the factors that are 0; centred: the factors have mean 1.
     ratio, error: mean in training over that in evaluation, and its standard error; None where it could not be measured.
+    means: of what it gives over its input, in training and in evaluation.
     """
 
     draw: Draw
@@ -38,6 +40,7 @@ class Made:
     centred: bool
     ratio: float | None
     error: float | None
+    means: tuple[float, float] | None = None
 
     @property
     def effect(self) -> str:
@@ -55,17 +58,22 @@ def listening(passes: Passes) -> Handmade:
     return Handmade(passes.model, frozenset(n for n, site in enumerate(passes.sites) if _torchs(site, passes)))
 
 
-def made_by_hand(passes: Passes, off: Run, again: Run, heard: Handmade) -> list[Made]:
+def evaluated_by(passes: Passes, heard: Handmade) -> Handmade:
+    """What is heard in evaluation."""
+    return _heard(passes, heard.drops, 0, None, evaluating=True)
+
+
+def made_by_hand(passes: Passes, off: Run, again: Run, heard: Handmade, evaluated: Handmade) -> list[Made]:
     """The random operations of a model; none are measured where nothing is random that should not be.
 
     Args:
         passes: the model, with the sites that are known.
         off, again: of two passes with known dropout off.
         heard: what was heard in the second of them.
+        evaluated: what was heard in evaluation.
     """
     torchs = heard.drops
     foreign = [n for n in range(len(passes.sites)) if n not in torchs]
-    evaluated = _heard(passes, torchs, 0, None, evaluating=True)
     unruly = any(off.outputs.get(path) != again.outputs.get(path) for path in {*off.outputs, *again.outputs})
     if not (
         unruly or heard.drawn or evaluated.drawn or any(passes.sites[n].p and passes.sites[n].train for n in foreign)
@@ -80,6 +88,35 @@ def made_by_hand(passes: Passes, off: Run, again: Run, heard: Handmade) -> list[
     draws = dict.fromkeys(draw for heard in (*training, *evaluation) for draw in heard.drawn)
     ratios = _ratios(training, evaluation)
     return [_made(draw, training, evaluation, ratios.get(draw), _number(draw, passes, foreign)) for draw in draws]
+
+
+def scaled_in_evaluation(passes: Passes, heard: Handmade, evaluated: Handmade) -> dict[int, float]:
+    """Known dropouts that keep the mean in training, and behind which data are scaled in evaluation: by how much.
+
+    Args:
+        passes: the model, with the sites that are known.
+        heard: what was heard in training with dropout off.
+        evaluated: what was heard in evaluation.
+    """
+    scaled: dict[Key, float] = {}
+    for key in evaluated.consumed.keys() & heard.consumed.keys():
+        off, now = (each.means.get(key, (frozenset(), 1.0)) for each in (heard, evaluated))
+        if off is None or now is None or off[0] or now[0] or not off[1]:
+            continue  # nothing is known, or random numbers by hand are in it
+        if evaluated.consumed[key] & {n for n, site in enumerate(passes.sites) if site.eval}:
+            continue  # nor is anything where known dropout is on in evaluation
+        if now[1] and abs(now[1] / off[1] - 1) > _FAR:
+            scaled[key] = now[1] / off[1]
+    if not scaled:
+        return {}
+    training = _heard(passes, heard.drops, 0, None)
+    found: dict[int, float] = {}
+    for key, c in scaled.items():
+        for n in training.consumed.get(key, ()):
+            law = passes.sites[n].noise
+            if law is not None and law.off(0.5) is None:  # else it is meant so
+                found.setdefault(n, c)
+    return found
 
 
 def _heard(
@@ -113,7 +150,7 @@ def _made(
     draw: Draw,
     training: Sequence[Handmade],
     evaluation: Sequence[Handmade],
-    ratio: tuple[float, float] | None,
+    ratio: tuple[float, float, float, float] | None,
     site: int | None,
 ) -> Made:
     seen: list[Factor] = [heard.drawn[draw] for heard in (*training, *evaluation) if draw in heard.drawn]
@@ -129,12 +166,15 @@ def _made(
         centred=all(factor.centred for factor in seen),
         ratio=None if ratio is None else ratio[0],
         error=None if ratio is None else ratio[1],
+        means=None if ratio is None else ratio[2:],
     )
 
 
-def _ratios(training: Sequence[Handmade], evaluation: Sequence[Handmade]) -> dict[Draw, tuple[float, float]]:
-    """For each draw the mean in training over that in evaluation, and its standard error; the farthest from 1."""
-    found: dict[Draw, tuple[float, float]] = {}
+def _ratios(
+    training: Sequence[Handmade], evaluation: Sequence[Handmade]
+) -> dict[Draw, tuple[float, float, float, float]]:
+    """For each draw the mean in training over that in evaluation, its standard error, and both; the farthest from 1."""
+    found: dict[Draw, tuple[float, float, float, float]] = {}
     for key, first in training[0].means.items():
         measured = [heard.means.get(key) for heard in training]
         same = [each for each in measured if each is not None and first is not None and each[0] == first[0]]
@@ -150,7 +190,7 @@ def _ratios(training: Sequence[Handmade], evaluation: Sequence[Handmade]) -> dic
         ratio, error = mean / c, abs(mean / c) * hypot(error / mean, wrong / c)
         draw = min(first[0])
         if draw not in found or abs(ratio - 1) - 4 * error > abs(found[draw][0] - 1):
-            found[draw] = ratio, error
+            found[draw] = ratio, error, mean, c
     return found
 
 

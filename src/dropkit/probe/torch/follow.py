@@ -1,5 +1,6 @@
 """One forward and backward of a torch model in which every site is followed: what it drops and how far that reaches."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,10 +12,10 @@ from ...torch.drawing.recomputation import in_backward
 from ...torch.finding.inventory import Site
 from ..activation import of_class
 from .flow import Place
-from .handmade import Draw, caller
+from .handmade import Draw, Key, caller
 from .operators import Operator
 from .origin import INPUT, Origin, Origins
-from .sample import Sample, Taken
+from .sample import Sample, Taken, zeroes
 from .watch import Given, Listener, tensors
 
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
@@ -37,9 +38,11 @@ class Dropped:
     shape: tuple[int, ...] | None = None
     inside: int = 0  # layers that made with their own weights what is dropped, and were still running
     shapes: list[tuple[int, ...] | None] = field(default_factory=list)  # of what was dropped, call by call
+    producers: list[int] = field(default_factory=list)  # layers, call by call
     masks: list[Sample] = field(default_factory=list)  # call by call
     draws: list[Sample] = field(default_factory=list)  # random numbers
     unlike: str = ""  # a recomputation that drew otherwise
+    into: tuple[str, Key, float] | None = None  # the function with f(0) != 0 that took it, where, and its mean
 
 
 class _Before(NamedTuple):
@@ -75,6 +78,8 @@ class Follower(Listener):
         self.paths = [path for path, _ in named]
         self.bits = {path: 2 << number for number, path in enumerate(self.paths)}  # the lowest is INPUT
         self.origins = Origins(_places_of_weights(named, self.bits), self._masked, self._drew, self._used, self._free)
+        self.origins.applied = self._applied
+        self._counts: Counter[tuple[str, str]] = Counter()
         self.holders: dict[Place, list[str]] = {}
         for path, module in named:
             for parameter in module.parameters(recurse=False):
@@ -205,6 +210,15 @@ class Follower(Listener):
             if draw in self.by_hand:
                 self.drew(self.by_hand[draw], drawn)
 
+    def _applied(self, op: Operator, origin: Origin, result: torch.Tensor) -> None:
+        """A function with f(0) != 0 was applied, and to zeros of these sites if they dropped to zero."""
+        path = self._running[-1][0] if self._running else ""
+        key = (path, f"f {op.name}", self._counts[path, f"f {op.name}"])
+        self._counts[key[:2]] += 1
+        for number, seen in enumerate(self.dropped):
+            if origin.dropped >> number & 1 and seen.into is None and zeroes(self.sites[number]):
+                seen.into = op.at_zero, key, result.detach().double().mean().item()
+
     def _drew(self, site: int, drawn: torch.Tensor) -> None:
         """Random numbers of a site; those of a recomputation must have been drawn in the forward."""
         seen, sample = self.dropped[site], Sample.of_values(drawn)
@@ -233,15 +247,18 @@ class Follower(Listener):
         elements = Taken.of(dropped, self.sites[site], other)
         self._before.append(_Before(origins.writes(dropped), origins.origin(dropped), elements))
         if not in_backward():
-            self._note(self.dropped[site], dropped)
+            seen = self.dropped[site]
+            seen.producers += [0] * (len(seen.shapes) - 1 - len(seen.producers))  # calls without a tensor
+            seen.producers.append(self._note(seen, dropped))
 
-    def _note(self, seen: Dropped, x: torch.Tensor) -> None:
+    def _note(self, seen: Dropped, x: torch.Tensor) -> int:
         """Whose output it is that a site drops."""
         origin = self.origins.origin(x)
         around = 0
         for path, _, _ in self._running:
             around |= self.bits[path]
-        seen.zeroes |= origin.producers & ~around & ~INPUT
+        zeroes = origin.producers & ~around & ~INPUT
+        seen.zeroes |= zeroes
         seen.inside |= origin.producers & around
         seen.input |= origin.producers == INPUT
         seen.weights |= not origin.data and bool(origin.weights)
@@ -249,6 +266,7 @@ class Follower(Listener):
             seen.rank, seen.shape = x.dim(), tuple(x.shape)
             seen.follows = origin.activation[0] if origin.activation else None
             seen.through = origin.through
+        return zeroes
 
     def ended(self, site: int, dropped: Any, result: Any) -> None:
         """A site's call has ended: its output depends on it, in backward as well."""

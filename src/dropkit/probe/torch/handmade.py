@@ -61,6 +61,7 @@ class _Value(NamedTuple):
     factors: frozenset[Draw] = frozenset()  # that multiplied it since
     shifted: bool = False  # a constant was added since
     clear: bool = True  # nothing else random happened to it since
+    sites: frozenset[int] = frozenset()  # dropout of torch and of ours that it came out of since the root of the root
 
 
 _CONSTANT = _Value()
@@ -83,7 +84,8 @@ class Handmade(TorchDispatchMode, Listener):
         self.drawn: dict[Draw, Factor] = {}
         self.brought: dict[Draw, list[str]] = {}  # digests of what was brought in
         self.means: dict[Key, tuple[frozenset[Draw], float] | None] = {}  # None where it does not say
-        self.consumed: set[Key] = set()
+        self.consumed: dict[Key, frozenset[int]] = {}  # and the dropout of torch and of ours that it came out of
+        self.applied: dict[Key, float] = {}  # mean of what functions with f(0) != 0 gave
         self._running: list[str] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._parameters = {id(parameter) for parameter in model.parameters()}
@@ -116,6 +118,10 @@ class Handmade(TorchDispatchMode, Listener):
     def ended(self, site: int, dropped: Any, result: Any) -> None:
         """It has ended."""
         self._within -= site in self.drops
+        for x in tensors(result) if site in self.drops else ():
+            before = self._of(x)
+            if before.data:
+                self._known[x] = before._replace(sites=before.sites | {site})
 
     def broken_off(self, site: int) -> None:
         """It has not come to its end."""
@@ -152,6 +158,9 @@ class Handmade(TorchDispatchMode, Listener):
         roots: Mapping[int, torch.Tensor],
         result: Any,
     ) -> None:
+        if op.at_zero and any(value.data for _, value in given):
+            for x in tensors(result):
+                self.applied[self._key(f"f {op.name}")] = x.detach().double().mean().item()
         draw = self._draw(op, result)
         others = [value for _, value in given if not value.data]
         constants = _Value(
@@ -227,13 +236,17 @@ class Handmade(TorchDispatchMode, Listener):
                 error = (m.std().item() if m.numel() > 1 else 0.0) / m.numel() ** 0.5
                 seen.centred = seen.centred and abs(m.mean().item() - 1) <= 4 * error
 
-    def _consume(self, name: str, x: torch.Tensor) -> None:
-        """Data goes into an operator that does more than scale it."""
+    def _key(self, name: str) -> Key:
+        """Where this is, in terms that are the same in another pass."""
         path = self._running[-1] if self._running else ""
         number = self._counts[path, name]
         self._counts[path, name] += 1
-        key, value = (path, name, number), self._of(x)
-        self.consumed.add(key)
+        return path, name, number
+
+    def _consume(self, name: str, x: torch.Tensor) -> None:
+        """Data goes into an operator that does more than scale it."""
+        key, value = self._key(name), self._of(x)
+        self.consumed[key] = value.sites
         if value.root is not None:
             c = _slope(value.root, x, value.shifted) if value.clear else None
             self.means[key] = None if c is None else (value.factors, c)

@@ -24,6 +24,7 @@ class Run:
     variances: dict[str, float] = field(default_factory=dict)  # of the output, over all elements, summed over calls
     channels: dict[str, torch.Tensor] = field(default_factory=dict)  # variance of a BatchNorm's input in each channel
     gradients: dict[str, str] = field(default_factory=dict)
+    still: set[str] = field(default_factory=set)  # parameters whose gradient is all zero
     inside: set[str] = field(default_factory=set)  # modules that ran other modules
 
 
@@ -67,7 +68,14 @@ class Measuring(Listener):
 
     def differentiated(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Note the gradients that a backward left."""
-        self.run.gradients = {name: digest(p.grad) for name, p in parameters.items() if p.grad is not None}
+        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        self.run.gradients = {name: digest(gradient) for name, gradient in gradients.items()}
+        self.run.still = {name for name, gradient in gradients.items() if not _nonzero(gradient)}
+
+
+def _nonzero(x: torch.Tensor) -> bool:
+    x = x.coalesce().values() if x.layout is torch.sparse_coo else x
+    return bool(getattr(x, "_local_tensor", x).any())
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

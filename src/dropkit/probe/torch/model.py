@@ -14,7 +14,7 @@ from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbe
 from ...torch.finding.trials import Trial, Trying
 from ..explanation import Explanation
 from ..findings.places import undecided
-from .draws import Made, as_sites, by_hand, listening, made_by_hand
+from .draws import Made, as_sites, by_hand, evaluated_by, listening, made_by_hand, scaled_in_evaluation
 from .follow import Follower
 from .measure import Run
 from .passes import Loss, Passes, seed_all
@@ -60,7 +60,9 @@ def _runs(passes: Passes) -> Seen:
     off = passes.run(0, off=True, backward=True)
     heard = listening(passes)
     again = passes.run(_MASKS, off=True, listener=heard, mode=heard)
-    made = _made(passes, made_by_hand(passes, off, again, heard))
+    evaluated = evaluated_by(passes, heard)
+    scaled = scaled_in_evaluation(passes, heard, evaluated)
+    made = _made(passes, made_by_hand(passes, off, again, heard, evaluated))
     found = list(passes.sites)
     active = {number for number, site in enumerate(found) if site.train}
     if any(map(by_hand, found)):
@@ -74,7 +76,9 @@ def _runs(passes: Passes) -> Seen:
     now = _now(passes)
     zeroes = [zeroed(number, follower) for number in range(len(found))]
     checked, fast = _checked(passes), _skipped(passes, now)
-    return Seen(model, found, active, off, again, on, follower, zeroes, checked, now, _batch(passes), made, fast)
+    seen = Seen(model, found, active, off, again, on, follower, zeroes, checked, now, _batch(passes), made, fast)
+    seen.scaled, seen.applied = scaled, heard.applied
+    return seen
 
 
 def _more_masks(passes: Passes, off: Run, on: Sequence[Run]) -> list[Run]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..activation import of_function
+from ..activation import at_zero, of_function
 
 # Make a tensor like another without reading it. `empty_like` is not among them: what a kernel from outside the
 # dispatcher writes into it comes from what it is like; an operator that overwrites it takes that back.
@@ -59,6 +59,7 @@ class Operator(NamedTuple):
     elementwise: bool
     masking: bool
     passes: bool
+    at_zero: str  # the name of a function with f(0) != 0
     function: str  # what people call it, where it makes other values of one tensor: activations, pooling, softmax
 
 
@@ -87,6 +88,7 @@ def of(func: Any) -> Operator:
         name in _ELEMENTWISE,
         name in _MASKING,
         views or name in _PASSES,
+        at_zero(name),
         _function(name),
     )
 

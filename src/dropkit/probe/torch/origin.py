@@ -62,6 +62,7 @@ class Origins(Flow):
         super().__init__(drew)
         self.used, self.free = used, free
         self.weights, self.masked = weights, masked
+        self.applied: Callable[[Operator, Origin, torch.Tensor], None] | None = None  # told of functions with f(0) != 0
         self.time = 0  # operators so far
         self._origins: Any = WeakTensorKeyDictionary()  # origin, and how often its storage had been written into
         self._last: dict[Place, Origin] = {}  # of what was last written into a storage
@@ -115,6 +116,8 @@ class Origins(Flow):
         for x in tensors(result):
             if not any(x is other for other in written):
                 self.set_origin(x, origin)
+            if op.at_zero and self.applied is not None and origin.data:
+                self.applied(op, origin, x)
         if (op.random or op.name == "lift_fresh") and not self.running:
             for x in tensors(result):
                 self.free(op, x)

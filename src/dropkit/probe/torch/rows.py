@@ -1,7 +1,7 @@
 """What the runs of a torch model showed, and the rows of its explanation made of it: layers and sites."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -14,6 +14,7 @@ from ..facts import Gradient, Layer, Shape, Site, draws_for_one
 from ..laws import told
 from .draws import Made, by_hand
 from .follow import RECURRENT, Follower
+from .handmade import Key
 from .measure import Run
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
@@ -37,6 +38,8 @@ class Seen:
     batch: int | None  # samples in the run
     made: dict[int, Made]  # of random operations, by number of the site
     fast: set[str]  # sites that torch's fused encoder layer skips
+    scaled: dict[int, float] = field(default_factory=dict)  # sites behind which evaluation scales, and by how much
+    applied: dict[Key, float] = field(default_factory=dict)  # with dropout off, means of functions with f(0) != 0
 
 
 def layer_rows(seen: Seen) -> tuple[Layer, ...]:
@@ -121,7 +124,11 @@ def _gradient(module: nn.Module, own: Sequence[str], by: int, seen: Seen) -> Gra
         return "frozen"
     if not any(name in run.gradients for name in own for run in (seen.off, seen.on[0])):
         return "unused"
-    return "changed" if by else "unchanged"
+    if not by:
+        return "unchanged"
+    everything = any(by >> n & 1 and site.p == 1 for n, site in enumerate(seen.sites))
+    given = [name for name in own if name in seen.on[0].gradients]
+    return "zero" if everything and given and seen.on[0].still.issuperset(given) else "changed"
 
 
 def _ratio(on: Sequence[float | None], off: float | None) -> float | None:
@@ -176,6 +183,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         p=None if by_hand(found) else found.p,
         mask_shape=mask,
         calls=max(1, len(drawn)),
+        **_calls(number, mask, drawn, seen),
         all_draws=sum(drawn) if drawn else None,
         train=found.train,
         eval=found.eval,
@@ -193,11 +201,24 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         gradient_check=_gradient_check(number, seen),
         **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
         **_measured(number, seen),
+        **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
         idle=found.note if idle else _told_never(module) if found.place is None else "",
         note="; ".join(notes),
         source=found.source,
     )
+
+
+def _calls(number: int, mask: Shape | None, drawn: Sequence[int], seen: Seen) -> dict[str, Any]:
+    """Mask and zeroed layers of each call, of a site that drops several times in one forward."""
+    dropped = seen.follower.dropped[number]
+    if mask is None or not 1 < len(drawn) == len(dropped.shapes) == len(dropped.producers):
+        return {}
+    output = target_of(number, seen.follower) == "output"
+    return {
+        "call_masks": tuple(_like(mask, dropped.shape, shape) for shape in dropped.shapes),
+        "call_zeroes": tuple(tuple(seen.follower.named(bits if output else 0)) for bits in dropped.producers),
+    }
 
 
 def _drawn(number: int, mask: Shape | None, seen: Seen) -> list[int]:
@@ -232,12 +253,25 @@ def _measured(number: int, seen: Seen) -> dict[str, Any]:
     """What a random operation does, where a site is one."""
     made = seen.made.get(number)
     if made is None:
-        return {}
+        c = seen.scaled.get(number)  # its law keeps the mean in training
+        return {} if c is None else {"train_mean": 1.0, "eval_mean": c, "mean_ratio": 1 / c, "mean_error": 0.0}
     measured = {"mean_ratio": made.ratio, "mean_error": made.error}
+    if made.means is not None:
+        measured |= {"train_mean": made.means[0], "eval_mean": made.means[1]}
     if not by_hand(seen.sites[number]):
         return measured
     share = made.zeros if made.effect == "drops" else None
     return {"by_hand": True, "effect": made.effect, "zero_share": share, **measured}
+
+
+def _shifted(number: int, seen: Seen) -> dict[str, Any]:
+    """The function with f(0) != 0 that takes what a site dropped to zero, and how far the mean of its output moves."""
+    into = seen.follower.dropped[number].into
+    if into is None:
+        return {}
+    name, key, mean = into
+    shift = mean - seen.applied[key] if key in seen.applied else None
+    return {"into": name, "shift": shift if shift is not None and isfinite(shift) else None}
 
 
 def _told_never(module: nn.Module) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from ...axes.noise import Soft
-from ...drop import Lowered
+from ...drop import Lowered, lower
+from ...threshold import threshold
 from ...torch.finding.inventory import Site
 from ...torch.finding.outcomes import gone, numbers
 
@@ -105,6 +106,11 @@ def _numbers(x: torch.Tensor, y: torch.Tensor, lowered: Lowered, shape: tuple[in
     everywhere = torch.ones_like(x, dtype=torch.bool)
     constant = np.ptp(np.broadcast_to(m, probe.shape)) == 0
     return Sample(y - float(np.ravel(m)[0]) * x if constant else y, everywhere, shape)
+
+
+def zeroes(site: Site) -> bool:
+    """Whether what a site drops becomes zero, as far as is known."""
+    return _zeroes(None if site.noise is None else lower(site.noise, threshold(site.p)))
 
 
 def _zeroes(lowered: Lowered | None) -> bool:
