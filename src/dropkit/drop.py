@@ -97,6 +97,8 @@ def settled(lowered: Lowered, share: Sharing, shape: tuple[int, ...], part: Part
     if math.prod(getattr(lowered.t, "shape", ())) != 1:
         raise DropkitValueError(f"share {share!r} takes one rate for all elements, got p of shape {lowered.t.shape}")
     q = share.fraction(lowered.t, shape, part, xp)
+    if isinstance(q, float) and q == 1.0:  # nothing is dropped after all, and a law at p = 0 is the identity
+        return Lowered(ONE, lowered.law, 1.0, 0.0, 0.0, q)
     return lowered if q is None else _on(lowered.law, lowered.t, q, Plain if isinstance(q, float) else xp)
 
 

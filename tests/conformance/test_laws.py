@@ -208,3 +208,13 @@ def test_a_law_of_ones_own_conforms(column: Any, law: Any, check: str) -> None:
         law = Law("masked", Masked(), lambda x, o, q, kept: np.where(kept, x, 0))
     for share in SHARES if isinstance(law.noise, Hard) else [share for share in SHARES if share.soft]:
         CHECKS[check](column, law, share)
+
+
+def test_a_law_that_has_no_numbers_at_rate_0_is_not_asked_for_them() -> None:
+    """A share may keep all of a small group though a rate was asked."""
+    x, o = np.ones((3, 4), np.float32), np.zeros((3, 4), np.float32)
+    how = {"training": True, "key": dropkit.Key(), "share": Exactly((-1,)), "noise": Doubling()}
+    assert (dropkit.numpy.dropout(x, 0.05, **how, other=o) == x).all()
+    import torch
+
+    assert (dropkit.torch.dropout(torch.tensor(x), 0.05, **how, other=torch.tensor(o)).numpy() == x).all()
