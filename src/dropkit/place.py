@@ -123,7 +123,7 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
     (8, 3, 1, 1)
     """
     noise = list(shape)
-    for axis in axis_numbers("share", share):
+    for axis in _shared(share):
         if not -len(noise) <= axis < len(noise):
             raise DropkitValueError(
                 f"share axis {axis} does not exist in a tensor of shape {tuple(shape)}; "
@@ -134,13 +134,13 @@ def noise_shape(shape: Sequence[int], share: Sequence[int]) -> tuple[int, ...]:
 
 
 def axis_numbers(name: str, axes: Any) -> tuple[int, ...]:
-    """Axis numbers, or a single one, as a tuple.
+    """Axis numbers as a tuple.
 
     Raises:
         DropkitTypeError: not integers.
     """
     try:
-        return (operator.index(axes),) if hasattr(axes, "__index__") else tuple([operator.index(a) for a in axes])
+        return tuple([operator.index(axis) for axis in axes])
     except TypeError:
         wrong = (
             "hold integers" if isinstance(axes, Iterable) and type(axes) is not str else "be a sequence of axis numbers"
@@ -223,7 +223,12 @@ def _of_pieces(
 
 def shared_axes(rank: int, share: Sequence[int]) -> set[int]:
     """The numbers of the shared axes of a tensor of `rank` axes, counted from the front."""
-    return {axis % rank for axis in axis_numbers("share", share)} if rank else set()
+    return {axis % rank for axis in _shared(share)} if rank else set()
+
+
+def _shared(share: Any) -> tuple[int, ...]:
+    """The shared axes, which may be a single number here."""
+    return axis_numbers("share", (share,) if hasattr(share, "__index__") else share)
 
 
 def _check_size(whole: tuple[int, ...]) -> None:

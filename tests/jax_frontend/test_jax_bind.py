@@ -244,7 +244,7 @@ def test_every_row_of_the_page_names_a_test() -> None:
     here = Path(__file__).parent
     known = {name: set(re.findall(r"^def (test_\w+)", (here / name).read_text(), re.M)) for name in
              ("test_nnx.py", "test_nnx_transforms.py", "test_equinox.py", "test_equinox_stacks.py", "test_linen.py",
-              "test_jax_bind.py") if (here / name).exists()}  # fmt: skip
+              "test_layer_axes.py", "test_jax_bind.py") if (here / name).exists()}  # fmt: skip
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "---" not in line]
     named = [re.search(r"\| `(test_\w+\.py)::(test_\w+)` \|$", row) for row in rows]
     named = [match for row, match in zip(rows, named, strict=True) if not row.endswith("| shown by |")]

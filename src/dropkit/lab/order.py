@@ -57,7 +57,7 @@ def drawn_with_replacement(samples: int, size: int, seed: int, step: int) -> NDA
         seed: the experiment.
         step: counted from 0.
 
-    >>> drawn_with_replacement(3, 5, seed=0, step=0).max() < 3
+    >>> bool(drawn_with_replacement(3, 5, seed=0, step=0).max() < 3)
     True
     """
     found = np.floor(uniform((size,), Key(seed, "lab/batch", step)).astype(np.float64) * samples)
