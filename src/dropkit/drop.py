@@ -91,8 +91,17 @@ def _plain(law: Noise, t: int, training: bool) -> Lowered | None:
 
 
 def settled(lowered: Lowered, share: Sharing, shape: tuple[int, ...], part: Part, xp: Any) -> Lowered:
-    """The same under a share that keeps another fraction than was asked, and whose law scales by that."""
-    if not isinstance(share, Refining) or (type(lowered.t) is int and lowered.t in (0, ONE)):
+    """The same under a share that keeps another fraction than was asked, and whose law scales by that.
+
+    Raises:
+        DropkitTypeError: a share that refines a mask, and a law that has none.
+        DropkitValueError: such a share, and a rate for each element.
+    """
+    if not isinstance(share, Refining):
+        return lowered
+    if lowered.soft:
+        raise DropkitTypeError(f"noise {lowered.law!r} has no mask for share {share!r} to refine; share axes")
+    if type(lowered.t) is int and lowered.t in (0, ONE):
         return lowered
     if math.prod(getattr(lowered.t, "shape", ())) != 1:
         raise DropkitValueError(f"share {share!r} takes one rate for all elements, got p of shape {lowered.t.shape}")

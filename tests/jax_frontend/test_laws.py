@@ -16,41 +16,13 @@ from jax.sharding import AxisType, PartitionSpec
 
 import dropkit
 from dropkit import DropkitError, Key
-from dropkit.axes.noise import Alpha, Hard, Numbers, Plain, Soft
+from dropkit.axes.noise import Alpha, Soft, Zoneout
 from dropkit.axes.share import Exactly
 from dropkit.jax import dropout, key
+from tests.conformance.own import Masked, Mixing
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (6, 8)
-
-
-class Keeping(Hard):
-    """y = x where kept, o elsewhere; q x + p o where no noise is on (zoneout)."""
-
-    needs_other = True
-
-    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
-        return 1.0, 0.0, 1.0
-
-    def off(self, q: Any) -> Any:
-        return q, 1 - q
-
-
-class Mixing(Hard):
-    """y = x / q - p / q o where kept, o elsewhere."""
-
-    needs_other = True
-
-    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
-        inverse = xp.where(q > 0, 1 / xp.where(q > 0, q, 1.0), 0.0)
-        return inverse, -(1 - q) * inverse, 1.0
-
-
-class Masked(Hard):
-    """y = x where kept, minus infinity elsewhere."""
-
-    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
-        return 1.0, 0.0, float("-inf")
 
 
 class Wobbling(Soft):
@@ -64,7 +36,7 @@ class Wobbling(Soft):
 
 CASES: dict[str, dict[str, Any]] = {
     "alpha": {"noise": Alpha()},
-    "keeping": {"noise": Keeping()},
+    "keeping": {"noise": Zoneout()},
     "mixing": {"noise": Mixing(), "share": (1,)},
     "masked": {"noise": Masked()},
     "wobbling": {"noise": Wobbling()},
@@ -176,7 +148,7 @@ def test_a_rate_that_is_none_gives_nan_and_another_rate_compiles_nothing(how: di
 
 def test_where_no_noise_is_on_the_law_says_what_is_done_and_no_key_is_needed() -> None:
     x, o = jnp.asarray(sample(*SHAPE)), jnp.asarray(sample(*SHAPE, seed=1))
-    off = jax.jit(lambda x, o, rate: dropout(x, rate, training=False, noise=Keeping(), other=o))
+    off = jax.jit(lambda x, o, rate: dropout(x, rate, training=False, noise=Zoneout(), other=o))
     near(off(x, o, 0.25), 0.75 * x + 0.25 * o)
     near(jax.grad(lambda o: off(x, o, 0.25).sum())(o), 0.25)
     assert dropout(x, 0.25, training=False, noise=Alpha()) is x
@@ -196,9 +168,9 @@ def test_an_other_broadcasts_and_may_be_of_another_type() -> None:
 def test_a_dropped_nan_or_infinity_is_dropped() -> None:
     x, o = jnp.full(64, jnp.nan), jnp.full(64, jnp.inf)
     kept = dropkit.keep((64,), 0.3, Key(3, "laws", 0))
-    y = called(x, jnp.ones(64), 0, 0.3, {"noise": Keeping()})
+    y = called(x, jnp.ones(64), 0, 0.3, {"noise": Zoneout()})
     np.testing.assert_array_equal(np.isnan(y), kept)
-    y = called(jnp.ones(64), o, 0, 0.3, {"noise": Keeping()})  # b is 0, and 0 times infinity is none of it
+    y = called(jnp.ones(64), o, 0, 0.3, {"noise": Zoneout()})  # b is 0, and 0 times infinity is none of it
     np.testing.assert_array_equal(y, np.where(kept, 1, np.inf))
 
 
@@ -226,10 +198,10 @@ def test_traced_offsets_where_the_share_does_not_look() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"noise": Keeping()}, "needs a second tensor; pass other="),
+        ({"noise": Zoneout()}, "needs a second tensor; pass other="),
         ({"other": jnp.ones(3)}, "takes no second tensor; leave out other="),
-        ({"noise": Keeping(), "other": jnp.ones(5)}, r"other of shape \(5,\) does not broadcast to shape \(2, 3\)"),
-        ({"noise": Keeping(), "other": jnp.ones(3) * 1j}, "other must be a real array, got complex64"),
+        ({"noise": Zoneout(), "other": jnp.ones(5)}, r"other of shape \(5,\) does not broadcast to shape \(2, 3\)"),
+        ({"noise": Zoneout(), "other": jnp.ones(3) * 1j}, "other must be a real array, got complex64"),
         ({"noise": Wobbling(), "share": Exactly((0,))}, "has no mask for share"),
         ({"rate": jnp.full((2, 3), 0.5), "share": Exactly((0,))}, "takes one rate"),
         ({"share": "time"}, "share must be a sequence of axis numbers"),

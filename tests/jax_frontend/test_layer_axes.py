@@ -10,12 +10,12 @@ from flax import nnx
 
 import dropkit
 from dropkit import DropkitError, Key
-from dropkit.axes.noise import Alpha
+from dropkit.axes.noise import Alpha, Zoneout
 from dropkit.axes.share import Exactly
 from dropkit.jax import bind, dropout, equinox, linen
 from dropkit.jax import nnx as ours
 
-from .test_laws import Keeping, Wobbling, sample
+from .test_laws import Wobbling, sample
 
 X, OTHER, DROP = sample(6, 8), sample(6, 8, seed=1), Key(1, "drop")
 KINDS: dict[str, Any] = {"nnx": ours.Dropout, "linen": linen.Dropout, "equinox": equinox.Dropout}
@@ -34,21 +34,21 @@ def run(kind: str, training: bool, *tensors: Any, rate: Any = 0.3, key: Any = DR
 
 @kinds
 def test_noise_share_and_other(kind: str) -> None:
-    wanted = dropkit.numpy.dropout(X, 0.3, training=True, key=DROP, noise=Keeping(), share=Exactly((-1,)), other=OTHER)
-    np.testing.assert_allclose(run(kind, True, X, OTHER, noise=Keeping(), share=Exactly((-1,))), wanted, rtol=1e-6)
+    wanted = dropkit.numpy.dropout(X, 0.3, training=True, key=DROP, noise=Zoneout(), share=Exactly((-1,)), other=OTHER)
+    np.testing.assert_allclose(run(kind, True, X, OTHER, noise=Zoneout(), share=Exactly((-1,))), wanted, rtol=1e-6)
 
 
 @kinds
 def test_at_evaluation_the_law_says_what_is_done(kind: str) -> None:
     q = 45875 / 65536
     np.testing.assert_allclose(
-        run(kind, False, X, OTHER, noise=Keeping()), q * X + (1 - q) * OTHER, rtol=1e-5, atol=1e-6
+        run(kind, False, X, OTHER, noise=Zoneout()), q * X + (1 - q) * OTHER, rtol=1e-5, atol=1e-6
     )
-    always = run(kind, False, X, OTHER, noise=Keeping(), when="always")
-    np.testing.assert_array_equal(always, run(kind, True, X, OTHER, noise=Keeping()))
+    always = run(kind, False, X, OTHER, noise=Zoneout(), when="always")
+    np.testing.assert_array_equal(always, run(kind, True, X, OTHER, noise=Zoneout()))
     assert run(kind, False, X) is X
     with pytest.raises(DropkitError, match="needs a second tensor"):
-        run(kind, False, X, noise=Keeping())
+        run(kind, False, X, noise=Zoneout())
     with pytest.raises(DropkitError, match="takes no second tensor"):
         run(kind, False, X, OTHER)
 
@@ -84,7 +84,7 @@ def test_further_axes_beside_a_share() -> None:
 def test_presets_keep_their_noise_and_may_be_given_another() -> None:
     for preset in (ours.AlphaDropout, linen.AlphaDropout, equinox.AlphaDropout):
         assert preset(0.5).noise == Alpha()
-        assert isinstance(preset(0.5, noise=Keeping()).noise, Keeping)
+        assert isinstance(preset(0.5, noise=Zoneout()).noise, Zoneout)
 
 
 def test_a_bound_nnx_model_draws_any_noise_by_path_and_step() -> None:
@@ -97,9 +97,9 @@ def test_a_bound_nnx_model_draws_any_noise_by_path_and_step() -> None:
 @pytest.mark.parametrize("share", [(), (0,), (-1,), Exactly((0,)), Exactly((-2,)), Exactly((0, 1))], ids=repr)
 def test_a_sample_of_a_bound_equinox_model_has_its_slice_of_the_batch(share: Any) -> None:
     x = sample(3, 4, 8)
-    model = equinox.with_step(bind(equinox.Dropout(0.3, noise=Keeping(), share=share), seed=1), 7)
+    model = equinox.with_step(bind(equinox.Dropout(0.3, noise=Zoneout(), share=share), seed=1), 7)
     y = jax.vmap(model, axis_name="batch")(x, -x)
     axes = tuple(axis + 1 if axis >= 0 else axis for axis in getattr(share, "over", share))
     moved: Any = Exactly(axes) if isinstance(share, Exactly) else axes
-    wanted = dropkit.numpy.dropout(x, 0.3, training=True, key=Key(1, "", 7), noise=Keeping(), share=moved, other=-x)
+    wanted = dropkit.numpy.dropout(x, 0.3, training=True, key=Key(1, "", 7), noise=Zoneout(), share=moved, other=-x)
     np.testing.assert_allclose(y, wanted, rtol=1e-6)

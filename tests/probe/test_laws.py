@@ -18,7 +18,7 @@ from dropkit.axes.share import Axes, Exactly, Refining
 from dropkit.grid import grid
 from dropkit.probe import Explanation
 from tests.conformance.laws import LAWS, SHARES
-from tests.conformance.test_laws import OWN
+from tests.conformance.own import OWN
 
 
 class Scaled(Hard):

@@ -92,7 +92,7 @@ class Exactly(Refining):
 
     def fraction(self, t: Any, shape: tuple[int, ...], part: Part, xp: Any) -> Any:
         """k / n."""
-        n = self._size(shape, part)
+        n = math.prod([part.in_whole(shape)[1][axis] for axis in placed_axes("Exactly", self.over, shape, part)])
         return nearest(t, n) / n
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
@@ -103,16 +103,12 @@ class Exactly(Refining):
         first = tuple(0 if axis in axes else begin for axis, begin in enumerate(start))
         last = tuple(range(-len(axes), 0))
         u = xp.moveaxis(uniform(wide, part._replace(offset=first, global_shape=whole, split=()), ()), axes, last)
-        n = self._size(shape, part)
+        n = math.prod([whole[axis] for axis in axes])
         groups = xp.reshape(u, (*u.shape[: u.ndim - len(axes)], n))
         kept = _k_smallest(groups, nearest(t, n), xp)
         kept = xp.moveaxis(xp.reshape(kept, tuple(u.shape)), last, axes)
         here = [slice(start[a], start[a] + size) if a in axes else slice(None) for a, size in enumerate(shape)]
         return kept[tuple(here)]
-
-    def _size(self, shape: tuple[int, ...], part: Part) -> int:
-        whole = part.in_whole(shape)[1]
-        return math.prod([whole[axis] for axis in placed_axes("Exactly", self.over, shape, part)])
 
 
 def _k_smallest(u: Any, k: Any, xp: Any) -> Any:

@@ -36,4 +36,4 @@ class When(Enum):
         return self is When.ALWAYS or (self is When.TRAIN and training)
 
 
-when = When.of  # TRANSITION
+when = When.of  # its former name

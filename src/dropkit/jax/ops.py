@@ -131,8 +131,8 @@ def of_kept(
     source: Refined | Soft | None = law if isinstance(law, Soft) else None
     if isinstance(share, Refining):
         part = told(part)
-        source, where = _refined(law, share, part, x.shape)
         lowered = _nan_where_no_rate(settled(lowered, share, x.shape, part, jnp), x.dtype)
+        source, where = _refined(share, part, x.shape)
     else:
         axes = tuple(share.axes)
         where = _whole(x.shape, axes) if part is WHOLE else _strided(x.shape, axes, told(part))
@@ -368,9 +368,7 @@ def _whole(shape: tuple[int, ...], axes: tuple[int, ...]) -> Where:
     return _strided(shape, axes, WHOLE)
 
 
-def _refined(law: Noise, share: Refining, part: Part, shape: tuple[int, ...]) -> tuple[Refined, Where]:
-    if isinstance(law, Soft):
-        raise DropkitTypeError(f"noise {law!r} has no mask for share {share!r} to refine; share axes")
+def _refined(share: Refining, part: Part, shape: tuple[int, ...]) -> tuple[Refined, Where]:
     place, _, _ = located(shape, (), part)  # checks it
     given = part.offset or ()
     offset = tuple(None if isinstance(entry, Unknown) else entry for entry in given)

@@ -150,8 +150,6 @@ def _chosen(x: Any, kept: Any, lowered: Lowered, other: Any) -> Any:
 
 def _softly(x: Any, lowered: Lowered, shape: tuple[int, ...], draw: Draw, share: Sharing, part: Part) -> Any:
     law: Any = lowered.law
-    if isinstance(share, Refining):
-        raise DropkitTypeError(f"noise {law!r} has no mask for share {share!r} to refine; share axes")
     dtype = wide_dtype(x)
     n = ops.cast(numbers(law.source, shape, share.axes, part, draw), dtype)
     m, s = law.factors(n, ops.cast(lowered.q, dtype), Arrays)

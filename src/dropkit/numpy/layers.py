@@ -5,7 +5,7 @@ layer's output and returns the one with respect to its input. Arrays are batch x
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,11 +14,11 @@ from ..axes.noise import Bernoulli, Noise
 from ..axes.rate import Rate
 from ..axes.share import Sharing
 from ..counter import Key
-from ..drop import Drop, Lowered, checked_other
+from ..drop import Drop, checked_other
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
 from ..mask import normal
 from ..place import Part
-from .ops import of_lowered
+from .ops import gradients, of_lowered
 
 
 class Layer(Protocol):
@@ -103,15 +103,7 @@ class Dropout:
         part = Part.of(None, None, rows)
         checked_other(drop.noise, other)
 
-        def backward(grad: NDArray) -> Any:
-            if lowered is None:
-                return (grad, np.zeros_like(grad)) if drop.noise.needs_other else grad
-            dx = of_lowered(grad, lowered, key, drop.share, part, None, Lowered.slope)
-            if not drop.noise.needs_other:
-                return dx
-            return dx, of_lowered(grad, lowered, key, drop.share, part, grad, Lowered.slope_in_other)
-
-        self._backward = backward
+        self._backward = lambda grad: gradients(grad, drop.noise, lowered, key, drop.share, part)
         return x if lowered is None else of_lowered(x, lowered, key, drop.share, part, other)
 
     def backward(self, grad: NDArray) -> NDArray:

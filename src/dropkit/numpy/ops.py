@@ -117,12 +117,9 @@ def dropout_backward(
     array([[0.   , 0.   , 0.   , 0.   , 0.886, 0.886, 0.886, 0.   ]],
           dtype=float32)
     """
+    lowered = _lowered(checked_noise(noise), grad, p, training)
     part = Part.of(offset, global_shape, rows)
-    dx = _dropped(grad, p, noise, training, key, share, part, None, Lowered.slope)
-    if not noise.needs_other:
-        return dx
-    do = _dropped(grad, p, noise, training, key, share, part, grad, Lowered.slope_in_other)
-    return dx, np.zeros_like(grad) if do is grad else do  # where nothing is dropped, y = x
+    return gradients(grad, noise, lowered, key if training else Key(), share, part)
 
 
 def alpha_dropout(
@@ -174,8 +171,8 @@ def alpha_dropout_backward(
     array([[0.   , 0.   , 0.   , 0.   , 0.886, 0.886, 0.886, 0.   ]],
           dtype=float32)
     """
-    part = Part.of(offset, global_shape, rows)
-    return _dropped(grad, p, Alpha(), training, key, share, part, None, Lowered.slope)
+    lowered = _lowered(Alpha(), grad, p, training)
+    return gradients(grad, Alpha(), lowered, key, share, Part.of(offset, global_shape, rows))
 
 
 def _dropped(
@@ -187,17 +184,12 @@ def _dropped(
     share: Sequence[int] | Sharing,
     part: Part,
     other: NDArray | None = None,
-    derivative: Callable[[Lowered], Lowered] | None = None,
 ) -> NDArray:
-    """Check, lower, apply: the law itself, or a derivative of it."""
-    if _unusual(x):
-        return _usual(_dropped, x, p, noise, training, key, share, part, other, derivative)
+    """Check, lower, apply."""
     if type(noise) is not Bernoulli or other is not None:
-        checked_noise(noise)
-        if derivative is None:
-            checked_other(noise, other)
+        checked_other(checked_noise(noise), other)
     lowered = _lowered(noise, x, p, training)
-    return x if lowered is None else of_lowered(x, lowered, key if training else Key(), share, part, other, derivative)
+    return x if lowered is None else of_lowered(x, lowered, key if training else Key(), share, part, other)
 
 
 def of_lowered(
@@ -225,6 +217,23 @@ def of_lowered(
     if derivative is not None:
         lowered = derivative(lowered)
     return applied(x, lowered, _needed(key), share, part, other)
+
+
+def gradients(
+    grad: NDArray,
+    law: Noise,
+    lowered: Lowered | None,
+    key: Key | None,
+    share: Sequence[int] | Sharing,
+    part: Part,
+) -> Any:
+    """dx, or of a law with an other (dx, do), through what `of_lowered` did; None is y = x."""
+    dx = grad if lowered is None else of_lowered(grad, lowered, key, share, part, None, Lowered.slope)
+    if not law.needs_other:
+        return dx
+    if lowered is None:
+        return dx, np.zeros_like(grad)
+    return dx, of_lowered(grad, lowered, key, share, part, grad, Lowered.slope_in_other)
 
 
 def applied(
@@ -256,8 +265,6 @@ def applied(
 def _softly(x: NDArray, lowered: Lowered, key: Key, share: Sharing, part: Part) -> NDArray:
     """`m x + s`."""
     law: Any = lowered.law
-    if isinstance(share, Refining):
-        raise DropkitTypeError(f"noise {law!r} has no mask for share {share!r} to refine; share axes")
     numbers = getattr(mask, law.source)(x.shape, key, share=share.axes, **_keywords(part))
     q = lowered.q if isinstance(lowered.q, float) else np.asarray(lowered.q, _wide(x))
     m, s = law.factors(numbers.astype(_wide(x)), q, Arrays)
@@ -344,7 +351,12 @@ def _usual(drop: Callable[..., NDArray], x: Any, *rest: Any, **more: Any) -> Any
 
 
 def _lowered(law: Noise, x: NDArray, p: float | NDArray, training: bool) -> Lowered | None:
-    """The law at p, a number or an array; None where nothing is to be done."""
+    """The law at p, a number or an array, for an array x; None where y = x."""
+    if not isinstance(x, np.ndarray | np.generic):
+        raise DropkitTypeError(
+            f"x must be a NumPy array, got {reprlib.repr(x)} of type {type(x).__name__}; convert with "
+            "np.asarray(x, np.float32)"
+        )
     if not isinstance(training, bool):
         raise DropkitTypeError(f"training must be True or False, got {training!r}")
     if isinstance(p, np.ndarray) and p.ndim:

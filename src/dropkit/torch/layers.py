@@ -9,7 +9,7 @@ from torch import nn
 from ..axes.noise import Alpha, Bernoulli, Noise
 from ..axes.share import Refining, Sharing
 from ..axes.when import When
-from ..drop import Drop, Lowered, checked_noise, checked_other, lower
+from ..drop import Drop, Lowered, checked_noise, lower
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..threshold import ONE, threshold
 from . import channels, ops
@@ -103,7 +103,7 @@ class Drawn(nn.Module):
             lowered = lower(self.noise, threshold(self._p), training=False)
         if lowered is None or not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, lowered, self._draw, (), self.inplace, checked_other(self.noise, other))
+        return ops.apply(input, lowered, self._draw, (), self.inplace, other)
 
     def _channels_dropped(self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]]) -> torch.Tensor:
         if isinstance(input, torch.fx.Proxy):

@@ -175,15 +175,13 @@ def apply(
         raise DropkitRuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation. Use inplace=False"
         )
-    if type(lowered.law) is not Bernoulli:
+    if type(lowered.law) is not Bernoulli or other is not None:
         checked_other(lowered.law, other)
         if type(lowered.t) is int and lowered.t == ONE:  # no noise, and a law that is not the identity without
             y = laws.without_noise(x, lowered, other)
             return x.copy_(y) if inplace else y
         if other is not None:
             other = _like(other, x)
-    elif other is not None:
-        checked_other(lowered.law, other)  # raises
     if (type(x) not in formula.PLAIN or x.is_nested) and (parts := parts_of(x, lowered.inverted)) is not None:
         other = None if other is None else parts.matched(other)
         y = parts.rebuilt(apply(parts.local, lowered, parts.placed(fresh), parts.share(share), False, other))

@@ -7,7 +7,7 @@ import pytest
 from dropkit.axes.noise import Hard
 from tests.conformance.columns_keras import KERAS, PROGRAMS
 from tests.conformance.laws import CHECKS, LAWS, SHARES, Law, pairs
-from tests.conformance.test_laws import OWN, Masked
+from tests.conformance.own import OWN, Masked
 
 eager = pytest.mark.parametrize("column", KERAS, ids=lambda column: column.name)
 named = {row.name: row for row in (*LAWS, *OWN, *SHARES)}

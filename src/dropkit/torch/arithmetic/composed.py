@@ -9,7 +9,6 @@ import torch
 from ...axes.noise import Soft
 from ...axes.share import Refining
 from ...drop import Lowered, settled
-from ...errors import DropkitTypeError
 from ...place import Part, Place, place_of
 from ...threshold import ONE
 from ..draw import Words
@@ -57,8 +56,7 @@ def scale_kept(
 ) -> torch.Tensor:
     """`a x + b o` where kept, `c o` elsewhere; or `m x + s`. The memory format of x is kept."""
     if isinstance(lowered.law, Soft):
-        if isinstance(place, Refined):
-            raise DropkitTypeError(f"noise {lowered.law!r} has no mask for share {place.share!r} to refine; share axes")
+        assert isinstance(place, Place)  # else `settle` has refused it
         n = (continuous.normal if lowered.law.source == "normal" else continuous.uniform)(key, place, x.device)
         return laws.softened(x, n, lowered, inplace)
     t = formula.thresholds(lowered.t, x.device) if isinstance(lowered.t, torch.Tensor) else lowered.t
