@@ -10,7 +10,7 @@ from dropkit.axes.noise import Alpha, Bernoulli, Hard, Numbers, Plain
 from dropkit.axes.share import Exactly
 
 from . import columns_jax
-from .columns_torch import TORCH
+from .columns_torch import TORCH, Compiled
 from .laws import CHECKS, LAWS, SHARES, Law, Numpy, pairs
 from .own import OWN, Doubling, Masked
 
@@ -160,3 +160,17 @@ def test_a_law_that_has_no_numbers_at_rate_0_is_not_asked_for_them() -> None:
     import torch
 
     assert (dropkit.torch.dropout(torch.tensor(x), 0.05, **how, other=torch.tensor(o)).numpy() == x).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # in torch.compile itself
+@pytest.mark.parametrize(
+    ("law", "share"), [("gaussian", "axis"), ("zoneout", "elements"), ("inverted", "block 2d"), ("inverted", "exactly")]
+)
+def test_what_is_no_kernel_compiles_to_code_in_one_graph(law: str, share: str) -> None:
+    """With torch's own compiler, which takes apart what `aot_eager` leaves whole."""
+    column = Compiled(backend="inductor")
+    for check in ("moving", "backward"):
+        CHECKS[check](column, row(law)[0], row(share)[1])

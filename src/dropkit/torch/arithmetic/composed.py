@@ -33,7 +33,8 @@ class Arrays:
     @staticmethod
     def take(table: np.ndarray, t: torch.Tensor) -> torch.Tensor:
         """Entries of a NumPy table."""
-        return torch.take(torch.as_tensor(table, device=t.device), t)
+        # As a list of indices: a single one a compiler takes for a number whose value it has to ask for.
+        return torch.as_tensor(table, device=t.device).index_select(0, t.reshape(-1)).reshape(t.shape)
 
     @staticmethod
     def sort(x: torch.Tensor) -> torch.Tensor:
