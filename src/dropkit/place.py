@@ -64,7 +64,7 @@ class Part(NamedTuple):
                 entry of axis 0.
         """
         shape = tuple(shape)
-        whole = _whole_shape(shape, self.offset, self.global_shape, self.rows)
+        whole = _whole_shape(shape, self)
         start: tuple[Any, ...] = (0,) * len(shape)
         if self.offset is not None:
             start = tuple(o if isinstance(o, Unknown) else operator.index(o) for o in self.offset)
@@ -187,9 +187,8 @@ def check_last_row(place: Place, last: int) -> None:
         raise DropkitValueError(f"row {last} of {place.strides[0]} elements lies past index 2**63")
 
 
-def _whole_shape(
-    shape: tuple[int, ...], offset: Sequence[int] | None, global_shape: Sequence[int] | None, rows: Any
-) -> tuple[int, ...]:
+def _whole_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
+    offset, global_shape, rows, _ = part
     if rows is not None and (not shape or tuple(rows.shape) != shape[:1]):
         raise DropkitValueError(
             f"rows must hold one row number for each entry of axis 0, got shape {tuple(rows.shape)} for a tensor of "
