@@ -203,6 +203,7 @@ def test_a_training_prints_a_line_for_each_epoch_where_output_is_no_terminal(
             "G_loss": "generator_loss",
             "D(x)": "real_probability",
             "D(G(z))": "fake_probability",
+            "spread": "spread",
             "Frechet distance": "frechet",
         },
     }[recipe]

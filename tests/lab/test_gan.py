@@ -24,7 +24,7 @@ from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.gan import FIXED, FULL, SMALL, settings
 from dropkit.lab.telling.page import MOST
-from dropkit.lab.telling.table import lines
+from dropkit.lab.telling.table import cells, headings, lines
 from dropkit.lab.telling.verdict import verdict
 from tests.lab.runs import numbers
 
@@ -213,8 +213,8 @@ def test_a_seed_gives_every_strategy_the_same_start(tmp_path: Path) -> None:
 def test_the_table_and_the_words_are_about_frechet_distance(finished: Comparison) -> None:
     head = (finished.folder / "table.md").read_text().splitlines()[0]
     assert head == (
-        "| strategy | Frechet distance | difference from none | precision | recall | smallest class | largest class "
-        "| generator loss | discriminator loss | seconds |"
+        "| strategy | Frechet distance | difference from none | collapsed | precision | recall | smallest class "
+        "| largest class | spread | D(x) | D(G(z)) | D(x) - D(G(z)) | generator loss | discriminator loss | seconds |"
     )
     text = (finished.folder / "table.md").read_text()
     assert 'The difference is Frechet distance minus that of "none", paired by seed' in text
@@ -233,11 +233,79 @@ def test_the_table_and_the_words_are_about_frechet_distance(finished: Comparison
     )
 
 
+def made(**figures: float) -> Run:
+    """A run of one epoch whose figures are these, and one half where nothing is said."""
+    kind = get("gan").figures
+    return Run({}, ({**dict.fromkeys(kind.rows, 0.5), "seconds": 1.0, **figures},), 1, (), kind)
+
+
+def test_collapsed_runs_are_counted() -> None:
+    """By the spread after the last epoch, not by a mean of epochs; a run that diverged is told as such."""
+    late = made(spread=0.9)
+    late = replace(late, rows=({**late.rows[0], "spread": 0.9}, {**late.rows[0], "spread": 0.05}))
+    found = lines(
+        {
+            "none": [made(spread=0.0), made(spread=0.0999), late],
+            "fixed": [made(spread=0.1), made(spread=0.05), made(spread=np.nan, generator_loss=np.nan)],
+        }
+    )
+    assert [cells(line)[headings(line.figures).index("collapsed")] for line in found] == ["3 of 3", "1 of 2"]
+    text = " ".join(verdict(found, "toys"))
+    means = "ended with generated images of less than a tenth of the real ones' spread"
+    assert f"Collapsed, that is, {means}: no dropout in 3 of 3 runs, fixed in 1 of 2 runs." in text
+    assert "fixed diverged (loss not finite) in 1 of 3 seeds." in text
+    assert f"No run collapsed, that is, {means}." in verdict(lines({"none": [made()]}), "toys")
+
+
+def test_the_verdict_says_where_the_discriminator_is_farthest_ahead() -> None:
+    found = lines(
+        {
+            "none": [made(real_probability=real, fake_probability=0.0) for real in (0.9, 1.0, 1.0)],
+            "fixed": [made(real_probability=0.6, fake_probability=fake) for fake in (0.4, 0.5, 0.5)],
+        }
+    )
+    assert (
+        "The discriminator's margin, D(x) - D(G(z)), is widest under no dropout (+0.9667), narrowest under fixed "
+        "(+0.1333); paired difference +0.8333 (95 % interval +0.5465 to +1.1202)."
+    ) in verdict(found, "toys")
+
+
+def test_spread_is_that_of_the_test_set_for_its_own_images() -> None:
+    found = engine("none")
+    images = torch.from_numpy(DIGITS.test_x)
+    found.generated = lambda count, site: images  # type: ignore[method-assign]
+    assert found.quality()["spread"] == pytest.approx(1)
+    found.generated = lambda count, site: images[:1].expand(256, -1, -1)  # type: ignore[method-assign]
+    assert found.quality()["spread"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_run_without_a_spread_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a version that did not measure it: it stays unknown for the epochs that are over."""
+    whole = Adversarial.quality
+    with monkeypatch.context() as older:
+        kind = get("gan").figures
+        rows = tuple(name for name in kind.rows if name != "spread")
+        columns, charts = (
+            tuple(one for one in part if "spread" not in repr(one)) for part in (kind.columns, kind.charts)
+        )
+        figures = replace(kind, rows=rows, counts=(), columns=columns, charts=charts)
+        older.setattr(
+            Adversarial, "quality", lambda self: {name: x for name, x in whole(self).items() if name != "spread"}
+        )
+        train(replace(get("gan"), figures=figures), size="tiny", epochs=1, device="cpu", out=tmp_path)
+    finished = tiny(tmp_path, epochs=1, resume=True)
+    assert np.isnan(finished.rows[0]["spread"]) and "collapsed" not in " ".join(
+        verdict(lines({"fixed": [finished]}), "x")
+    )
+    longer = tiny(tmp_path, epochs=2, resume=True)
+    assert np.isnan(longer.rows[0]["spread"]) and longer.rows[1]["spread"] > 0
+    assert "spread" in (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "No run collapsed" in (tmp_path / "report.html").read_text()
+
+
 def test_lower_is_better_in_the_verdict(finished: Comparison) -> None:
     def run(frechet: float) -> Run:
-        names = ("precision", "recall", "smallest_share", "largest_share", "generator_loss", "discriminator_loss")
-        row = {"frechet": frechet, "seconds": 1.0, **dict.fromkeys(names, 0.5)}
-        return Run({}, (row,), 1, (), get("gan").figures)
+        return made(frechet=frechet)
 
     def words(**distances: list[float]) -> str:
         return "\n".join(verdict(lines({name: [run(d) for d in found] for name, found in distances.items()}), "toys"))
@@ -257,6 +325,8 @@ def test_the_report_has_grids_and_curves(finished: Comparison) -> None:
         "Frechet distance minus that of &#34;none&#34;, seed by seed",
         "Frechet distance",
         "Loss",
+        "What the discriminator says",
+        "Spread",
         "Precision and recall",
         "Share of a class",
         *(f"Drop probability of {site}" for site in FIXED),

@@ -117,7 +117,8 @@ def _table(lines: Sequence[Line], width: int) -> Table:
     # Not all columns fit a narrow terminal; the others stand in the report and in table.md.
     kind = lines[0].figures
     titles = headings(kind)
-    narrow = [True, True, True, *(column.narrow for column in kind.columns), True]
+    own = (*(count.narrow for count in kind.counts), *(column.narrow for column in kind.columns))
+    narrow = [True, True, True, *own, True]
     shown = [number for number, fits in enumerate(narrow) if fits or width >= WIDE]
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
     for number in shown:

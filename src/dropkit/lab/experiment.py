@@ -203,6 +203,7 @@ def _result(comparison: Comparison) -> dict[str, Any]:
             {
                 "strategy": line.strategy,
                 "figures": {name: asdict(line.interval(name)) for name in line.values},
+                "counts": {count.heading: line.counted(count) for count in line.figures.counts},
                 "difference_from_none": None if difference is None else asdict(difference),
                 "per_seed": {name: list(values) for name, values in line.values.items()},
             }

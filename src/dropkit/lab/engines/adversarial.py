@@ -23,7 +23,7 @@ from .gradients import Part
 from .judge import Judge, judge
 from .loop import Loop, Row
 from .moves import Sites
-from .quality import class_shares, frechet_distance, precision_recall
+from .quality import class_shares, frechet_distance, precision_recall, spread
 
 SHOWN = 64  # images in a picture
 NEIGHBOURHOOD = 2_000  # images of each kind between which distances are measured
@@ -48,6 +48,7 @@ class Adversarial(Loop):
         self.judge.model.to(self.fabric.device)
         test = self.parts["test"].x
         self.real = self.judge.look(test)[0]
+        self.real_spread = spread(test.cpu())
         self.remarks = (self._about(len(test)),)
 
     def _adam(self, part: nn.Module) -> torch.optim.Optimizer:
@@ -123,13 +124,15 @@ class Adversarial(Loop):
 
     def quality(self) -> Row:
         """What the judge finds in images that the generator makes now."""
-        features, labels = self.judge.look(self.generated(self.settings.scored, "lab/latent/scored"))
+        images = self.generated(self.settings.scored, "lab/latent/scored")
+        features, labels = self.judge.look(images)
         distance = frechet_distance(self.real, features)
         precision, recall = precision_recall(self.real[:NEIGHBOURHOOD], features[:NEIGHBOURHOOD])
         shares = class_shares(labels, self.plan.choices.data.classes)
         if math.isnan(distance):  # what a network makes that diverged belongs to no class
             shares = (math.nan,) * len(shares)
         row = {"frechet": distance, "precision": precision, "recall": recall}
+        row["spread"] = spread(images.cpu()) / self.real_spread
         row |= {f"share_{number}": share for number, share in enumerate(shares)}
         return row | {"smallest_share": min(shares), "largest_share": max(shares)}
 

@@ -94,6 +94,31 @@ def _samples(real: ArrayLike, made: ArrayLike) -> tuple[NDArray, NDArray]:
     return x, y
 
 
+def spread(images: ArrayLike) -> float:
+    """How much images differ from one another: the standard deviation of each pixel over the images, mean over pixels.
+
+        mean_j sqrt(mean_i (x_ij - mean_i x_ij)^2)
+
+    It is 0 where all images are one, whatever that image is, and says nothing about their quality.
+
+    Args:
+        images: shape (images, ...), at least one.
+
+    Returns:
+        0 or more, in the unit of a pixel; NaN where a pixel is not finite.
+
+    Raises:
+        DropkitValueError: no images.
+
+    >>> spread([[0.0, 0.5], [1.0, 0.5]])
+    0.25
+    """
+    x = np.asarray(images, np.float64)
+    if x.ndim < 1 or not len(x):
+        raise DropkitValueError(f"a spread needs images, of shape (images, ...), got {x.shape}")
+    return float(x.std(axis=0).mean()) if np.isfinite(x).all() else math.nan
+
+
 def class_shares(labels: ArrayLike, classes: int) -> tuple[float, ...]:
     """The share of each class among labels.
 

@@ -20,7 +20,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from .engine import ADVERSARIAL
-from .measures import Chart, Column, Figures, Line
+from .measures import Chart, Column, Count, Figures, Line
 from .recipe import LATER, Recipe, Settings
 from .strategies import scheduled
 
@@ -140,6 +140,11 @@ def _dense(widths: tuple[int, ...], dropout: bool) -> "nn.Sequential":
     return nn.Sequential(layers)
 
 
+# What collapsed in this sense makes one image, whatever its latent vector is.
+COLLAPSED = Count(
+    "collapsed", "spread", 0.1, "ended with generated images of less than a tenth of the real ones' spread", narrow=True
+)
+
 FIGURES = Figures(
     compared="frechet",
     title="Frechet distance",
@@ -153,12 +158,19 @@ FIGURES = Figures(
         "largest_share",
         "generator_loss",
         "discriminator_loss",
+        "real_probability",
+        "fake_probability",
+        "spread",
     ),
+    gaps={"margin": ("real_probability", "fake_probability")},
+    gap_words={"margin": "The discriminator's margin, D(x) - D(G(z)),"},
+    counts=(COLLAPSED,),
     printed=(
         ("D_loss", "discriminator_loss"),
         ("G_loss", "generator_loss"),
         ("D(x)", "real_probability"),
         ("D(G(z))", "fake_probability"),
+        ("spread", "spread"),
         ("Frechet distance", "frechet"),
     ),
     columns=(
@@ -166,6 +178,10 @@ FIGURES = Figures(
         Column("recall", "recall", narrow=True),
         Column("smallest class", "smallest_share"),
         Column("largest class", "largest_share"),
+        Column("spread", "spread"),
+        Column("D(x)", "real_probability"),
+        Column("D(G(z))", "fake_probability"),
+        Column("D(x) - D(G(z))", "margin", signed=True),
         Column("generator loss", "generator_loss"),
         Column("discriminator loss", "discriminator_loss"),
     ),
@@ -176,6 +192,12 @@ FIGURES = Figures(
             "solid: generator, dotted: discriminator",
             (Line("generator_loss", "generator"), Line("discriminator_loss", "discriminator", dotted=True)),
         ),
+        Chart(
+            "What the discriminator says",
+            "solid: D(x), mean over real images, dotted: D(G(z)), over generated ones; dropout on",
+            (Line("real_probability", "real"), Line("fake_probability", "generated", dotted=True)),
+        ),
+        Chart("Spread", "of generated images, 1 is that of the test set", (Line("spread", "generated"),)),
         Chart(
             "Precision and recall",
             "solid: precision, generated images that look real; dotted: recall, real ones that are generated",
@@ -191,6 +213,11 @@ FIGURES = Figures(
         "Frechet distance, precision and recall are taken in the features of a small classifier trained on the real "
         "images; so these are not figures of FID, which takes Inception's, and only compare within one data set.",
         "Smallest and largest class: share of the generated images that this classifier puts there.",
+        "Spread: the standard deviation of a pixel over generated images, mean over pixels, as a part of that of the "
+        "test set. Collapsed: runs whose spread after the last epoch is below 0.1; they make much the same image of "
+        "any latent vector.",
+        "D(x) and D(G(z)): what the discriminator says on average of real and of generated images, running averages "
+        "over the epoch with dropout on; where it cannot tell them apart, both are one half.",
         "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's is "
         "the sum over real and generated images. They are no measure of quality.",
     ),

@@ -1,5 +1,6 @@
 """Which figures a recipe's runs have, which of them strategies are compared by, and how they are shown."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,27 @@ class Column:
     figure: str
     signed: bool = False
     narrow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many runs end with a figure below a bound: the heading of its column, which is what such a run did, the
+    figure, the bound, the same in words that go on after "that is,", and whether on a narrow terminal too.
+
+    >>> counted = Count("collapsed", "spread", 0.1, "made images with less than a tenth of the real ones' spread")
+    >>> counted.of(0.05), counted.of(0.1), counted.of(float("nan"))
+    (True, False, None)
+    """
+
+    heading: str
+    figure: str
+    below: float
+    words: str
+    narrow: bool = False
+
+    def of(self, value: float) -> bool | None:
+        """Whether a run that ends with this value counts; None where the value is not a number."""
+        return None if math.isnan(value) else value < self.below
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,8 @@ class Figures:
         rows: the figures of an epoch's row that the table is made of.
         printed: (words, figure) of what `train` prints after each epoch, of those figures that the row has.
         gaps: name -> (figure, figure that is subtracted from it), figures made of others.
+        gap_words: such a figure in words, where the verdict tells under which strategies it is widest and narrowest.
+        counts: of runs, by their last epoch; columns of the table before the others.
         columns: of the table, between the paired difference and the seconds.
         charts: of the report, before the rates.
         notes: what the columns mean, in sentences.
@@ -58,6 +82,8 @@ class Figures:
     rows: tuple[str, ...]
     printed: tuple[tuple[str, str], ...] = ()
     gaps: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    gap_words: Mapping[str, str] = field(default_factory=dict)
+    counts: tuple[Count, ...] = ()
     columns: tuple[Column, ...]
     charts: tuple[Chart, ...]
     notes: tuple[str, ...]
@@ -82,6 +108,7 @@ CLASSIFICATION = Figures(
         ("test accuracy", "test_accuracy"),
     ),
     gaps={"gap": ("train_eval_accuracy", "test_accuracy")},
+    gap_words={"gap": "The train-test gap"},
     columns=(
         Column("train accuracy", "train_eval_accuracy"),
         Column("gap, train - test", "gap", signed=True, narrow=True),

@@ -110,6 +110,9 @@ def _resumed(trainer: Trains, plan: Plan, folder: Path) -> Progress:
     if progress.run != _identity(plan):
         raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
     _check_tensors(folder / CHECKPOINT)
+    for row in progress.rows:  # what an older version did not measure cannot be measured any more
+        for figure in plan.choices.recipe.figures.rows:
+            row.setdefault(figure, math.nan)
     return progress
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..recipes.measures import CLASSIFICATION, Figures
+from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
 from .stats import Interval, mean_interval, paired_difference
 
@@ -29,6 +29,11 @@ class Line:
         """Mean and 95 % interval of the figure that strategies are compared by."""
         return self.interval(self.figures.compared)
 
+    def counted(self, count: Count) -> tuple[int, int]:
+        """How many runs count, and of how many that can be told."""
+        told = [found for found in map(count.of, self.values[_last(count)]) if found is not None]
+        return sum(told), len(told)
+
     @property
     def seeds(self) -> int:
         """How many there are."""
@@ -40,11 +45,18 @@ class Line:
         return None if self.differences is None else mean_interval(self.differences)
 
 
+def _last(count: Count) -> str:
+    return f"last_{count.figure}"
+
+
 def figures(run: Run) -> dict[str, float]:
-    """A run's figures: means of its last three epochs (of all, where there are fewer), and seconds in total."""
+    """A run's figures: means of its last three epochs (of all, where there are fewer), what runs are counted by as it
+    was after the last one, and seconds in total.
+    """
     last = run.rows[-LAST:]
     means = {name: sum(row[name] for row in last) / len(last) for name in run.figures.rows}
     means |= {name: means[one] - means[other] for name, (one, other) in run.figures.gaps.items()}
+    means |= {_last(count): run.rows[-1][count.figure] for count in run.figures.counts}
     means["seconds"] = sum(row["seconds"] for row in run.rows)
     return means
 
@@ -81,7 +93,7 @@ def headings(kind: Figures) -> tuple[str, ...]:
     >>> headings(CLASSIFICATION)[:3]
     ('strategy', 'test accuracy', 'difference from none')
     """
-    own = (column.heading for column in kind.columns)
+    own = (*(count.heading for count in kind.counts), *(column.heading for column in kind.columns))
     return "strategy", kind.title, f"difference from {BASELINE}", *own, "seconds"
 
 
@@ -93,9 +105,14 @@ def cells(line: Line) -> tuple[str, ...]:
         line.strategy,
         plain(line.compared),
         "-" if difference is None else signed(difference) + mark,
+        *(_count(*line.counted(count)) for count in line.figures.counts),
         *((signed if column.signed else plain)(line.interval(column.figure)) for column in line.figures.columns),
         f"{line.interval('seconds').mean:.1f}",
     )
+
+
+def _count(found: int, told: int) -> str:
+    return f"{found} of {told}" if told else "-"
 
 
 def plain(interval: Interval) -> str:

@@ -22,8 +22,9 @@ def verdict(lines: Sequence[Line], data: str) -> tuple[str, ...]:
     words = [_alone(ranked[0], data, seeds)] if len(ranked) == 1 else _compared(ranked, data, seeds)
     if len(ranked) > 1:
         words += _adapting(ranked) if seeds > 1 else []
-        words += _gaps(lines) if GAP in kind.gaps else []
-    return (*words, *_diverged(lines))
+        for gap, name in kind.gap_words.items():
+            words += _gaps(lines, gap, name)
+    return (*words, *_counted(lines), *_diverged(lines))
 
 
 def _alone(line: Line, data: str, seeds: int) -> str:
@@ -165,15 +166,28 @@ def _multiplicity(ranked: Sequence[Line], apart: Sequence[tuple[Line, Interval]]
     return text
 
 
-def _gaps(lines: Sequence[Line]) -> list[str]:
-    ordered = sorted(lines, key=lambda line: -line.interval(GAP).mean)
+def _gaps(lines: Sequence[Line], gap: str, name: str) -> list[str]:
+    ordered = sorted(lines, key=lambda line: -line.interval(gap).mean)
     widest, narrowest = ordered[0], ordered[-1]
-    difference = between(widest, narrowest, GAP)
+    difference = between(widest, narrowest, gap)
     told = "" if difference.half is None else f"; paired difference {_range(difference)}"
     return [
-        f"The train-test gap is widest under {_name(widest)} ({widest.interval(GAP).mean:+.4f}), narrowest under "
-        f"{_name(narrowest)} ({narrowest.interval(GAP).mean:+.4f}){told}."
+        f"{name} is widest under {_name(widest)} ({widest.interval(gap).mean:+.4f}), narrowest under "
+        f"{_name(narrowest)} ({narrowest.interval(gap).mean:+.4f}){told}."
     ]
+
+
+def _counted(lines: Sequence[Line]) -> list[str]:
+    """Of each count of a recipe, how many runs of each strategy; those of which it cannot be told are left out."""
+    words = []
+    for count in lines[0].figures.counts:
+        found = [(line, *line.counted(count)) for line in lines]
+        told = [f"{_name(line)} in {some} of {_count(all_, 'run')}" for line, some, all_ in found if all_]
+        if any(some for _, some, _ in found):
+            words.append(f"{count.heading.capitalize()}, that is, {count.words}: {', '.join(told)}.")
+        elif told:
+            words.append(f"No run {count.heading}, that is, {count.words}.")
+    return words
 
 
 def _diverged(lines: Sequence[Line]) -> list[str]:
