@@ -7,7 +7,7 @@ from typing import Any
 
 from dropkit.lab import Comparison, compare
 from dropkit.lab.recipes import Recipe, get
-from dropkit.lab.telling.table import Line, between, markdown, plain, signed
+from dropkit.lab.telling.table import Line, between, plain, signed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Study:
         """Train what is not trained yet; print tables, verdicts, and what the recipes differ by."""
         found = {name: self.compared(name, out, seeds or self.seeds, data_dir) for name in self.arms}
         for name, one in found.items():
-            table = markdown(one.lines, one.config["settings"]["epochs"])
+            table = (one.folder / "table.md").read_text()
             print(f"## {name}\n\n{table}\n{' '.join(one.verdict)}\n")
         lines = {f"{name}, {line.strategy}": line for name, one in found.items() for line in one.lines}
         if len(found) > 1:
