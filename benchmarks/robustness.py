@@ -37,7 +37,7 @@ def run(out: Path, seeds: int | None, data_dir: str | None) -> None:
     for arm in arms:
         runs = [folder / "mlp" / Strategy.parse(arm).folder / f"seed{seed}" for seed in range(count)]
         found[arm] = [measured(load_file(place / "checkpoint.safetensors"), inputs, labels) for place in runs]
-    print("| test accuracy, or correlation | " + " | ".join(arms) + " | " + " | ".join(f"{a} - none" for a in arms[1:]))
+    print("| " + " | ".join(["test accuracy, or correlation", *arms, *(f"{arm} - none" for arm in arms[1:])]) + " |")
     print("| --- |" + " ---: |" * (2 * len(arms) - 1))
     for name in found[arms[0]][0]:
         values = {arm: [one[name] for one in found[arm]] for arm in arms}
