@@ -308,3 +308,40 @@ def test_what_is_random_and_no_site_is_said() -> None:
 
 def test_models_without_randomness_cost_no_further_passes() -> None:
     assert explained(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))).forwards < 10
+
+
+class Twice(nn.Module):
+    """One function by hand, called for two layers of other widths."""
+
+    def __init__(self, drop: Drop) -> None:
+        super().__init__()
+        self.one, self.two, self.three, self.drop = nn.Linear(8, 64), nn.Linear(64, 32), nn.Linear(32, 4), drop
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.one, self.two):
+            x = F.relu(layer(x))
+            x = self.drop(x, 0.5) if self.training else x
+        return self.three(x)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "mask divided first"])
+def test_each_call_of_a_function_by_hand_is_told(name: str) -> None:
+    explanation = explained(Twice(SCALED[name]))
+    (site,) = explanation.sites
+    assert site.call_masks == ((16, 64), (16, 32)) and site.call_zeroes == (("one",), ("two",))
+    assert (
+        f"{site.name} is called 2 times in a forward, each with a mask of its own: on one (64) and two (32)."
+    ) in explanation.sentences
+
+
+@pytest.mark.parametrize("model", [Net(SCALED["bernoulli"]), Twice(SCALED["bernoulli"])], ids=["once", "twice"])
+def test_dropout_by_hand_is_no_randomness_beside_dropout(model: nn.Module) -> None:
+    """It cannot be switched off, so nothing is compared with dropout off: no variance over that without dropout."""
+    explanation = explained(model)
+    assert not any(layer.random for layer in explanation.layers)
+    assert all(layer.variance_ratio is None for layer in explanation.layers)
+
+
+def test_other_randomness_is_still_told_of_its_layers() -> None:
+    explanation = explained(NoiseInjection())
+    assert explanation.layer("two").random and explanation.layer("two").variance_ratio is None

@@ -94,7 +94,7 @@ def call_sentences(site: Site) -> Iterator[str]:
     """Where a dropout that is called several times drops each time."""
     if len(site.call_masks) != site.calls or site.calls < 2:
         return
-    one = "each with a mask of its own and all with one rate"
+    one = "each with a mask of its own" + ("" if site.by_hand else " and all with one rate")
     if len(set(zip(site.call_masks, site.call_zeroes, strict=True))) == 1:
         yield f"{called(site)} is called {site.calls} times in a forward, {one}."
         return

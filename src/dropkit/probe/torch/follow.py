@@ -230,7 +230,10 @@ class Follower(Listener):
     def _masked(self, sites: int, x: torch.Tensor) -> None:
         for number, dropped in enumerate(self.dropped):
             if sites >> number & 1:
-                self._note(dropped, x)
+                producers = self._note(dropped, x)
+                if number in self.by_hand.values() and not in_backward():
+                    dropped.shapes.append(tuple(x.shape))
+                    dropped.producers.append(producers)
 
     def begun(self, site: int, dropped: Any, other: Any = None) -> None:
         """A site's call begins."""

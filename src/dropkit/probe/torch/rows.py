@@ -74,9 +74,12 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
     own = [known[id(parameter)] for parameter in module.parameters(recurse=False)]
     changed = is_changed(path, seen)
     reach = follower.reach.get(path, 0) if changed else 0
+    # What is random by hand cannot be switched off: the runs without dropout have it too.
+    handmade = {made.effect for n, made in seen.made.items() if reach >> n & 1 and by_hand(seen.sites[n])}
     itself = {n for n, site in enumerate(seen.sites) if site.place is None and site.name == path}
     by = _changing(own, seen)
-    ratio = _ratio([run.variances.get(path) for run in seen.on], off.variances.get(path)) if reach else None
+    compared = bool(reach) and not handmade
+    ratio = _ratio([run.variances.get(path) for run in seen.on], off.variances.get(path)) if compared else None
     shift = channel_ratio(path, off, seen.on)
     return Layer(
         name=path,
@@ -96,7 +99,7 @@ def _layer(path: str, module: nn.Module, known: dict[int, str], seen: Seen) -> L
         variance_ratio=ratio,
         input_variance_ratio=None if shift is None else shift[0],
         input_variance_error=None if shift is None else shift[1],
-        random=seen.again.outputs.get(path) != off.outputs.get(path),
+        random="drops" not in handmade and seen.again.outputs.get(path) != off.outputs.get(path),
         activation=follower.activations.get(path),
     )
 
@@ -229,6 +232,8 @@ def _drawn(number: int, mask: Shape | None, seen: Seen) -> list[int]:
     site, dropped = seen.sites[number], seen.follower.dropped[number]
     if mask is None:
         return []
+    if by_hand(site) and len(dropped.shapes) != len(dropped.draws):
+        return []  # one draw for several values, or several for one
     module = seen.model.get_submodule(_layer_of(site))
     times = max(1, module.num_layers - 1) if site.place is None and isinstance(module, nn.RNNBase) else 1
     masks = dropped.masks if len(dropped.masks) == len(dropped.shapes) else []
