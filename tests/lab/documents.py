@@ -128,10 +128,7 @@ DOCUMENTS: dict[str, dict[str, str]] = {
 }
 VGGS = ("vgg-adaptive", "vgg-everywhere", "vgg-channels")
 WHY: dict[tuple[str, str], str] = {
-    (
-        "numpy-layer",
-        "mode of the accuracies",
-    ): "with dropout on, the accuracies are those of thinned networks",
+    ("numpy-layer", "mode of the accuracies"): "with dropout on, the accuracies are those of thinned networks",
     **{(name, "epsilon of Adam"): "torch's place for it; matters only for gradients below 1e-8" for name in VGGS},
     **{(name, "loss of an epoch"): "so that the smaller last batch counts less" for name in VGGS},
     ("transfer", "frozen weights"): "the tutorial's file is not included; pass one with `--weights`",
