@@ -21,7 +21,7 @@ from .laws import CHECKS
 from .test_laws import COLUMNS, row
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add-a-variant.md").read_text()
-BLOCKS = re.findall(r"^```python\n# ([^\n]*)\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```python fragment\n# ([^\n]*)\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 NEW: dict[str, Any] = {}  # the values of the page
 
 

@@ -92,7 +92,7 @@ DOCUMENTS: dict[str, dict[str, str]] = {
         "batches": "drawn with replacement",
         "iterations": OPEN,
         "printed": "each iteration: train loss, train accuracy, test loss, test accuracy",
-        "mode of the accuracies": "dropout on, probably: is_train is True unless said otherwise",
+        "mode of the accuracies": "probably with dropout on: is_train defaults to True",
     },
     "vgg-adaptive": VGG,
     "vgg-everywhere": {**VGG, "after each convolution": OPEN},
@@ -128,15 +128,15 @@ DOCUMENTS: dict[str, dict[str, str]] = {
 }
 VGGS = ("vgg-adaptive", "vgg-everywhere", "vgg-channels")
 WHY: dict[tuple[str, str], str] = {
-    ("numpy-layer", "mode of the accuracies"): "an accuracy with dropout on is that of other networks",
-    **{(name, "epsilon of Adam"): "torch's place for it; it counts where a gradient is below 1e-8" for name in VGGS},
-    **{(name, "loss of an epoch"): "the last batch is smaller, and counts less" for name in VGGS},
-    ("transfer", "frozen weights"): "the tutorial's file is not at hand; give one with `--weights`",
-    ("gan", "modules of dropout"): "so that each rate can be moved; the masks are of the same law",
-    ("gan", "labels"): "the tutorial's raise a ValueError: it cannot run",
-    ("gan", "loss of an epoch"): "the last batch is smaller, and counts less",
-    ("gan-functional", "labels"): "the tutorial's raise a ValueError: it cannot run",
-    ("gan-functional", "loss of an epoch"): "the last batch is smaller, and counts less",
+    ("numpy-layer", "mode of the accuracies"): "with dropout on, the accuracies are those of thinned networks",
+    **{(name, "epsilon of Adam"): "torch's place for it; matters only for gradients below 1e-8" for name in VGGS},
+    **{(name, "loss of an epoch"): "so that the smaller last batch counts less" for name in VGGS},
+    ("transfer", "frozen weights"): "the tutorial's file is not included; pass one with `--weights`",
+    ("gan", "modules of dropout"): "so that each rate can move; the masks follow the same law",
+    ("gan", "labels"): "the tutorial's labels raise a ValueError, so it cannot run",
+    ("gan", "loss of an epoch"): "so that the smaller last batch counts less",
+    ("gan-functional", "labels"): "the tutorial's labels raise a ValueError, so it cannot run",
+    ("gan-functional", "loss of an epoch"): "so that the smaller last batch counts less",
 }
 LAWS = {
     "normal": "N(0, {std:g}²), zero biases",
@@ -237,7 +237,7 @@ def _layer(settings: Settings) -> dict[str, str]:
         "batches": "drawn with replacement",
         "iterations": str(settings.epochs * settings.iterations),
         "printed": "each iteration: " + ", ".join(word for word, _ in get("numpy-layer").figures.printed),
-        "mode of the accuracies": "dropout off",
+        "mode of the accuracies": "with dropout off",
     }
 
 
@@ -264,18 +264,20 @@ def rows() -> list[Row]:
 
 HEAD = """# Settings of the tutorials, kept and changed
 
-`dropkit train RECIPE --size tutorial` trains a tutorial's network at the tutorial's own settings, on its own data set:
+`dropkit train RECIPE --size tutorial` trains a tutorial's network with the tutorial's own settings, on its own data
+set:
 
     dropkit train mlp --size tutorial                    # downloads, checked by sha256; or --data-dir
     dropkit train dense --size tutorial                  # digits, embedded
     dropkit compare gan --size tutorial --seeds 5 --epochs 25
 
-This table is made from the recipes, and tests hold it to the tutorials' numbers: what a tutorial says is kept, or is
-listed as changed, with the reason; what it leaves open is chosen here. The other sizes are ours: narrower networks,
-other budgets and, where the tutorial's own settings fail, better ones.
+The tables below are generated from the recipes, and tests compare them with the tutorials' numbers. Each setting that
+a tutorial states is either kept or listed as changed, with the reason. Settings that a tutorial leaves open are chosen
+here. The other sizes are ours: narrower networks, other budgets and, where a tutorial's own settings fail, better ones.
 
-Order and masks follow from the seed at this size too. Seeds, `step`'s intervals, how many training samples are scored
-with dropout off, and the settings of the adaptive strategies are ours at every size.
+As at every size, the order of the data and the masks follow from the seed. Seeds, the intervals of `step`, the number
+of training samples that are scored with dropout off, and the settings of the adaptive strategies are ours at every
+size.
 """
 
 
