@@ -25,7 +25,7 @@ for number, block in enumerate(json.load(sys.stdin), start=1):
 
 
 # pages whose blocks run as they stand
-ALONE = ("README.md", "docs/torch.md", "docs/variants.md", "docs/jax.md", "docs/coming-from-keras.md")
+ALONE = ("README.md", "docs/torch.md", "docs/variants.md", "docs/jax.md", "docs/coming-from-keras.md", "docs/faq.md")
 
 
 @pytest.mark.slow
