@@ -8,10 +8,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from dropkit import cli
 from dropkit.cli.lab import app
+from dropkit.torch import enabled, strip
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "faq.md").read_text()
@@ -65,6 +67,41 @@ def test_figures_stand_on_the_page_that_measured_them() -> None:
     others = " ".join(" ".join(page.read_text().split()) for page in DOCS.glob("*.md") if page.name != "faq.md")
     for figure in QUOTED:
         assert figure in " ".join(PAGE.split()) and figure in others, figure
+
+
+def test_what_answers_call_an_error_is_one() -> None:
+    drop, x = torch.nn.Dropout(0.5), torch.ones(2, 8)
+    with pytest.raises(ValueError, match="empty parameter list"):
+        torch.optim.Adam(drop.parameters())
+    with pytest.raises(RuntimeError, match="empty"):
+        torch.autograd.grad(x.requires_grad_().sum(), list(drop.parameters()))
+    with pytest.raises(TypeError, match="missing 2 required"):
+        torch.dropout(x)  # type: ignore[call-arg]
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(drop)(x)
+    layer = torch.nn.Linear(8, 1)
+    with pytest.raises(ValueError, match="no dropout became active"), enabled(layer):
+        layer(x)
+
+
+def test_strip_refuses_while_a_functional_call_is_left() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(x, 0.5, self.training)
+
+    with pytest.raises(ValueError, match="dropout"):
+        strip(Net(), torch.ones(2, 8))
+
+
+@pytest.mark.parametrize(
+    ("activation", "same"), [("relu", True), ("leaky_relu", True), ("tanh", False), ("gelu", False), ("sigmoid", False)]
+)
+def test_on_which_side_of_an_activation_the_mask_makes_no_difference(activation: str, same: bool) -> None:
+    function = getattr(torch.nn.functional, activation)
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    scale = (torch.arange(64) % 2) * 2.0  # a mask of p = 0.5
+    assert torch.allclose(function(x * scale), function(x) * scale) == same
+    assert bool((function(torch.zeros(1)) == 0).all()) == (activation != "sigmoid")
 
 
 @pytest.mark.parametrize("words", [words for words in OURS if words[0] == "doctor"], ids=" ".join)
