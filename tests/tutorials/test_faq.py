@@ -63,6 +63,14 @@ def test_a_study_that_is_named_leaves_its_figure_where_the_question_is() -> None
             assert f"<!-- study: {name} -->" in answer, question
 
 
+STUDY = DOCS.parent / "benchmarks" / "studies.py"
+
+
+@pytest.mark.skipif(not STUDY.exists(), reason="benchmarks/studies.py is not here yet")
+def test_a_study_that_is_named_can_be_run() -> None:
+    assert set(re.findall(r'^    "([\w-]+)": ', STUDY.read_text(), re.MULTILINE)) >= STUDIES
+
+
 def test_figures_stand_on_the_page_that_measured_them() -> None:
     others = " ".join(" ".join(page.read_text().split()) for page in DOCS.glob("*.md") if page.name != "faq.md")
     for figure in QUOTED:
