@@ -432,6 +432,8 @@ def test_dtypes() -> None:
     for make in (nn.Dropout, Dropout):
         with pytest.raises(RuntimeError, match="result type Float can't be cast to the desired output type Long"):
             make(0.5)(torch.ones(3, dtype=torch.int64))
+        for p in (0.0, 1.0):  # where nothing is scaled
+            assert make(p)(torch.ones(3, dtype=torch.int64)).dtype == torch.int64
 
 
 @difference(INPUTS, "float8 at p = 1", torch="NotImplementedError", dropkit="zeros, as for every other dtype")
