@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkit.torch
 from dropkit.torch import Dropout, at, bind, functional
 
-from . import test_family
+from . import test_family, test_fused
 
 # torch loads scripted modules of its own when it compiles, which it deprecates itself
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script.*deprecated:DeprecationWarning")
@@ -492,6 +492,11 @@ SAME: dict[str, list[Callable]] = {
     ],
     "Off is off: in evaluation, at p = 0 and for empty tensors the same object comes back.": [
         test_family.test_nothing_dropped_gives_the_object_back,
+    ],
+    "Integers: taken at p = 0 and 1, where nothing is scaled; refused between. `dropkit.torch.dropout`, which is no "
+    "function of torch's, refuses them in training at every p.": [
+        test_dtypes,
+        test_fused.test_integers_are_refused_at_every_p,
     ],
     "The generator: `torch.manual_seed`, `get_rng_state`, `set_rng_state`, `fork_rng`; it stands still where no number "
     "is needed.": [
