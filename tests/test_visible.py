@@ -227,6 +227,15 @@ def test_a_training_prints_the_same_lines_on_a_terminal() -> None:
     assert "epoch 1/2, loss 1.2500, train accuracy 0.5000, test accuracy 0.6250\n" in stream.getvalue()
 
 
+def test_what_is_counted_in_iterations_is_called_so() -> None:
+    from dropkit.cli.console import epoch_line
+    from dropkit.lab.recipes import get
+
+    row = {"epoch": 2, "step": 40, "train_eval_loss": 1.25}
+    assert epoch_line(get("numpy-layer").figures, row, 60, 20) == "iteration 40/1200, train loss 1.2500"
+    assert epoch_line(get("numpy-layer").figures, row, 60) == "epoch 2/60, train loss 1.2500"
+
+
 def test_the_bar_says_what_it_prepares() -> None:
     stream = io.StringIO()
     out = SafeConsole(file=stream, force_terminal=True, width=100, color_system=None)

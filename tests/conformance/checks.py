@@ -238,7 +238,8 @@ def errors(frontend: Any) -> None:
     refuses("past index", ValueError, x, 0.5, rows=np.array([0, 2**62]))
     refuses("must be a dropkit.Key", TypeError, x, 0.5, key=7)
     refuses("training must be True or False", TypeError, x, 0.5, training=None)
-    refuses("convert with x", TypeError, frontend.integer, 0.5)
+    for p in (0, 0.0, 0.5, 1):  # at every rate: one that moves would be refused later
+        refuses("convert with x", TypeError, frontend.integer, p)
 
 
 CHECKS = {

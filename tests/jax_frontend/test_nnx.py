@@ -234,6 +234,12 @@ def test_integers_are_refused() -> None:
         Dropout(0.5, rngs=nnx.Rngs(0))(jnp.ones((3, 4), jnp.int32))
 
 
+@pytest.mark.parametrize("make", [nnx.Dropout, Dropout])
+def test_at_rate_0_the_very_array_comes_back_whatever_its_type(make: Any) -> None:
+    x = jnp.ones((3, 4), jnp.int32)
+    assert make(0, rngs=nnx.Rngs(0))(x) is x
+
+
 def test_bad_axes_and_when() -> None:
     with pytest.raises(ValueError, match="share names an axis twice"):
         Dropout(0.5, share=(1, 1))

@@ -10,7 +10,7 @@ from dropkit import Key, keep
 from dropkit.axes.noise import Hard, Numbers, Plain
 from dropkit.errors import DropkitTypeError, DropkitValueError
 from dropkit.kernels import cpu
-from dropkit.numpy import Dropout, alpha_dropout, alpha_dropout_backward, dropout, dropout_backward
+from dropkit.numpy import ConcreteDropout, Dropout, alpha_dropout, alpha_dropout_backward, dropout, dropout_backward
 from dropkit.numpy import ops as numpy_ops
 
 KEY = Key(3, "any", 1)
@@ -307,3 +307,26 @@ def test_a_rate_for_each_element_in_evaluation() -> None:
         assert np.array_equal(y, np.broadcast_to(1 - p, x.shape))
         dx = dropout_backward(x, p, training=False, noise=Halving())
         assert np.array_equal(dx, y)
+
+
+@pytest.mark.parametrize("p", [0, 0.5, 1], ids=str)
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.complex64, object])
+def test_what_cannot_be_scaled_is_refused_at_every_p(dtype: Any, p: float) -> None:
+    x, layer = np.arange(16).reshape(2, 8).astype(dtype), Dropout(p)
+    layer.forward(np.ones((2, 8), np.float32), training=True)
+    calls: list[Callable[[Any], Any]] = [
+        lambda x: dropout(x, p, training=True, key=KEY),
+        lambda x: dropout(x, np.full((2, 8), p), training=True, key=KEY),
+        lambda x: dropout_backward(x, p, training=True, key=KEY),
+        lambda x: alpha_dropout(x, p, training=True, key=KEY),
+        lambda x: Dropout(p).forward(x, training=True),
+        lambda x: Dropout(p, when="always").forward(x, training=False),
+        layer.backward,
+        lambda x: ConcreteDropout(0.5).forward(x, training=True),
+    ]
+    for call in calls:
+        for given in (x, x[:0], np.ma.masked_array(x)):
+            with pytest.raises(DropkitTypeError, match=r"needs float16, .* but x is .*; convert with x.astype"):
+                call(given)
+    assert dropout(x, p, training=False) is x
+    assert Dropout(p).forward(x, training=False) is x

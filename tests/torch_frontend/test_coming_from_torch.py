@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkit.torch
 from dropkit.torch import Dropout, at, bind, functional
 
-from . import test_family
+from . import test_family, test_fused
 
 # torch loads scripted modules of its own when it compiles, which it deprecates itself
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script.*deprecated:DeprecationWarning")
@@ -431,6 +431,8 @@ def test_dtypes() -> None:
     for make in (nn.Dropout, Dropout):
         with pytest.raises(RuntimeError, match="result type Float can't be cast to the desired output type Long"):
             make(0.5)(torch.ones(3, dtype=torch.int64))
+        for p in (0.0, 1.0):  # where nothing is scaled
+            assert make(p)(torch.ones(3, dtype=torch.int64)).dtype == torch.int64
 
 
 @difference(INPUTS, "float8 at p = 1", torch="NotImplementedError", dropkit="zeros, as for every other dtype")
@@ -489,6 +491,11 @@ SAME: dict[str, list[Callable]] = {
     ],
     "Off is off: in evaluation, at p = 0 and for empty tensors the same object comes back.": [
         test_family.test_nothing_dropped_gives_the_object_back,
+    ],
+    "Integers: taken at p = 0 and 1, where nothing is scaled; refused between. `dropkit.torch.dropout`, which is no "
+    "function of torch's, refuses them in training at every p.": [
+        test_dtypes,
+        test_fused.test_integers_are_refused_at_every_p,
     ],
     "The generator: `torch.manual_seed`, `get_rng_state`, `set_rng_state`, `fork_rng`; it stands still where no number "
     "is needed.": [

@@ -139,3 +139,17 @@ def test_compiled() -> None:
 def test_refusals(make: object, message: str) -> None:
     with pytest.raises(DropkitError, match=message):
         make(torch.ones(2, 3))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_integers_are_refused_at_every_p(p: float) -> None:
+    x = torch.arange(8).reshape(1, 8)
+    for call in (
+        lambda: dropout(x, p, training=True),
+        lambda: dropout_add(x, x, p, training=True),
+        lambda: bias_act_dropout(x, None, p, activation="relu", training=True),
+        lambda: dropout_add_norm(x, x, None, None, p, training=True),
+    ):
+        with pytest.raises(DropkitError, match=r"but x is torch.int64 .* convert with x.float\(\)"):
+            call()
+    assert torch.equal(dropout_add(x, x, p, training=False), 2 * x)

@@ -256,6 +256,17 @@ def test_state_dict_carries_the_rates() -> None:
     assert all(torch.equal(a, b) for a, b in zip(rates(model).values(), rates(other).values(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "make", [ConcreteDropout, HardConcrete, VariationalGaussianDropout, Standout, LearnableBernoulli]
+)
+def test_integers_are_refused_in_training(make: Callable[[], nn.Module]) -> None:
+    """Their noise would be cut off to integers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DropkitError, match=r"but x is torch.int64 .* convert with x.float\(\)"):
+            make()(torch.arange(8).reshape(1, 8))
+
+
 def test_diagnosis_finds_rates_at_their_bounds() -> None:
     model = nn.Sequential(ConcreteDropout(0.2, shape=(4,), clamp=(0.0, 0.5)), LearnableBernoulli(0.3))
     with torch.no_grad():

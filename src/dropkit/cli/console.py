@@ -54,7 +54,7 @@ class Bar:
         self.progress.update(self.task, advance=1, description=text)
         self.done += 1
         if self.epochs:
-            self._tell(epoch_line(plan.choices.recipe.figures, row, epochs))
+            self._tell(epoch_line(plan.choices.recipe.figures, row, epochs, plan.choices.settings.iterations))
         # Long runs say something in between too.
         elif self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
             self._tell(f"{text}, {self.done}/{self.total} epochs in all")
@@ -70,7 +70,7 @@ class Bar:
         self.told = time.monotonic()
 
 
-def epoch_line(figures: Figures, row: Row, epochs: int) -> str:
+def epoch_line(figures: Figures, row: Row, epochs: int, iterations: int | None = None) -> str:
     """What is printed of an epoch, as most tutorials print it: a figure for each of the recipe's `printed` that it has.
 
     >>> from dropkit.lab.recipes.measures import CLASSIFICATION
@@ -78,7 +78,10 @@ def epoch_line(figures: Figures, row: Row, epochs: int) -> str:
     'epoch 1/5, loss 1.1165, train accuracy 0.5620'
     """
     known = [f"{heading} {row[figure]:.4f}" for heading, figure in figures.printed if figure in row]
-    return ", ".join([f"epoch {row['epoch']}/{epochs}", *known])
+    number = (
+        f"epoch {row['epoch']}/{epochs}" if iterations is None else f"iteration {row['step']}/{epochs * iterations}"
+    )
+    return ", ".join([number, *known])
 
 
 class _Known(ProgressColumn):

@@ -256,10 +256,10 @@ class Dropout(nnx.Dropout):
             return dropout(inputs, self._now(), training=False, noise=self.noise, other=other)
         given = self.rngs if rngs is None else rngs
         key = Key() if given is None and self._certain() else _drawn(given, self.rng_collection)
-        share = sharing_too(self.share, self.broadcast_dims)
-        return dropout(
-            inputs, self._now(), training=True, key=key, share=share, rows=rows, noise=self.noise, other=other
-        )
+        share, rate = sharing_too(self.share, self.broadcast_dims), self._now()
+        if same(self.noise, other) and not isinstance(rate, jax.core.Tracer) and np.ndim(rate) == 0 and rate == 0:
+            return inputs  # of any dtype, as nnx.Dropout does
+        return dropout(inputs, rate, training=True, key=key, share=share, rows=rows, noise=self.noise, other=other)
 
     def _now(self) -> Any:
         """The rate as `dropout` takes it."""

@@ -66,8 +66,8 @@ def dropout(
 
     Raises:
         DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number; no key, or one that is none; a
-            dtype other than the four, in training; a share axis that does not exist; an offset outside the global
-            shape; a noise that is none, or without its other.
+            dtype other than the four, in training, at any rate; a share axis that does not exist; an offset outside the
+            global shape; a noise that is none, or without its other.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929); mask specification v1 (docs/mask.md).
 
@@ -98,10 +98,12 @@ def applied(
     law = checked_noise(noise)
     checked_other(law, other)
     t = _kept_of(x, rate, training)
+    if training:
+        _check_dtype(x)
     if t is None or (not training and law.off(1.0) is None):
         return x
-    _check_dtype(x)
     if not training:
+        _check_dtype(x)
         return _off(x, t, law, other)
     sharing = _OWN if type(share) is tuple and not share else share_of(share)
     return of_kept(x, t, words_of(key), sharing, part, law, other, alone)

@@ -7,7 +7,7 @@ from keras import ops
 
 from ..axes.when import When
 from ..counter import Key
-from ..errors import DropkitRuntimeError
+from ..errors import DropkitRuntimeError, DropkitTypeError
 from . import blocks, engine
 from .draw import Draw
 from .state import SAVED, Draws
@@ -96,7 +96,13 @@ class Keyed:
         """The input as a floating tensor: integers have no scaled values, so they become the layer's compute type."""
         x = inputs if ops.is_tensor(inputs) else ops.convert_to_tensor(inputs)  # which NumPy's backend would narrow
         if not keras.backend.is_float_dtype(x.dtype):
-            x = ops.cast(x, self.compute_dtype)  # type: ignore[attr-defined]
+            kind, name = self.compute_dtype, self.name  # type: ignore[attr-defined]
+            if not keras.backend.is_float_dtype(kind):
+                raise DropkitTypeError(
+                    f"dropout computes in a floating type, got dtype={kind!r} for {name!r}: make "
+                    "it with dtype='float32'"
+                )
+            x = ops.cast(x, kind)
         return x
 
     def compute_output_shape(self, input_shape: Any) -> Any:

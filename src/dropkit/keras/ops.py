@@ -103,15 +103,15 @@ def _dropped(x: Any, rate: Any, training: bool, key: Any, share: Any, part: Part
 
 def _by_keras(x: Any, rate: Any, training: bool, key: Any, share: Sharing, part: Part, law: Noise, other: Any) -> Any:
     t = _kept_of(rate, tuple(x.shape))
-    if (isinstance(t, int) and t == ONE) or 0 in x.shape:
-        return x
-    if not training:
-        return composed.without(x, t, law, other)
-    if not keras.backend.is_float_dtype(x.dtype):
+    if training and not keras.backend.is_float_dtype(x.dtype):
         raise DropkitTypeError(
             f"dropout in training needs a floating tensor, but x is {x.dtype}; convert with x = keras.ops.cast(x, "
             '"float32")'
         )
+    if (isinstance(t, int) and t == ONE) or 0 in x.shape:
+        return x
+    if not training:
+        return composed.without(x, t, law, other)
     key = _needed(key)
     if None not in x.shape:
         known_place(tuple(x.shape), share.axes, part)  # refuses what does not fit

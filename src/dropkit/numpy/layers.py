@@ -18,7 +18,7 @@ from ..drop import Drop, checked_other
 from ..errors import DropkitRuntimeError, DropkitValueError, UnknownNameError
 from ..mask import normal
 from ..place import Part
-from .ops import gradients, of_lowered
+from .ops import check_dtype, gradients, of_lowered
 
 
 class Layer(Protocol):
@@ -96,14 +96,24 @@ class Dropout:
             training: the mode of the pass.
             rows: each sample's own row number in the data set.
             other: the second array of a noise that needs one; `backward` then gives a pair of gradients.
+
+        Raises:
+            DropkitTypeError: in training x of another dtype, at any p.
         """
-        drop, key = self.drop, Key(self.key.seed, self.key.site, self.step)
+        drop, key, active = self.drop, Key(self.key.seed, self.key.site, self.step), self.drop.active(training)
         lowered = drop.lower(self.step, training, self._p)
-        self.step += drop.active(training)
+        if active:
+            check_dtype(x)
+        self.step += active
         part = Part.of(None, None, rows)
         checked_other(drop.noise, other)
 
-        self._backward = lambda grad: gradients(grad, drop.noise, lowered, key, drop.share, part)
+        def backward(grad: NDArray) -> NDArray:
+            if active:
+                check_dtype(grad)
+            return gradients(grad, drop.noise, lowered, key, drop.share, part)
+
+        self._backward = backward
         return x if lowered is None else of_lowered(x, lowered, key, drop.share, part, other)
 
     def backward(self, grad: NDArray) -> NDArray:

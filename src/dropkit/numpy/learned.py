@@ -9,6 +9,7 @@ from ..axes.when import When
 from ..counter import Key
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..mask import uniform
+from .ops import check_dtype
 
 
 class ConcreteDropout:
@@ -83,6 +84,7 @@ class ConcreteDropout:
         if not self.when.active(training):
             self._last = (x, np.ones((), x.dtype))
             return x
+        check_dtype(x)
         u = uniform(x.shape, Key(self.key.seed, self.key.site, self.step), rows=rows).astype(np.float64)
         self.step += 1
         gate = 1 / (1 + np.exp((self.logit + np.log(u) - np.log1p(-u)) / self.temperature))  # 1 - d

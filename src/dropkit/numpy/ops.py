@@ -204,19 +204,33 @@ def of_lowered(
     """What a lowered dropout, or a derivative of it, makes of an array of any kind."""
     if _unusual(x):
         return _usual(of_lowered, x, lowered, key, share, part, other, derivative)
+    check_dtype(x)
     if x.size == 0:
         return x
-    if x.dtype not in FLOATING:
-        raise DropkitTypeError(
-            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
-            "x.astype(np.float32)"
-        )
     share = _ELEMENTS if type(share) is tuple and not share else share_of(share)
     if isinstance(share, Refining):
         lowered = settled(lowered, share, x.shape, part, Arrays)
     if derivative is not None:
         lowered = derivative(lowered)
     return applied(x, lowered, _needed(key), share, part, other)
+
+
+def _check_array(x: NDArray) -> None:
+    if not isinstance(x, np.ndarray | np.generic):
+        raise DropkitTypeError(
+            f"x must be a NumPy array, got {reprlib.repr(x)} of type {type(x).__name__}; convert with "
+            "np.asarray(x, np.float32)"
+        )
+
+
+def check_dtype(x: NDArray) -> None:
+    """Refuse what cannot be scaled; asked at every rate, since one that moves would be refused later."""
+    _check_array(x)
+    if x.dtype.newbyteorder("=") not in FLOATING:
+        raise DropkitTypeError(
+            f"dropout in training needs float16, float32 or float64, but x is {x.dtype}; convert with "
+            "x.astype(np.float32)"
+        )
 
 
 def gradients(
@@ -334,11 +348,7 @@ def _unusual(x: Any) -> bool:
 
 def _usual(drop: Callable[..., NDArray], x: Any, *rest: Any, **more: Any) -> Any:
     """`drop` of x as a plain array, made again into what x is: a scalar, another byte order, a subclass."""
-    if not isinstance(x, np.ndarray | np.generic):
-        raise DropkitTypeError(
-            f"x must be a NumPy array, got {reprlib.repr(x)} of type {type(x).__name__}; convert with "
-            "np.asarray(x, np.float32)"
-        )
+    _check_array(x)
     native = np.asarray(x)
     native = native.astype(native.dtype.newbyteorder("="), copy=False)
     y = drop(native, *rest, **more)
@@ -352,13 +362,11 @@ def _usual(drop: Callable[..., NDArray], x: Any, *rest: Any, **more: Any) -> Any
 
 def _lowered(law: Noise, x: NDArray, p: float | NDArray, training: bool) -> Lowered | None:
     """The law at p, a number or an array, for an array x; None where y = x."""
-    if not isinstance(x, np.ndarray | np.generic):
-        raise DropkitTypeError(
-            f"x must be a NumPy array, got {reprlib.repr(x)} of type {type(x).__name__}; convert with "
-            "np.asarray(x, np.float32)"
-        )
+    _check_array(x)
     if not isinstance(training, bool):
         raise DropkitTypeError(f"training must be True or False, got {training!r}")
+    if training:
+        check_dtype(x)
     if isinstance(p, np.ndarray) and p.ndim:
         each = thresholds(p)
         lowered = lower(law, each, training, each / ONE, Arrays)

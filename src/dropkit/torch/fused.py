@@ -68,7 +68,9 @@ def dropout_add(
     if has_torch_function_variadic(x, residual):  # who watches or changes calls is shown the dropout in this one
         place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
         return residual + ops.dropout(x, p, training=training, key=key, **place)
-    lowered, share = ops.lower(x, p, ops.mode(training)), ops.axes_of(share)
+    if ops.mode(training):
+        ops.check_dtype(x)
+    lowered, share = ops.lower(x, p, training), ops.axes_of(share)
     if lowered is None:
         return x + residual
     fresh = ops.fresh_with(key, Part.of(offset, global_shape, rows))
@@ -121,7 +123,9 @@ def bias_act_dropout(
         place: Any = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
         y = ACTIVATIONS[activation](x if bias is None else x + bias)
         return ops.dropout(y, p, training=training, key=key, **place)
-    lowered, share = ops.lower(x, p, ops.mode(training)), ops.axes_of(share)
+    if ops.mode(training):
+        ops.check_dtype(x)
+    lowered, share = ops.lower(x, p, training), ops.axes_of(share)
     fresh = ops.fresh_with(key, Part.of(offset, global_shape, rows))
     kernels = None if lowered is None else _kernels(lowered, share, x, bias)
     if lowered is None or kernels is None:

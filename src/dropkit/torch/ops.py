@@ -71,7 +71,7 @@ def dropout(
 
     Raises:
         DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; a dtype other than the four, in
-            training; a share axis that does not exist; an offset outside the global shape; a key that is no Key.
+            training, at any p; a share axis that does not exist; an offset beyond the global shape; a key that is none.
 
     Source: Srivastava et al. 2014 (JMLR 15:1929); mask specification v1 (docs/mask.md).
 
@@ -89,7 +89,9 @@ def dropout(
         )  # fmt: skip
     if type(noise) is not Bernoulli or other is not None:
         checked_other(checked_noise(noise), other)
-    lowered = lower(x, p, mode(training), noise)
+    if mode(training):
+        check_dtype(x)
+    lowered = lower(x, p, training, noise)
     if lowered is None:
         return x
     whole = offset is None and global_shape is None and rows is None
@@ -145,15 +147,21 @@ def lower(x: torch.Tensor, p: float | torch.Tensor, training: bool, law: Noise =
 
 def droppable(x: torch.Tensor, lowered: Lowered) -> bool:
     """Whether x has elements; refuses sparse ones, and dtypes that cannot be scaled unless everything goes."""
-    if x.dtype not in cpu.DTYPES and not (type(lowered.t) is int and lowered.t == 0 == lowered.c):
-        raise DropkitDtypeError(
-            f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype} (result type Float "
-            f"can't be cast to the desired output type {_TORCHS_NAMES.get(x.dtype, x.dtype)}); convert with x.float()"
-        )
+    if not (type(lowered.t) is int and lowered.t == 0 == lowered.c):
+        check_dtype(x)
     if x.layout is not torch.strided and not x.is_nested:
         raise DropkitDtypeError(f"dropout in training needs a dense tensor, but x is {x.layout}: take x.to_dense()")
     # Under a compiler or in a trace the size is known only when it runs; an empty tensor stays one there by itself.
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or x.numel() != 0
+
+
+def check_dtype(x: torch.Tensor) -> None:
+    """Refuse a tensor that cannot be scaled. torch's own names ask this where they scale, ours at every rate."""
+    if x.dtype not in cpu.DTYPES:
+        raise DropkitDtypeError(
+            f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype} (result type Float "
+            f"can't be cast to the desired output type {_TORCHS_NAMES.get(x.dtype, x.dtype)}); convert with x.float()"
+        )
 
 
 _TORCHS_NAMES = {

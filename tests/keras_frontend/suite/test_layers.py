@@ -112,6 +112,15 @@ def test_integers_become_the_compute_type(name: str) -> None:
 
 
 @every_layer
+def test_a_layer_that_computes_in_integers_is_refused(name: str) -> None:
+    layer, x = make(name, dtype="int32")
+    for value in (0.3, 0.0):  # at every rate
+        setattr(layer, "stddev" if name == "GaussianNoise" else "rate", value)
+        with pytest.raises(DropkitError, match=r"floating type, got dtype='int32' for .* make it with dtype='float32'"):
+            layer(np.ones(x.shape, "int32"), training=True)
+
+
+@every_layer
 def test_config_round_trip(name: str) -> None:
     layer, x = make(name, seed=3, name="a", dtype="mixed_bfloat16")
     twin = type(layer).from_config(layer.get_config())

@@ -130,6 +130,7 @@ class Learned(Drawn):
 
     def draw(self, x: torch.Tensor, share: Sequence[int] = ()) -> tuple[Words, Place]:
         """Key and place of this forward's noise on a tensor like x; a recomputed forward gets those it had."""
+        ops.check_dtype(x)  # in integers the noise would be cut off
         self._notice(x)
         if ranks.several() and self.site is not None:
             self.site.seen(x)
