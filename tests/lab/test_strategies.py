@@ -18,8 +18,8 @@ from dropkit.lab.engines.gradients import held_out_batches
 from dropkit.lab.engines.moves import Sites
 from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
-from dropkit.lab.recipes import get
-from dropkit.lab.recipes.recipe import LearnedRate, learned_method, needs_validation
+from dropkit.lab.recipes import RECIPES, get
+from dropkit.lab.recipes.recipe import LearnedRate, Strategy, learned_method, needs_validation, strategy_rates
 from dropkit.lab.recipes.strategies import ADAPTIVE
 from dropkit.torch import Dropout
 from dropkit.torch.learned import ConcreteDropout, LearnableBernoulli
@@ -84,6 +84,34 @@ def test_weight_decay_is_a_strategy_without_dropout(recipe: str, tmp_path: Path)
     assert run.rows[1]["train_objective"] - run.rows[1]["train_loss"] < (
         run.rows[0]["train_objective"] - run.rows[0]["train_loss"]
     )
+
+
+@pytest.mark.parametrize("recipe", ["mlp", "mlp-functional", "numpy-mlp"])
+def test_an_interval_may_be_said_in_iterations(recipe: str, tmp_path: Path) -> None:
+    run = tiny(recipe, "step:20", tmp_path / "run", epochs=5)
+    steps = run.rows[0]["step"]
+    site = next(name for name in run.rows[0] if name.startswith("rate_"))
+    meant = [max(0.1, (5 - (epoch * steps - 1) // 20) / 10) for epoch in range(1, 6)]
+    assert [row[site] for row in run.rows] == meant and len(set(meant)) > 2
+    assert run.config["strategy"] == "step:20"
+
+
+def test_every_recipe_that_falls_by_steps_takes_an_interval() -> None:
+    for recipe in RECIPES.values():
+        for name in {"step", "decay"} & recipe.strategies.keys():
+            rates = strategy_rates(recipe, Strategy.parse(f"{name}:100"), recipe.settings("tiny", "digits"), 7)
+            assert set(rates) == set(recipe.feeds)
+            assert {round(rate.at(100), 9) for rate in rates.values()} == {0.4 if name == "step" else 0.3}
+    assert Strategy.parse("step:100").folder == "step-100"
+
+
+def test_a_strategy_is_refused_before_data_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropkit.lab.plan.load_data", lambda *_: pytest.fail("data loaded"))
+    for strategy in ("fixd", "fixed:1.5", "step:0.5", "weight-decay:7"):
+        with pytest.raises(DropkitValueError):
+            tiny("mlp", strategy, tmp_path)
+        with pytest.raises(DropkitValueError):
+            compare("mlp", strategies=[strategy], out=tmp_path)
 
 
 def test_weight_decay_of_nothing_is_no_dropout(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ...axes.rate import Constant, Exponential, Gap, Rate, Step
 from ...errors import DropkitValueError, UnknownNameError
-from .recipe import LearnedRate, Rates, Settings, StrategyRates
+from .recipe import LearnedRate, Rates, Settings, Strategy, StrategyRates
 
 BOUNDS = (0.0, 0.5)
 ADAPTIVE = ("concrete", "disarm", "hypergradient", "gap")
@@ -51,6 +51,7 @@ def chosen(fixed: Mapping[str, float], *names: str) -> dict[str, StrategyRates]:
     ['none', 'decay']
     """
     known: dict[str, StrategyRates] = {name: Ruled(name, fixed, rule) for name, rule in RULES.items()}
+    known |= {name: Spaced(name, tuple(fixed), rate) for name, rate in SPACED.items()}
     known |= {"fixed": Fixed(fixed), DECAY: WeightDecay(tuple(fixed))}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -70,6 +71,9 @@ class Fixed:
         found = {0: tuple(fixed.values()), 1: values * len(fixed), len(fixed): values}.get(len(values))
         if found is None:
             raise DropkitValueError(f"strategy 'fixed' takes one rate or {len(fixed)}, got {len(values)}: {values}")
+        for p in values:
+            if not 0 <= p <= 1:
+                raise _refused("fixed", values, f"p must lie in [0, 1], got {p}", "fixed:0.2:0.5")
         return {site: Constant(p) for site, p in zip(fixed, found, strict=True)}
 
 
@@ -85,6 +89,10 @@ class WeightDecay:
             raise DropkitValueError(
                 f"strategy {DECAY!r} takes one number, as in {DECAY}:1e-4, got {len(values)}: {values}"
             )
+        for factor in values:
+            if not 0 <= factor <= 1:
+                problem = f"the factor of weight decay must lie in [0, 1], got {factor}"
+                raise _refused(DECAY, values, problem, f"{DECAY}:1e-4")
         return dict.fromkeys(self.sites, Constant(0.0))
 
     def changed(self, settings: Settings, values: tuple[float, ...]) -> Settings:
@@ -94,8 +102,35 @@ class WeightDecay:
 
 
 @dataclass(frozen=True, slots=True)
+class Spaced:
+    """A rate that falls in intervals: of the recipe's epochs, or of the iterations after the name, as in step:100."""
+
+    name: str
+    sites: tuple[str, ...]
+    rate: Callable[[int], Rate]
+
+    def __call__(self, settings: Settings, steps: int, values: tuple[float, ...]) -> Rates:
+        """Site -> a rate of its own, at that interval."""
+        if len(values) > 1:
+            raise DropkitValueError(
+                f"strategy {self.name!r} takes one number, its interval in iterations, as in {self.name}:100, got "
+                f"{len(values)}: {values}"
+            )
+        for every in values:
+            if not (every >= 1 and every.is_integer()):
+                problem = f"the interval must be a whole number of iterations, at least 1, got {every}"
+                raise _refused(self.name, values, problem, f"{self.name}:100")
+        every = int(values[0]) if values else settings.step_epochs * steps
+        return {site: self.rate(every) for site in self.sites}
+
+
+def _refused(name: str, values: tuple[float, ...], problem: str, example: str) -> DropkitValueError:
+    return DropkitValueError(f"strategy {str(Strategy(name, values))!r}: {problem}; write for example {example}")
+
+
+@dataclass(frozen=True, slots=True)
 class Ruled:
-    """A strategy that moves each site's rate by one rule, from its fixed rate, and whose name takes no rates."""
+    """A strategy that moves each site's rate by one rule, from its fixed rate, and whose name takes no numbers."""
 
     name: str
     fixed: Mapping[str, float]
@@ -105,7 +140,7 @@ class Ruled:
         """Site -> what the rule makes of its fixed rate."""
         if values:
             raise DropkitValueError(
-                f"strategy {self.name!r} takes no rates, got {values}; only fixed does, as in fixed:0.2:0.5"
+                f"strategy {self.name!r} takes no numbers, got {values}; rates are for fixed, as in fixed:0.2:0.5"
             )
         return {site: self.rule(settings, steps, p) for site, p in self.fixed.items()}
 
@@ -128,14 +163,14 @@ def _none(settings: Settings, steps: int, p: float) -> Constant:
     return Constant(0.0)
 
 
-def _step(settings: Settings, steps: int, p: float) -> Step:
-    """Starts at 0.5 and falls by 0.1 every few epochs, never below 0.1."""
-    return Step(start=0.5, drop=0.1, every=settings.step_epochs * steps, floor=0.1)
+def _step(every: int) -> Step:
+    """Starts at 0.5 and falls by 0.1 every so many iterations, never below 0.1."""
+    return Step(start=0.5, drop=0.1, every=every, floor=0.1)
 
 
-def _decay(settings: Settings, steps: int, p: float) -> Exponential:
-    """From 0.5 towards 0.1, as `step` goes, but smoothly: half of what is left in as many epochs as `step` stays."""
-    return Exponential(start=0.5, end=0.1, gamma=math.log(2) / (settings.step_epochs * steps))
+def _decay(every: int) -> Exponential:
+    """From 0.5 towards 0.1, as `step` goes, but smoothly: half of what is left in each interval."""
+    return Exponential(start=0.5, end=0.1, gamma=math.log(2) / every)
 
 
 def _gap(settings: Settings, steps: int, p: float) -> Gap:
@@ -145,10 +180,9 @@ def _gap(settings: Settings, steps: int, p: float) -> Gap:
 
 RULES: dict[str, Rule] = {
     "none": _none,
-    "step": _step,
-    "decay": _decay,
     "concrete": Learning("concrete"),
     "disarm": Learning("disarm"),
     "hypergradient": Learning("hypergradient"),
     "gap": _gap,
 }
+SPACED: dict[str, Callable[[int], Rate]] = {"step": _step, "decay": _decay}
