@@ -139,6 +139,42 @@ def test_weight_decay_stands_beside_dropout_in_one_comparison(tmp_path: Path) ->
         compare("mlp", strategies=["weight-decay:0.1:0.2"], **{**asked, "out": tmp_path / "other"})
 
 
+@pytest.mark.parametrize(("recipe", "strategy"), [("mlp", "pathwise"), ("vgg-adaptive", "literal")])
+def test_rules_that_do_not_work_can_be_watched(tmp_path: Path, recipe: str, strategy: str) -> None:
+    whole = tiny(recipe, strategy, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        tiny(recipe, strategy, tmp_path / "cut", on_epoch=stop_after(2))
+    assert numbers(tiny(recipe, strategy, tmp_path / "cut", resume=True)) == numbers(whole)
+    curves = [[row[f"rate_{site}"] for row in whole.rows] for site in SITES[recipe]]
+    if strategy == "literal":
+        assert all(0 <= p <= 0.001 for curve in curves for p in curve)
+    else:
+        assert all(0 <= p <= 0.5 for curve in curves for p in curve) and len(set(curves[0])) == 3
+
+
+def test_rules_that_do_not_work_are_compared_on_request_alone() -> None:
+    for recipe in RECIPES.values():
+        if {"pathwise", "literal"} & recipe.strategies.keys():
+            assert recipe.compared and not {"pathwise", "literal"} & {*recipe.compared}
+    with pytest.raises(UnknownNameError, match="unknown strategy 'pathwise'"):
+        strategy_rates(get("numpy-mlp"), Strategy.parse("pathwise"), get("numpy-mlp").settings("tiny", "digits"), 1)
+
+
+@pytest.mark.parametrize("strategy", ["pathwise", "literal"])
+def test_a_site_that_learns_path_wise_has_no_regulariser_and_a_step_of_its_own(strategy: str) -> None:
+    found = trainer(strategy, "vgg-adaptive")
+    assert found.gradients.penalty().item() == 0
+    groups = found.optimizers["rates"].param_groups
+    assert [(group["lr"], group["start"], tuple(group["bounds"])) for group in groups] == [(0.001, 0.5, (0, 0.5))] * 2
+    with torch.no_grad():
+        for parameter in found.sites.parameters:
+            parameter.fill_(0.4999)
+            parameter.grad = torch.full_like(parameter, -1.0)
+    found.optimizers["rates"].step()
+    wanted = 0.5 if strategy == "pathwise" else 0.0
+    assert [place.p for place in found.sites.places.values()] == [wanted] * 2
+
+
 def test_adaptive_strategies_start_where_fixed_stands() -> None:
     for recipe, sites in SITES.items():
         fixed = rates_of(recipe, "fixed")
@@ -280,7 +316,7 @@ def test_all_is_every_strategy(tmp_path: Path) -> None:
     found = compare(
         "mlp", size="tiny", epochs=1, seeds=1, strategies=["all"], validation=0.2, device="cpu", out=tmp_path
     )
-    assert [line.strategy for line in found.lines] == [*ALL, "weight-decay"]
+    assert [line.strategy for line in found.lines] == [*ALL, "weight-decay", "pathwise"]
 
 
 def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SIZES = ("tiny", "small", "full", TUTORIAL)
 
 LATER = {"later": True}  # of settings that records of older runs do not have
 
-METHODS = ("concrete", "disarm", "hypergradient")
+METHODS = ("concrete", "disarm", "hypergradient", "pathwise", "literal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,9 @@ class LearnedRate:
     """A rate that is a parameter with a gradient, moved by an Adam of its own.
 
     Args:
-        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes) or "hypergradient"
-            (through a relaxed mask, from the validation loss after a step of training).
+        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes), "hypergradient"
+            (through a relaxed mask, from the validation loss after a step of training), or two that show what does not
+            work: "pathwise" (through the scale alone) and "literal" (the same, and the new value taken for the step).
         start: the first rate.
         bounds: between which it is held.
         learning_rate: of its Adam.

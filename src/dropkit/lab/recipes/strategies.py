@@ -1,9 +1,9 @@
 """The strategies of the recipes, by name: what moves the rate of each site, starting from the fixed rates.
 
 `none`, `fixed`, `step` and `decay` follow the step alone. The others adapt: `concrete`, `disarm` and `hypergradient`
-learn the rate by gradient, `gap` holds the distance of validation and training loss; `weight-decay` has no dropout but
-the other remedy that textbooks name. They start where `fixed` stands,
-so that what they add is what moved, and they stay within BOUNDS.
+learn the rate by gradient, `gap` holds the distance of validation and training loss. They start where `fixed` stands,
+so that what they add is what moved, and they stay within BOUNDS; so do `pathwise` and `literal`, which show rules that
+do not work. `weight-decay` has no dropout but the other remedy that textbooks name.
 """
 
 import math
@@ -18,6 +18,8 @@ BOUNDS = (0.0, 0.5)
 ADAPTIVE = ("concrete", "disarm", "hypergradient", "gap")
 SCHEDULED = ("none", "fixed", "step")
 DECAY = "weight-decay"
+PATHWISE, LITERAL = "pathwise", "literal"
+"""What a tutorial's rule for the rate comes to, charitably and to the letter: to see what it does, not to use."""
 
 Rule = Callable[[Settings, int, float], Rate | LearnedRate]
 """(settings, optimizer steps an epoch, a site's fixed rate) -> what moves that rate; pickled by its name."""
@@ -27,9 +29,9 @@ def standard(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
     """The strategies of a torch module, for sites with these fixed rates, each in [0, 0.5].
 
     >>> list(standard({"drop1": 0.5}))
-    ['none', 'fixed', 'step', 'concrete', 'disarm', 'hypergradient', 'gap', 'weight-decay']
+    ['none', 'fixed', 'step', 'concrete', 'disarm', 'hypergradient', 'gap', 'weight-decay', 'pathwise']
     """
-    return chosen(fixed, *SCHEDULED, *ADAPTIVE, DECAY)
+    return chosen(fixed, *SCHEDULED, *ADAPTIVE, DECAY, PATHWISE)
 
 
 def scheduled(fixed: Mapping[str, float]) -> dict[str, StrategyRates]:
@@ -147,16 +149,16 @@ class Ruled:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """The rule of a rate that is learned by a method of `LearnedRate`."""
+    """The rule of a rate that is learned by a method of `LearnedRate`, at the recipe's learning rate or its own."""
 
     method: str
+    learning_rate: float | None = None
 
     def __call__(self, settings: Settings, steps: int, p: float) -> LearnedRate:
         """A rate that starts at p."""
         every = settings.hypergradient_every if self.method == "hypergradient" else 1
-        return LearnedRate(
-            method=self.method, start=p, bounds=BOUNDS, learning_rate=settings.rate_learning_rate, every=every
-        )
+        speed = settings.rate_learning_rate if self.learning_rate is None else self.learning_rate
+        return LearnedRate(method=self.method, start=p, bounds=BOUNDS, learning_rate=speed, every=every)
 
 
 def _none(settings: Settings, steps: int, p: float) -> Constant:
@@ -184,5 +186,7 @@ RULES: dict[str, Rule] = {
     "disarm": Learning("disarm"),
     "hypergradient": Learning("hypergradient"),
     "gap": _gap,
+    PATHWISE: Learning(PATHWISE, learning_rate=0.001),
+    LITERAL: Learning(LITERAL, learning_rate=0.001),
 }
 SPACED: dict[str, Callable[[int], Rate]] = {"step": _step, "decay": _decay}
