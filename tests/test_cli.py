@@ -101,7 +101,7 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         (["compare", "mlp", "--strategies", "none,fixd"], "unknown strategy 'fixd'; did you mean 'fixed'?"),
         (["compare", "mlp", "--strategies", "fixed:1.5"], "strategy 'fixed:1.5': p must lie in [0, 1], got 1.5"),
         (["compare", "mlp", "--strategies", "fixed:nan"], "p must lie in [0, 1], got nan"),
-        (["train", "mlp", "--strategy", "fixed:half"], "p must be a number in [0, 1], got 'half'"),
+        (["train", "mlp", "--strategy", "fixed:half"], "a number must follow each colon, got 'half'"),
         (["compare", "mlp", "--strategies", ""], "unknown strategy ''"),
         (
             ["compare", "mlp", "--data", "digitz"],

@@ -289,3 +289,12 @@ def test_the_documentation_runs() -> None:
     found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted >= 10
     assert found.failed == 0
+
+
+def test_a_rate_that_falls_by_steps_is_the_decimal_that_was_meant() -> None:
+    """Not 0.30000000000000004, and at its start and its floor exactly those."""
+    for start, drop, wanted in [(0.5, 0.1, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]), (0.9, 0.3, [0.9, 0.6, 0.3, 0.1, 0.1, 0.1])]:
+        rate = Step(start, drop, every=7, floor=0.1)
+        assert [rate.at(7 * fall) for fall in range(6)] == wanted
+    assert Step(1 / 3, 0.1, every=1, floor=0.0).at(0) == 1 / 3
+    assert Step(0.5, 1e-9, every=1, floor=0.0).at(3) == 0.499999997

@@ -18,8 +18,8 @@ from dropkit.lab.engines.gradients import held_out_batches
 from dropkit.lab.engines.moves import Sites
 from dropkit.lab.engines.torch import Trainer
 from dropkit.lab.plan import Choices, Plan
-from dropkit.lab.recipes import get
-from dropkit.lab.recipes.recipe import LearnedRate, learned_method, needs_validation
+from dropkit.lab.recipes import RECIPES, get
+from dropkit.lab.recipes.recipe import LearnedRate, Strategy, learned_method, needs_validation, strategy_rates
 from dropkit.lab.recipes.strategies import ADAPTIVE
 from dropkit.torch import Dropout
 from dropkit.torch.learned import ConcreteDropout, LearnableBernoulli
@@ -86,6 +86,34 @@ def test_weight_decay_is_a_strategy_without_dropout(recipe: str, tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("recipe", ["mlp", "mlp-functional", "numpy-mlp"])
+def test_an_interval_may_be_said_in_iterations(recipe: str, tmp_path: Path) -> None:
+    run = tiny(recipe, "step:20", tmp_path / "run", epochs=5)
+    steps = run.rows[0]["step"]
+    site = next(name for name in run.rows[0] if name.startswith("rate_"))
+    meant = [max(0.1, (5 - (epoch * steps - 1) // 20) / 10) for epoch in range(1, 6)]
+    assert [row[site] for row in run.rows] == meant and len(set(meant)) > 2
+    assert run.config["strategy"] == "step:20"
+
+
+def test_every_recipe_that_falls_by_steps_takes_an_interval() -> None:
+    for recipe in RECIPES.values():
+        for name in {"step", "decay"} & recipe.strategies.keys():
+            rates = strategy_rates(recipe, Strategy.parse(f"{name}:100"), recipe.settings("tiny", "digits"), 7)
+            assert set(rates) == set(recipe.feeds)
+            assert {round(rate.at(100), 9) for rate in rates.values()} == {0.4 if name == "step" else 0.3}
+    assert Strategy.parse("step:100").folder == "step-100"
+
+
+def test_a_strategy_is_refused_before_data_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dropkit.lab.plan.load_data", lambda *_: pytest.fail("data loaded"))
+    for strategy in ("fixd", "fixed:1.5", "step:0.5", "weight-decay:7"):
+        with pytest.raises(DropkitValueError):
+            tiny("mlp", strategy, tmp_path)
+        with pytest.raises(DropkitValueError):
+            compare("mlp", strategies=[strategy], out=tmp_path)
+
+
 def test_weight_decay_of_nothing_is_no_dropout(tmp_path: Path) -> None:
     runs = [tiny("mlp", name, tmp_path / name.replace(":", "-"), epochs=2) for name in ("weight-decay:0", "none")]
     assert numbers(runs[0]) == numbers(runs[1])
@@ -109,6 +137,42 @@ def test_weight_decay_stands_beside_dropout_in_one_comparison(tmp_path: Path) ->
     assert [numbers(run) for run in again.runs["weight-decay"]] == [numbers(run) for run in found.runs["weight-decay"]]
     with pytest.raises(DropkitValueError, match=r"'weight-decay' takes one number, as in weight-decay:1e-4, got 2"):
         compare("mlp", strategies=["weight-decay:0.1:0.2"], **{**asked, "out": tmp_path / "other"})
+
+
+@pytest.mark.parametrize(("recipe", "strategy"), [("mlp", "pathwise"), ("vgg-adaptive", "literal")])
+def test_rules_that_do_not_work_can_be_watched(tmp_path: Path, recipe: str, strategy: str) -> None:
+    whole = tiny(recipe, strategy, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        tiny(recipe, strategy, tmp_path / "cut", on_epoch=stop_after(2))
+    assert numbers(tiny(recipe, strategy, tmp_path / "cut", resume=True)) == numbers(whole)
+    curves = [[row[f"rate_{site}"] for row in whole.rows] for site in SITES[recipe]]
+    if strategy == "literal":
+        assert all(0 <= p <= 0.001 for curve in curves for p in curve)
+    else:
+        assert all(0 <= p <= 0.5 for curve in curves for p in curve) and len(set(curves[0])) == 3
+
+
+def test_rules_that_do_not_work_are_compared_on_request_alone() -> None:
+    for recipe in RECIPES.values():
+        if {"pathwise", "literal"} & recipe.strategies.keys():
+            assert recipe.compared and not {"pathwise", "literal"} & {*recipe.compared}
+    with pytest.raises(UnknownNameError, match="unknown strategy 'pathwise'"):
+        strategy_rates(get("numpy-mlp"), Strategy.parse("pathwise"), get("numpy-mlp").settings("tiny", "digits"), 1)
+
+
+@pytest.mark.parametrize("strategy", ["pathwise", "literal"])
+def test_a_site_that_learns_path_wise_has_no_regulariser_and_a_step_of_its_own(strategy: str) -> None:
+    found = trainer(strategy, "vgg-adaptive")
+    assert found.gradients.penalty().item() == 0
+    groups = found.optimizers["rates"].param_groups
+    assert [(group["lr"], group["start"], tuple(group["bounds"])) for group in groups] == [(0.001, 0.5, (0, 0.5))] * 2
+    with torch.no_grad():
+        for parameter in found.sites.parameters:
+            parameter.fill_(0.4999)
+            parameter.grad = torch.full_like(parameter, -1.0)
+    found.optimizers["rates"].step()
+    wanted = 0.5 if strategy == "pathwise" else 0.0
+    assert [place.p for place in found.sites.places.values()] == [wanted] * 2
 
 
 def test_adaptive_strategies_start_where_fixed_stands() -> None:
@@ -252,7 +316,7 @@ def test_all_is_every_strategy(tmp_path: Path) -> None:
     found = compare(
         "mlp", size="tiny", epochs=1, seeds=1, strategies=["all"], validation=0.2, device="cpu", out=tmp_path
     )
-    assert [line.strategy for line in found.lines] == [*ALL, "weight-decay"]
+    assert [line.strategy for line in found.lines] == [*ALL, "weight-decay", "pathwise"]
 
 
 def test_state_of_another_strategy_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Unpack
 
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
+from . import recipes
 from .files import write_json, write_text
 from .files.lock import locked
-from .plan import Asked, Choices, Plan, spelled_out
+from .plan import Asked, Choices, Plan, check_strategies, spelled_out
 from .recipes.recipe import Recipe, Strategy, at_least_one
 from .runs.events import require
 from .runs.folder import environment, open_folder
@@ -56,8 +57,8 @@ def train(
 
     Args:
         recipe: name, or a Recipe.
-        strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5", "step", "concrete", "disarm",
-            "hypergradient" or "gap"; the last two need a validation part.
+        strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5", "step", "step:100" (every 100
+            iterations), "concrete", "disarm", "hypergradient" or "gap"; the last two need a validation part.
         seed: first weights, order of the data and masks; an int in [0, 2**64).
         data: see `load_data`; or a Data. The recipe's own by default.
         size: "tiny", "small" or "full".
@@ -86,6 +87,7 @@ def train(
     """
     if tensorboard:
         require()
+    check_strategies(recipe, [strategy], asked)
     choices = Choices.make(recipe, **asked)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     with locked(folder):
@@ -133,8 +135,9 @@ def compare(
     """
     if tensorboard:
         require()
+    names = _names(recipes.get(recipe), strategies)
+    check_strategies(recipe, names, asked)
     choices = Choices.make(recipe, **asked)
-    names = _names(choices.recipe, strategies)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config, plans = paired(choices, names, count)
     folder, total = Path(out), choices.settings.epochs

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -201,6 +201,18 @@ class Plan:
         del choices["seeds"]
         rates = {site: repr(rate) for site, rate in self.rates.items()}
         return {**choices, "strategy": str(self.strategy), "seed": self.seed, "rates": rates}
+
+
+def check_strategies(recipe: str | Recipe, names: Sequence[str], asked: Asked) -> None:
+    """Refuse strategies that the recipe cannot train, before its data are loaded.
+
+    Raises:
+        UnknownNameError, DropkitTypeError, DropkitValueError: no such strategy, or not with these numbers.
+    """
+    found, data, size = recipes.get(recipe), asked.get("data"), asked.get("size", "small")
+    settings = sized(found, size, data.name if isinstance(data, Data) else str(data or found.data_at(size)), None)
+    for name in names:
+        strategy_rates(found, Strategy.parse(name), settings, steps=1)
 
 
 def _fraction(value: float) -> float:

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from .schedule import Schedule, between, positive, probability, set_probabilities, set_steps, whole
@@ -43,8 +44,9 @@ class Step(Schedule):
             raise DropkitValueError(f"floor {self.floor} lies above start {self.start}; a rate that falls needs room")
 
     def _p(self, step: int) -> float:
-        # Rounded to 12 digits so that 0.5 - 2 * 0.1 prints, and is logged, as 0.3.
-        return max(self.floor, round(self.start - self.drop * (step // self.every), 12))
+        # In the decimals that were written, so that 0.5 - 2 * 0.1 is 0.3, and no rounding: 1 / 3 stays what it is.
+        start, drop = Fraction(repr(self.start)), Fraction(repr(self.drop))
+        return max(self.floor, float(start - drop * (step // self.every)))
 
     def _peak(self) -> int:
         return 0

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +12,16 @@ from ...axes.rate import Rate, controllers
 from ...errors import DropkitValueError
 from ...torch.learned import ConcreteDropout, LearnableBernoulli, rate_parameters
 from ..recipes.recipe import LearnedRate, Rates, learned_method
+from .pathwise import ClippedAdam, Literal, Pathwise
 
-FAMILIES = {"concrete": ConcreteDropout, "disarm": LearnableBernoulli, "hypergradient": ConcreteDropout}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "concrete": ConcreteDropout,
+    "disarm": LearnableBernoulli,
+    "hypergradient": ConcreteDropout,
+    "pathwise": Pathwise,
+    "literal": Pathwise,
+}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"pathwise": ClippedAdam, "literal": Literal}
 
 
 class Moves:
@@ -119,11 +127,15 @@ class Sites(Moves):
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Adam over the learned rates, each at its own learning rate; no weight decay, which would pull p to 1/2."""
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(self.places[site].parameters()), "lr": rate.learning_rate}
             for site, rate in self.learned.items()
         ]
-        return torch.optim.Adam(groups) if groups else None
+        if self.method not in OPTIMIZERS:
+            return torch.optim.Adam(groups) if groups else None
+        for group, rate in zip(groups, self.learned.values(), strict=True):
+            group |= {"start": rate.start, "bounds": rate.bounds}
+        return OPTIMIZERS[self.method](groups)
 
 
 def _place(model: nn.Module, site: str) -> Any:

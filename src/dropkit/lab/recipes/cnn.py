@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .recipe import Recipe, Settings
-from .strategies import ADAPTIVE, DECAY, SCHEDULED, standard
+from .strategies import ADAPTIVE, DECAY, PATHWISE, SCHEDULED, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +83,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 CNN = Recipe(
     name="cnn",
     summary="a small CNN on MNIST and its like, dropout 0.5 in its two dense layers; none, fixed, step, and on request "
-    f"{', '.join((*ADAPTIVE, DECAY))}",
+    f"{', '.join((*ADAPTIVE, DECAY, PATHWISE))}",
     settings=settings,
     strategies=standard(FIXED),
     feeds={"dropout1": "hidden2", "dropout2": "output"},

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .recipe import Recipe, Settings
-from .strategies import ADAPTIVE, DECAY, standard
+from .strategies import ADAPTIVE, DECAY, PATHWISE, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +74,7 @@ def build(settings: Settings, shape: tuple[int, ...], classes: int, seed: int) -
 MLP = Recipe(
     name="mlp",
     summary="784-256-256-10 with ReLU and dropout after each hidden layer (Dive into Deep Learning); none, fixed, "
-    f"step, and on request {', '.join((*ADAPTIVE, DECAY))}",
+    f"step, and on request {', '.join((*ADAPTIVE, DECAY, PATHWISE))}",
     settings=settings,
     strategies=standard(FIXED),
     feeds={"dropout1": "hidden2", "dropout2": "output"},

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from ...axes.rate import Rate, controllers, probability
+from ...axes.rate import Rate, controllers
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from .engine import TORCH, Engine, engine_of
 from .measures import CLASSIFICATION, Figures
@@ -19,7 +19,7 @@ SIZES = ("tiny", "small", "full", TUTORIAL)
 
 LATER = {"later": True}  # of settings that records of older runs do not have
 
-METHODS = ("concrete", "disarm", "hypergradient")
+METHODS = ("concrete", "disarm", "hypergradient", "pathwise", "literal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Settings:
         optimizer: of the weights, "sgd" or "adam", and on Keras "rmsprop".
         weight_std: of the first weights; None for He's sqrt(2 / fan-in).
         hidden, channels: widths of the dense layers, and of the convolutions where there are any.
-        step_epochs: strategy `step` falls every so many epochs.
+        step_epochs: strategy `step` falls every so many epochs, where its name gives no interval.
         validation: fraction held out where the caller does not say.
         evaluated: how many training samples are scored with dropout off after each epoch, the first ones.
         rate_learning_rate: of Adam, for learned rates.
@@ -92,8 +92,9 @@ class LearnedRate:
     """A rate that is a parameter with a gradient, moved by an Adam of its own.
 
     Args:
-        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes) or "hypergradient"
-            (through a relaxed mask, from the validation loss after a step of training).
+        method: "concrete" (through a relaxed mask), "disarm" (hard masks, from two coupled passes), "hypergradient"
+            (through a relaxed mask, from the validation loss after a step of training), or two that show what does not
+            work: "pathwise" (through the scale alone) and "literal" (the same, and the new value taken for the step).
         start: the first rate.
         bounds: between which it is held.
         learning_rate: of its Adam.
@@ -113,7 +114,7 @@ class LearnedRate:
 
 Rates = dict[str, Rate | LearnedRate]
 StrategyRates = Callable[[Settings, int, tuple[float, ...]], Rates]
-"""(settings, optimizer steps an epoch, rates written after the strategy's name) -> what moves the rate of each site."""
+"""(settings, optimizer steps an epoch, numbers after the strategy's name) -> what moves the rate of each site."""
 
 
 @runtime_checkable
@@ -243,12 +244,14 @@ def needs_validation(rates: Rates) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A strategy as written on the command line: a name and, after colons, rates.
+    """A strategy as written on the command line: a name and, after colons, numbers; what they are, the strategy says.
 
     >>> Strategy.parse("fixed:.2:0.5")
     Strategy(name='fixed', values=(0.2, 0.5))
     >>> str(Strategy.parse("fixed:.2:0.5")), Strategy.parse("fixed:.2:0.5").folder
     ('fixed:0.2:0.5', 'fixed-0.2-0.5')
+    >>> str(Strategy.parse("step:100"))
+    'step:100'
     """
 
     name: str
@@ -256,19 +259,21 @@ class Strategy:
 
     @classmethod
     def parse(cls, text: str) -> "Strategy":
-        """Read "name" or "name:p:p".
+        """Read "name" or "name:number:number".
 
         Raises:
-            DropkitTypeError: the text is not a string, or a rate is not a number.
-            DropkitValueError: a rate is NaN or outside [0, 1].
+            DropkitTypeError: the text is not a string, or what follows a colon is not a number.
         """
         if not isinstance(text, str):
             raise DropkitTypeError(f"a strategy is a name such as 'fixed' or 'fixed:0.2:0.5', got {text!r}")
-        name, *rates = text.split(":")
-        return cls(name, tuple(_rate(rate, text) for rate in rates))
+        name, *numbers = text.split(":")
+        return cls(name, tuple(_number(number, text) for number in numbers))
 
     def __str__(self) -> str:
-        return ":".join([self.name, *map(repr, self.values)])
+        # Rates as ever, since folders are named after them: fixed:1 is fixed:1.0. Counts as counts.
+        counts = self.name != "fixed"
+        numbers = (int(value) if counts and value.is_integer() else value for value in self.values)
+        return ":".join([self.name, *map(repr, numbers)])
 
     @property
     def folder(self) -> str:
@@ -276,17 +281,14 @@ class Strategy:
         return str(self).replace(":", "-")
 
 
-def _rate(text: str, strategy: str) -> float:
+def _number(text: str, strategy: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         raise DropkitTypeError(
-            f"strategy {strategy!r}: p must be a number in [0, 1], got {text!r}; write for example fixed:0.2:0.5"
+            f"strategy {strategy!r}: a number must follow each colon, got {text!r}; write for example fixed:0.2:0.5, "
+            "step:100 or weight-decay:1e-4"
         ) from None
-    try:
-        return probability("p", value)
-    except DropkitValueError as error:
-        raise DropkitValueError(f"strategy {strategy!r}: {error}; write for example fixed:0.2:0.5") from None
 
 
 def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps: int) -> Rates:
@@ -294,7 +296,7 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
 
     Raises:
         UnknownNameError: the recipe has no such strategy.
-        DropkitValueError: the strategy does not take that many rates.
+        DropkitValueError: the strategy does not take these numbers.
     """
     if strategy.name not in recipe.strategies:
         raise UnknownNameError("strategy", strategy.name, recipe.strategies)

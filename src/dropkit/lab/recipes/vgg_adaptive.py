@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DropkitValueError
 from .recipe import Recipe, Settings
-from .strategies import ADAPTIVE, DECAY, SCHEDULED, standard
+from .strategies import ADAPTIVE, DECAY, LITERAL, PATHWISE, SCHEDULED, chosen, standard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,9 +143,9 @@ def _input(shape: tuple[int, ...]) -> "nn.Module":
 VGG_ADAPTIVE = Recipe(
     name="vgg-adaptive",
     summary="VGG-16 on CIFAR-10 (cifar10), dropout after fc6 and fc7, whose rates adapt or not; none, fixed, step, "
-    f"{', '.join(ADAPTIVE)}, and on request {DECAY}",
+    f"{', '.join(ADAPTIVE)}, and on request {', '.join((DECAY, PATHWISE, LITERAL))}",
     settings=settings,
-    strategies=standard(FIXED),
+    strategies={**standard(FIXED), **chosen(FIXED, LITERAL)},
     feeds={"drop6": "fc7", "drop7": "fc8"},
     build=build,
     compared=(*SCHEDULED, *ADAPTIVE),
