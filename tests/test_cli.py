@@ -88,6 +88,8 @@ def test_recipes_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         "cnn",
         "dense",
         "transfer",
+        "transfer-pretrained",
+        "transfer-random",
         "gan",
         "gan-functional",
     ]

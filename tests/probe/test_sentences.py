@@ -275,3 +275,64 @@ def test_every_layer_is_said_plainly() -> None:
     told = sentences(Explanation(model="Net", framework="torch", inputs=((2, 3),), layers=layers, sites=(site,)))
     assert "drop changes the output of every layer." in told
     assert told[0] == "drop (Dropout, p 0.5) zeroes a part of a value computed in the model."
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# many layers
+
+
+def flat(*, frozen: int, head: int = 1) -> Explanation:
+    """A pretrained network whose layers stand beside the new ones, as Keras' functional models have them."""
+    kinds = ("Conv2D", "BatchNormalization", "Activation")
+    names = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Activation": "activation"}
+    old = [
+        layer(
+            names[kind] + (f"_{number}" if number else ""),
+            kind,
+            0 if kind == "Activation" else 9,
+            trainable=0,
+            gradient="none" if kind == "Activation" else "frozen",
+        )
+        for number in range(frozen)
+        for kind in kinds
+    ]
+    new = [layer(f"dense_{number}", "Dense", 40) for number in range(head)]
+    return explanation(
+        [*old, *new, layer("dropout", "Dropout", inputs=(new[-1].name,)), layer("out", "Dense", 3)],
+        site("dropout", zeroes=(new[-1].name,), changes=("", "out"), gradients=(*(each.name for each in new), "out")),
+    )
+
+
+def test_many_layers_in_a_row_are_told_by_the_first_and_the_last() -> None:
+    told = sentences(flat(frozen=70, head=2))
+    assert "Frozen, and so without gradient: conv2d to batch_normalization_69 (140 layers)." in told
+    assert "Not affected by any dropout: conv2d to activation_69 (210 layers)." in told
+
+
+def test_a_gap_in_the_row_makes_two_of_it() -> None:
+    found = flat(frozen=20, head=2)
+    layers = [replace(each, changed_by=("dropout",)) if each.name == "conv2d_9" else each for each in found.layers]
+    told = sentences(replace(found, layers=tuple(layers)))
+    assert (
+        "Not affected by any dropout: conv2d to activation_8 (27 layers) and batch_normalization_9 to activation_19 "
+        "(32 layers)."
+    ) in told
+
+
+def test_few_layers_and_those_of_one_pattern_are_told_by_name() -> None:
+    assert "Frozen, and so without gradient: conv2d and batch_normalization." in sentences(flat(frozen=1))
+    blocks = [layer(f"layers.{n}", "Block", 9, trainable=0, gradient="frozen", parent="") for n in range(24)]
+    found = explanation(
+        [layer("embed", "Embedding", 5, trainable=0, gradient="frozen"), *blocks, layer("head", parameters=3)],
+        site("drop", zeroes=("head",)),
+    )
+    assert "Frozen, and so without gradient: embed and layers.* (24)." in sentences(found)
+
+
+def test_outputs_of_many_later_layers_are_plural() -> None:
+    later = [layer(f"{kind}_{n}", "Dense", 4) for n in range(9) for kind in ("a", "b", "c", "d", "e")]
+    found = explanation(
+        [layer("first", parameters=4), layer("second", parameters=4), *later],
+        site("drop", zeroes=("first",), changes=("", *(each.name for each in later))),
+    )
+    assert "drop changes the outputs of later layers: a_0 to e_8 (45 layers)." in sentences(found)

@@ -145,8 +145,8 @@ def _recipe(recipe: Recipe, part: str, options: Options) -> Target:
     rates = strategy_rates(recipe, Strategy.parse(options.strategy or "fixed"), settings, steps=1)
     part = part or next(iter(networks), "")
     name = f"{recipe.name}:{part}" if networks else recipe.name
-    if recipe.prepare is not None:
-        return _whole(name, settings, rates, options)
+    if recipe.whole is not None:
+        return _whole(name, recipe.whole(settings), rates, options)
     return _on_its_data(recipe, name, part, settings, rates, options)
 
 
@@ -197,11 +197,8 @@ SETTLED = {"torch": _settle_torch, "keras": _settle_keras}
 """Frameworks whose models are explained."""
 
 
-def _whole(name: str, settings: Settings, rates: Rates, options: Options) -> Target:
+def _whole(name: str, model: Any, rates: Rates, options: Options) -> Target:
     """The recipe on a frozen network, with that network: dropout's reach is seen in the whole."""
-    from ..lab.recipes.transfer import whole_model
-
-    model = whole_model(settings)
     _set_keras_rates(model, rates)
     arrays = options.arrays(model)
     if arrays is None:

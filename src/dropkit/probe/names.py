@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from .facts import Facts, Layer, Site
 
@@ -62,8 +64,8 @@ def _merged(names: Sequence[str]) -> list[str]:
 
 
 def _number_of(name: str) -> int:
-    found = re.search(r"\*.* \((\d+)\)$", name)
-    return int(found[1]) if found else 1
+    found = re.search(r"(?:\*.* \(([\d,]+)\)| to .* \(([\d,]+) layers\))$", name)
+    return int((found[1] or found[2]).replace(",", "")) if found else 1
 
 
 class Places:
@@ -92,20 +94,48 @@ class Places:
         return layer.output_shape is not None and layer.name not in self.around
 
     def blocks(self, names: Iterable[str], counts: Callable[[Layer], bool]) -> list[str]:
-        """Names in order of execution; a block instead of its layers where all of these that count are named."""
-        named = set(names)
+        """Names in order of execution; a block instead of its layers where all of these that count are named.
 
-        def visit(layer: Layer) -> tuple[list[str], int, int]:
-            found = [visit(child) for child in self.inside.get(layer.name, [])]
-            own = counts(layer)
-            shown = [name for child, _, _ in found for name in child]
-            meant = sum(child for _, child, _ in found) + (own and layer.name in named)
-            every = sum(child for _, _, child in found) + own
-            if own and layer.name in named:
-                shown = [label(layer), *shown]
-            if meant == every and meant > 1 and layer.parent is not None:
-                shown = [label(layer)]
-            return shown, meant, every
+        Of many layers in a row, all of which are named, the first and the last stand for all, where that is shorter.
+        """
+        found = self._visit(self.layers[0], set(names), counts)
+        if found.meant == found.every > 1:
+            return ["every layer"]
+        few = len(_merged(found.shown)) <= max(SHOWN // 2, len(found.runs) + 1)
+        return found.shown if few or len(found.shown) <= SHOWN else found.runs
 
-        shown, meant, every = visit(self.layers[0])
-        return ["every layer"] if meant == every > 1 else shown
+    def _visit(self, layer: Layer, named: set[str], counts: Callable[[Layer], bool]) -> "_Named":
+        inside = [self._visit(child, named, counts) for child in self.inside.get(layer.name, [])]
+        own = counts(layer)
+        mine = own and layer.name in named
+        meant, every = sum(child.meant for child in inside) + mine, sum(child.every for child in inside) + own
+        if meant == every and meant > 1 and layer.parent is not None:
+            return _Named([label(layer)], [label(layer)], meant, every)
+        first = [label(layer)] if mine else []
+        shown = [name for child in inside for name in child.shown]
+        return _Named(first + shown, first + list(_in_runs(inside)), meant, every)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What is said of a block, name by name and by runs; how many of its layers are named, and how many count."""
+
+    shown: list[str]
+    runs: list[str]
+    meant: int
+    every: int
+
+    @property
+    def whole(self) -> bool:
+        return self.meant == self.every and len(self.shown) == 1
+
+
+def _in_runs(inside: Sequence[_Named]) -> Iterator[str]:
+    """What is said of siblings, with more than a few in a row as one: "conv2d to mixed7 (228 layers)"."""
+    told = [child for child in inside if child.every]
+    for whole, group in groupby(told, key=lambda child: child.whole):
+        run = list(group)
+        if whole and len(run) > SHOWN:
+            yield f"{run[0].shown[0]} to {run[-1].shown[0]} ({sum(child.meant for child in run):,} layers)"
+        else:
+            yield from (name for child in run for name in child.runs)

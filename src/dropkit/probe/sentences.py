@@ -187,7 +187,8 @@ def _outputs(start: str, names: Iterable[str], places: Places) -> str:
         return f"{start} {'only the output of the model' if '' in names else 'no output of a later layer'}."
     if changed == ["every layer"]:
         return f"{start} the output of every layer."
-    later = "the outputs of later layers" if len(changed) > 1 else "the output of a later layer"
+    several = len(changed) > 1 or changed[0].endswith(" layers)")
+    later = "the outputs of later layers" if several else "the output of a later layer"
     return f"{start} {later}: {listed(changed)}."
 
 

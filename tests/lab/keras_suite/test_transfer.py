@@ -14,7 +14,8 @@ from dropkit.lab import Data, compare, load_data, train  # noqa: E402
 from dropkit.lab.order import first_weights  # noqa: E402
 from dropkit.lab.recipes import frozen as module  # noqa: E402
 from dropkit.lab.recipes import get  # noqa: E402
-from dropkit.lab.recipes.frozen import RANDOM, compute, frozen, prepare  # noqa: E402
+from dropkit.lab.recipes.features import compute  # noqa: E402
+from dropkit.lab.recipes.frozen import RANDOM, frozen, prepare  # noqa: E402
 from dropkit.lab.recipes.transfer import TINY  # noqa: E402
 
 

@@ -11,6 +11,7 @@ from .numpy_layer import NUMPY_LAYER
 from .numpy_mlp import NUMPY_MLP
 from .recipe import Recipe
 from .transfer import TRANSFER
+from .transfer_pretrained import TRANSFER_PRETRAINED, TRANSFER_RANDOM
 from .vgg_adaptive import VGG_ADAPTIVE
 from .vgg_everywhere import VGG_CHANNELS, VGG_EVERYWHERE
 
@@ -27,6 +28,8 @@ RECIPES = {
         CNN,
         DENSE,
         TRANSFER,
+        TRANSFER_PRETRAINED,
+        TRANSFER_RANDOM,
         GAN,
         GAN_FUNCTIONAL,
     )

@@ -1,45 +1,25 @@
-"""Features of a frozen network, computed once and kept on disk: nothing random comes before them, so they never change.
-
-A file of features is named by everything that decides its numbers: the images, how many of them, the weights, the cut,
-Keras' version and backend. It is written whole or not at all, and read without running code.
-"""
+"""The frozen part of `transfer`: InceptionV3 up to mixed7, with weights of a file or random ones."""
 
 import hashlib
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import DataError, DropkitValueError
 from ...visible import one_line
 from ..data.sets import Data
-from ..files.arrays import load_arrays, save_arrays
-from ..files.cache import cache, keep
-from ..files.sealed import SUM
 from ..order import first_weights
+from .features import with_features
 from .recipe import Prepared, Settings
 
 NETWORK, CUT = "InceptionV3", "mixed7"
 LEAST = 75  # pixels, of InceptionV3
-BATCH = 32
 PUBLISHED = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SITE = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
 RANDOM = (
     f"The frozen part, {NETWORK}, has random weights, not pretrained ones: it is a random feature extractor, and "
     f"these accuracies say nothing about transfer learning. Give {PUBLISHED} with --weights."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Features of training and test images, and what it took to compute those of one image."""
-
-    train: NDArray[np.float32]
-    test: NDArray[np.float32]
-    seconds: float
 
 
 def prepare(data: Data, settings: Settings, weights: Path | None) -> Prepared:
@@ -55,26 +35,18 @@ def prepare(data: Data, settings: Settings, weights: Path | None) -> Prepared:
         DataError: the weights cannot be read or do not fit.
     """
     _check(data)
-    train, test = data.train_x[: settings.train_samples], data.test_x[: settings.test_samples]
     digest = _digest(weights)
     about = f"{NETWORK} to {CUT}, " + ("random weights" if digest is None else f"weights of sha256 {digest}")
-    path = cache("features") / f"{_key(data, (len(train), len(test)), about)}.safetensors"
-    found, remark = _load(path), f"kept in {path}"
-    if found is None:
-        network = frozen((data.shape[1], data.shape[2], 3), weights)
-        start = time.perf_counter()
-        parts = [compute(network, part) for part in (train, test)]
-        seconds = (time.perf_counter() - start) / (len(train) + len(test))
-        found, remark = Features(parts[0], parts[1], seconds), _keep(path, Features(parts[0], parts[1], seconds), about)
-    kept = replace(
+    train, test = settings.train_samples, settings.test_samples
+    some = replace(
         data,
-        train_x=found.train,
-        train_y=data.train_y[: len(found.train)],
-        test_x=found.test,
-        test_y=data.test_y[: len(found.test)],
+        train_x=data.train_x[:train],
+        train_y=data.train_y[:train],
+        test_x=data.test_x[:test],
+        test_y=data.test_y[:test],
     )
-    where = f"Frozen features of {len(train) + len(test)} images, computed once and {remark}."
-    return Prepared(kept, about, (where,) if weights else (RANDOM, where), found.seconds)
+    found, where, seconds = with_features(some, about, lambda: frozen((data.shape[1], data.shape[2], 3), weights))
+    return Prepared(found, about, (where,) if weights else (RANDOM, where), seconds)
 
 
 def _check(data: Data) -> None:
@@ -133,22 +105,6 @@ def _load_weights(model: Any, path: Path) -> None:
         ) from error
 
 
-def compute(model: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The features of images (samples, 3, height, width) in [0, 1], which enter as 2 x - 1."""
-    from ..keras_backend import require
-
-    last = require().config.image_data_format() == "channels_last"
-    features = np.empty((len(images), *model.output_shape[1:]), np.float32)
-    for start in range(0, len(images), BATCH):
-        some = images[start : start + BATCH]
-        # A last batch of another size would be compiled once more, which takes longer than it does.
-        chunk = np.zeros((BATCH, *images.shape[1:]), np.float32)
-        chunk[: len(some)] = 2 * some - 1
-        x = np.ascontiguousarray(chunk.transpose(0, 2, 3, 1)) if last else chunk
-        features[start : start + BATCH] = np.asarray(model.predict_on_batch(x))[: len(some)]
-    return features
-
-
 def _digest(weights: Path | None) -> str | None:
     if weights is None:
         return None
@@ -160,28 +116,3 @@ def _digest(weights: Path | None) -> str | None:
             f"cannot read the weights {weights}: {error.strerror or error}; use {SITE}{PUBLISHED}, or leave --weights "
             "out for random ones"
         ) from error
-
-
-def _key(data: Data, samples: tuple[int, int], about: str) -> str:
-    from ..keras_backend import require
-
-    keras = require()
-    place = (keras.__version__, keras.config.backend(), keras.config.image_data_format())
-    return hashlib.sha256(repr((data.fingerprint, data.shape, samples, about, place)).encode()).hexdigest()
-
-
-def _load(path: Path) -> Features | None:
-    """Features in a file, or None where it is missing or damaged: they can be computed again."""
-    from safetensors import SafetensorError
-
-    try:
-        arrays, header = load_arrays(path, {"train", "test"})
-        return Features(arrays["train"], arrays["test"], float(header["seconds"])) if SUM in header else None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(path: Path, features: Features, about: str) -> str:
-    """Write a file of features; says where, or why not."""
-    arrays, header = {"train": features.train, "test": features.test}, {"about": about, "seconds": features.seconds}
-    return keep(path, lambda: save_arrays(path, arrays, header))

@@ -162,6 +162,7 @@ class Recipe:
         tutorial_data: the same at size "tutorial", whose settings are those of the recipe's tutorial; None for a recipe
             that follows none.
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
+        whole: settings -> the model together with the network that prepares its data, which is what `explain` runs.
         figures: what its runs measure, and by which of these figures strategies are compared.
         needs: packages beside those of every recipe, as (what is imported, what is installed).
 
@@ -181,6 +182,7 @@ class Recipe:
     data: str = "digits"
     tutorial_data: str | None = None
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
+    whole: Callable[[Settings], Any] | None = None
     figures: Figures = CLASSIFICATION
     needs: tuple[tuple[str, str], ...] = ()
 

@@ -115,4 +115,5 @@ TRANSFER = Recipe(
     data="flowers2",
     tutorial_data="flowers2",
     prepare=frozen.prepare,
+    whole=whole_model,
 )
