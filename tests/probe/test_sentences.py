@@ -336,3 +336,11 @@ def test_outputs_of_many_later_layers_are_plural() -> None:
         site("drop", zeroes=("first",), changes=("", *(each.name for each in later))),
     )
     assert "drop changes the outputs of later layers: a_0 to e_8 (45 layers)." in sentences(found)
+
+
+def test_one_mask_for_all_samples_is_drawn_for_the_whole_batch() -> None:
+    layers = [layer("hidden", parameters=8), layer("drop", "Dropout", inputs=("hidden",)), layer("out", parameters=2)]
+    shared, own = site(mask=(1, 16), zeroes=("hidden",)), site("other", mask=(8, 16), zeroes=("out",))
+    start = "Every training step draws, "
+    assert f"{start}for the whole batch, one of 2^16 = 65,536 sub-networks." in sentences(explanation(layers, shared))
+    assert f"{start}for each sample, one of 2^32 sub-networks." in sentences(explanation(layers, shared, own))

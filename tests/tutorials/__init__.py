@@ -1,0 +1,1 @@
+"""What the pages say of tutorials, shown by running."""

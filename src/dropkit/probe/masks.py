@@ -42,11 +42,21 @@ def _drawn_for(site: Site, shape: Shape, batch: int | None) -> str:
         return _attention_words(shape, batch)
     if len(shape) == 0:
         return "one draw"
-    shared = shape[0] == 1 and batch != 1
+    shared = shared_by_batch(site, batch)
     if site.draws == 1:
         one = "one draw, shared by the batch" if shared else "one draw per sample"
         return f"{one} (the whole branch)" if drops_branch(site) else one
     return f"{_units(site)}, {'shared by the batch' if shared else 'per sample'}"
+
+
+def shared_by_batch(site: Site, batch: int | None = None) -> bool:
+    """Whether all samples get the same mask.
+
+    >>> shared_by_batch(Site(name="drop", kind="Dropout", layer="drop", p=0.5, mask_shape=(1, 8)))
+    True
+    """
+    shape = site.mask_shape or ()
+    return shape[:1] == (1,) and batch != 1
 
 
 def _units(site: Site) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from .facts import Facts, Layer, Site
-from .masks import call_sentences, drops_branch, element_sentences, mask_words, unit
+from .masks import call_sentences, drops_branch, element_sentences, mask_words, shared_by_batch, unit
 from .names import SHOWN, Places, called, label, listed
 
 _FOLDER = re.compile(r"[/\\]")
@@ -302,7 +302,9 @@ def _expected(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
         return
     choices = [_choices(site) for site in drawn]
     if None not in choices:
-        yield f"Every training step draws, for each sample, one of {_power(sum(filter(None, choices)))} sub-networks."
+        shared = all(shared_by_batch(site, batch_of(explanation)) for site in drawn)
+        whom = "for the whole batch" if shared else "for each sample"
+        yield f"Every training step draws, {whom}, one of {_power(sum(filter(None, choices)))} sub-networks."
     branches = [site for site in drawn if drops_branch(site)]
     units = [site for site in drawn if not drops_branch(site)]
     if units:

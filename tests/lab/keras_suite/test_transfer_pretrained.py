@@ -54,7 +54,7 @@ def test_the_trunk_never_sees_the_two_classes_that_are_held_back(data: Data, mon
 
 def test_a_trunk_is_trained_once_and_so_are_its_features(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     first = trunk.prepare(data, TINY, None)
-    again = trunk.train(replace(trunk._of(data, [0, 1, 2, 4, 6, 7, 8, 9]), classes=8), TINY)
+    again = trunk.train(replace(trunk.of_classes(data, [0, 1, 2, 4, 6, 7, 8, 9]), classes=8), TINY)
     monkeypatch.setattr(trunk, "train", never)
     monkeypatch.setattr(features, "compute", never)
     kept = trunk.prepare(data, TINY, None)
@@ -66,7 +66,7 @@ def test_a_trunk_is_trained_once_and_so_are_its_features(data: Data, monkeypatch
 
 
 def test_training_the_trunk_teaches_it(data: Data) -> None:
-    learned = replace(trunk._of(data, [0, 1, 2, 4, 6, 7, 8, 9]), classes=8)
+    learned = replace(trunk.of_classes(data, [0, 1, 2, 4, 6, 7, 8, 9]), classes=8)
     settings = replace(TINY, trunk_samples=None, channels=(16, 16), trunk_epochs=5)
     assert trunk.train(learned, settings).accuracy > 0.6  # by chance it is 0.125
 
@@ -81,11 +81,11 @@ def test_random_differs_in_the_trunks_weights_alone(data: Data, tmp_path: Path) 
 
 
 def test_sets_of_few_classes(data: Data, tmp_path: Path) -> None:
-    few = replace(trunk._of(data, [0, 1, 2, 3]), classes=4)
+    few = replace(trunk.of_classes(data, [0, 1, 2, 3]), classes=4)
     found = trunk.prepare(few, replace(TINY, trained=False), None)
     assert "classes 2 and 3 held back" in found.about
     assert np.array_equal(found.data.train_y, (few.train_y[few.train_y > 1] == 3)[:32].astype(int))
-    three = replace(trunk._of(data, [0, 1, 2]), classes=3, name="mine")
+    three = replace(trunk.of_classes(data, [0, 1, 2]), classes=3, name="mine")
     with pytest.raises(DropkitValueError, match=r"takes 4 classes, and mine has 3: use --data digits or cifar10"):
         train("transfer-pretrained", data=three, size="tiny", out=tmp_path / "run")
     with pytest.raises(DropkitValueError, match=r"so --weights w.h5 has no use: leave it out, or use the recipe trans"):

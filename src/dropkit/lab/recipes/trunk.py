@@ -81,16 +81,16 @@ def prepare(data: Data, settings: TrunkSettings, weights: Path | None) -> Prepar
         )
     pair = settings.held_back if max(settings.held_back) < data.classes else (data.classes - 2, data.classes - 1)
     others = [label for label in range(data.classes) if label not in pair]
-    learned = replace(_of(data, others), classes=len(others))
+    learned = replace(of_classes(data, others), classes=len(others))
     about = _about(settings, pair, len(learned.train_x[: settings.trunk_samples]))
     trunk = _trunk(learned, settings, about)
-    some = _of(data, pair, settings.train_samples, settings.test_samples)
+    some = of_classes(data, pair, settings.train_samples, settings.test_samples)
     image = entering(data.train_x[:1]).shape[1:]
     found, where, seconds = with_features(some, about, lambda: frozen(settings, image, trunk))
     return Prepared(replace(found, classes=2), about, (_told(trunk, pair, len(others)), where), seconds)
 
 
-def _of(data: Data, labels: Sequence[int], train: int | None = None, test: int | None = None) -> Data:
+def of_classes(data: Data, labels: Sequence[int], train: int | None = None, test: int | None = None) -> Data:
     """The images of some classes, labelled by their place in the sequence; so many of them."""
     names = np.full(data.classes, -1)
     names[list(labels)] = range(len(labels))
