@@ -106,7 +106,7 @@ def test_half_precision() -> None:
 @difference(
     VALUES,
     "`inplace=True` of `AlphaDropout` and `FeatureAlphaDropout`",
-    torch="accepted, and not done",
+    torch="accepted but ignored",
     dropkit="done",
 )
 def test_alpha_in_place() -> None:
@@ -176,7 +176,7 @@ def test_rate_of_another_type() -> None:
             Dropout(bad)
 
 
-@difference(RATES, "`drop.p = 1.5`", torch="raises at the next forward", dropkit="raises at once, p stays what it was")
+@difference(RATES, "`drop.p = 1.5`", torch="raises at the next forward", dropkit="raises at once; p keeps its value")
 def test_assigned_rate() -> None:
     torchs, ours = nn.Dropout(0.5), Dropout(0.5)
     torchs.p = 1.5
@@ -206,8 +206,8 @@ def test_tensor_of_rates() -> None:
 @difference(
     RATES,
     "another p, or a schedule of them, under `torch.compile`",
-    torch="compiles again for each value, and gives up after eight",
-    dropkit="compiles nothing again",
+    torch="recompiles for each value, and gives up after eight",
+    dropkit="does not recompile",
 )
 def test_recompilation() -> None:
     counts = []
@@ -371,7 +371,7 @@ def test_export_in_evaluation() -> None:
     GRAPHS,
     "`torch.export` in training",
     torch="`aten.dropout`",
-    dropkit="the same; if bound `dropkit.dropout`: whoever runs the graph imports dropkit.torch",
+    dropkit="the same; in a bound model `dropkit.dropout`: whatever runs the graph must import dropkit.torch",
 )
 def test_export_in_training() -> None:
     models = [nn.Sequential(nn.Dropout(0.5)), nn.Sequential(Dropout(0.5)), bind(nn.Sequential(Dropout(0.5)), seed=0)]
@@ -418,7 +418,7 @@ def test_torch_function_modes() -> None:
     INPUTS,
     "integer, bool, complex or sparse tensors in training",
     torch="\"bernoulli_scalar_cpu_\" not implemented for 'ComplexFloat', and the like",
-    dropkit="the same classes of errors, whose text names the dtype or layout and the remedy",
+    dropkit="errors of the same classes; the text names the dtype or layout and the remedy",
 )
 def test_dtypes() -> None:
     x = torch.ones(3, dtype=torch.complex64)
@@ -473,7 +473,7 @@ SAME: dict[str, list[Callable]] = {
         test_family.test_functions_have_torchs_signature, test_family.test_classes_have_torchs_protocol,
     ],
     "Classes: each is a subclass of torch's of the same name, so `isinstance` checks and tools that look for dropout "
-    "go on working; `repr`, `__constants__`, an empty `state_dict`; old checkpoints load.": [
+    "keep working; `repr`, `__constants__`, an empty `state_dict`; old checkpoints load.": [
         test_family.test_classes_have_torchs_protocol, test_family.test_the_idiom_of_monte_carlo_dropout,
         test_family.test_checkpoints_of_torchs_class_load,
     ],
@@ -484,8 +484,8 @@ SAME: dict[str, list[Callable]] = {
         test_family.test_shape_rules_texts_and_warnings_are_torchs,
         test_family.test_modules_follow_the_same_shape_rules,
     ],
-    "Errors: but for what is listed above, each of ours is also the class that torch raises there, and holds torch's "
-    "text where that is about dropout.": [
+    "Errors: except for what is listed above, each error is also of the class that torch raises there, and contains "
+    "torch's text if that is about dropout.": [
         test_family.test_bad_rates_raise_torchs_text, test_family.test_in_place,
         test_family.test_dtypes_are_refused_as_torch_refuses_them,
     ],
@@ -497,8 +497,8 @@ SAME: dict[str, list[Callable]] = {
         test_dtypes,
         test_fused.test_integers_are_refused_at_every_p,
     ],
-    "The generator: `torch.manual_seed`, `get_rng_state`, `set_rng_state`, `fork_rng`; it stands still where no number "
-    "is needed.": [
+    "The generator: `torch.manual_seed`, `get_rng_state`, `set_rng_state`, `fork_rng`; it does not advance if no "
+    "number is needed.": [
         test_family.test_torchs_generator_governs,
         test_family.test_generator_stands_still_where_no_number_is_needed,
     ],
@@ -523,7 +523,7 @@ from dropkit.torch import Dropout, Dropout1d, Dropout2d, Dropout3d, AlphaDropout
 from dropkit.torch import functional  # functional.dropout(x, p, training) and its five siblings
 ```
 
-A model that exists already keeps its weights and its optimizer; only its dropout layers are replaced:
+An existing model keeps its weights and its optimizer; only its dropout layers are replaced:
 
 ```python
 import torch, dropkit.torch
@@ -532,9 +532,9 @@ model = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1)
 receipt = dropkit.torch.swap(model)  # receipt.restore() gives torch's layers back
 ```
 
-Only what is listed below changes: masks are still drawn under torch's generator, and training goes on as before.
-Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, functional calls, layers of other libraries and LayerDrop stay
-torch's; `swap` and `bind` name them in one warning. `dropkit.torch.sites(model, x)` lists every place where a model
+Only what is listed below changes: torch's generator still determines the masks, and training continues as before.
+Dropout inside `nn.MultiheadAttention` or `nn.LSTM`, functional calls, layers of other libraries and LayerDrop are not
+replaced; `swap` and `bind` name them in one warning. `dropkit.torch.sites(model, x)` lists every place where a model
 drops something.
 
 To make masks a function of seed, module path and step, the same on every device and after every resume, bind the model:
@@ -546,11 +546,12 @@ model = torch.nn.Sequential(torch.nn.Linear(8, 8), dropkit.torch.Dropout(0.5))
 dropkit.torch.bind(model, seed=0)
 ```
 
-Bound masks do not depend on how a model is split: under DDP, FSDP2, tensor or sequence parallelism each rank draws its
-slice of the mask that one device would draw. [torch.md](torch.md) has the rules of keys, steps and coordinates.
+The masks of a bound model do not depend on how it is split. Under DDP, FSDP2, tensor or sequence parallelism, each rank
+draws its slice of the mask that one device would draw. [torch.md](torch.md) has the rules for keys, steps and
+coordinates.
 
-In new code, prefer `dropkit.torch.dropout(x, p, training=self.training)`. Its mode has no default, since dropout left
-on at evaluation is the most frequent bug around it.
+In new code, prefer `dropkit.torch.dropout(x, p, training=self.training)`. Its mode has no default, because dropout left
+on in evaluation is the most frequent bug around it.
 
 ## What is different
 
