@@ -25,7 +25,14 @@ for number, block in enumerate(json.load(sys.stdin), start=1):
 
 
 # pages whose blocks run as they stand
-ALONE = ("README.md", "docs/torch.md", "docs/variants.md", "docs/jax.md", "docs/coming-from-keras.md")
+ALONE = (
+    "README.md",
+    "docs/torch.md",
+    "docs/variants.md",
+    "docs/jax.md",
+    "docs/coming-from-keras.md",
+    "docs/vgg-adaptive.md",
+)
 
 
 @pytest.mark.slow
