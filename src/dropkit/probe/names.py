@@ -4,9 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from .facts import Facts, Layer, Site
+from ..language import AND, LIST, joined, say, template
+from .facts import Facts, Layer, Shape, Site
 
 SHOWN = 4  # names in a sentence
+BY = template("{before} x {item}")  # of a shape
+_TARGETS = {
+    "input": template("input"),
+    "attention weights": template("attention weights"),
+    "hidden states": template("hidden states"),
+    "state": template("state"),
+}
 _NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end
 
 
@@ -16,12 +24,26 @@ def label(layer: Layer) -> str:
     >>> label(Layer(name="3", parent="", kind="Linear"))
     '3 (Linear)'
     """
-    return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or "the model itself"
+    return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or say("the model itself")
 
 
 def called(site: Site) -> str:
     """What a sentence calls a dropout."""
-    return f"dropout {site.name}" if site.name.isdecimal() else site.name
+    return say("dropout {name}", name=site.name) if site.name.isdecimal() else site.name
+
+
+def target(site: Site) -> str:
+    """What a dropout drops that is not the output of layers."""
+    return say(_TARGETS[site.target]) if site.target in _TARGETS else site.target
+
+
+def by(shape: Shape) -> str:
+    """A shape in words; empty for that of one number.
+
+    >>> by((8, 1024))
+    '8 x 1024'
+    """
+    return joined(map(str, shape), BY)
 
 
 def count_words(number: int, one: str, many: str | None = None) -> str:
@@ -48,8 +70,8 @@ def listed(names: Iterable[str]) -> str:
         every.sort(key=_number_of, reverse=True)
     shown = every[:SHOWN]
     more = sum(_number_of(name) for name in every[SHOWN:])
-    shown += [f"{more} more"] if more else []
-    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+    shown += [say("{more} more", more=more)] if more else []
+    return joined(shown, LIST, AND)
 
 
 def _merged(names: Sequence[str]) -> list[str]:
@@ -108,4 +130,4 @@ class Places:
             return shown, meant, every
 
         shown, meant, every = visit(self.layers[0])
-        return ["every layer"] if meant == every > 1 else shown
+        return [say("every layer")] if meant == every > 1 else shown

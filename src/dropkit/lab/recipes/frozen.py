@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError, DropkitValueError
+from ...language import say, template
 from ...visible import one_line
 from ..data.sets import Data
 from ..files.arrays import load_arrays, save_arrays
-from ..files.cache import cache, keep
+from ..files.cache import cache, keep, kept_in
 from ..files.sealed import SUM
 from ..order import first_weights
 from .recipe import Prepared, Settings
@@ -27,9 +28,11 @@ LEAST = 75  # pixels, of InceptionV3
 BATCH = 32
 PUBLISHED = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SITE = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
-RANDOM = (
-    f"The frozen part, {NETWORK}, has random weights, not pretrained ones: it is a random feature extractor, and "
-    f"these accuracies say nothing about transfer learning. Give {PUBLISHED} with --weights."
+RANDOM = say(
+    "The frozen part, {network}, has random weights, not pretrained ones: it is a random feature extractor, and "
+    "these accuracies say nothing about transfer learning. Give {published} with --weights.",
+    network=NETWORK,
+    published=PUBLISHED,
 )
 
 
@@ -59,7 +62,7 @@ def prepare(data: Data, settings: Settings, weights: Path | None) -> Prepared:
     digest = _digest(weights)
     about = f"{NETWORK} to {CUT}, " + ("random weights" if digest is None else f"weights of sha256 {digest}")
     path = cache("features") / f"{_key(data, (len(train), len(test)), about)}.safetensors"
-    found, remark = _load(path), f"kept in {path}"
+    found, remark = _load(path), kept_in(path)
     if found is None:
         network = frozen((data.shape[1], data.shape[2], 3), weights)
         start = time.perf_counter()
@@ -73,7 +76,8 @@ def prepare(data: Data, settings: Settings, weights: Path | None) -> Prepared:
         test_x=found.test,
         test_y=data.test_y[: len(found.test)],
     )
-    where = f"Frozen features of {len(train) + len(test)} images, computed once and {remark}."
+    words = template("Frozen features of {number} images, computed once and {kept}.")
+    where = say(words, number=len(train) + len(test), kept=remark)
     return Prepared(kept, about, (where,) if weights else (RANDOM, where), found.seconds)
 
 

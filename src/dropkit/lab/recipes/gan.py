@@ -19,6 +19,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
+from ...language import say
 from .engine import ADVERSARIAL
 from .measures import Chart, Column, Figures, Line
 from .recipe import LATER, Recipe, Settings
@@ -142,7 +143,7 @@ def _dense(widths: tuple[int, ...], dropout: bool) -> "nn.Sequential":
 
 FIGURES = Figures(
     compared="frechet",
-    title="Frechet distance",
+    title=say("Frechet distance"),
     lower_is_better=True,
     loss="generator_loss",
     rows=(
@@ -159,40 +160,49 @@ FIGURES = Figures(
         ("G_loss", "generator_loss"),
         ("D(x)", "real_probability"),
         ("D(G(z))", "fake_probability"),
-        ("Frechet distance", "frechet"),
+        (say("Frechet distance"), "frechet"),
     ),
     columns=(
-        Column("precision", "precision", narrow=True),
-        Column("recall", "recall", narrow=True),
-        Column("smallest class", "smallest_share"),
-        Column("largest class", "largest_share"),
-        Column("generator loss", "generator_loss"),
-        Column("discriminator loss", "discriminator_loss"),
+        Column(say("precision"), "precision", narrow=True),
+        Column(say("recall"), "recall", narrow=True),
+        Column(say("smallest class"), "smallest_share"),
+        Column(say("largest class"), "largest_share"),
+        Column(say("generator loss"), "generator_loss"),
+        Column(say("discriminator loss"), "discriminator_loss"),
     ),
     charts=(
-        Chart("Frechet distance", "in a classifier's features; lower is better", (Line("frechet", "generated"),)),
         Chart(
-            "Loss",
-            "solid: generator, dotted: discriminator",
-            (Line("generator_loss", "generator"), Line("discriminator_loss", "discriminator", dotted=True)),
+            say("Frechet distance"),
+            say("in a classifier's features; lower is better"),
+            (Line("frechet", say("generated")),),
         ),
         Chart(
-            "Precision and recall",
-            "solid: precision, generated images that look real; dotted: recall, real ones that are generated",
-            (Line("precision", "precision"), Line("recall", "recall", dotted=True)),
+            say("Loss"),
+            say("solid: generator, dotted: discriminator"),
+            (Line("generator_loss", say("generator")), Line("discriminator_loss", say("discriminator"), dotted=True)),
         ),
         Chart(
-            "Share of a class",
-            "solid: largest, dotted: smallest, among generated images as a classifier sees them",
-            (Line("largest_share", "largest"), Line("smallest_share", "smallest", dotted=True)),
+            say("Precision and recall"),
+            say("solid: precision, generated images that look real; dotted: recall, real ones that are generated"),
+            (Line("precision", say("precision")), Line("recall", say("recall"), dotted=True)),
+        ),
+        Chart(
+            say("Share of a class"),
+            say("solid: largest, dotted: smallest, among generated images as a classifier sees them"),
+            (Line("largest_share", say("largest")), Line("smallest_share", say("smallest"), dotted=True)),
         ),
     ),
     notes=(
-        "Frechet distance, precision and recall are taken in the features of a small classifier trained on the real "
-        "images; so these are not figures of FID, which takes Inception's, and only compare within one data set.",
-        "Smallest and largest class: share of the generated images that this classifier puts there.",
-        "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's is "
-        "the sum over real and generated images. They are no measure of quality.",
+        say(
+            "Frechet distance, precision and recall are taken in the features of a small classifier trained on the "
+            "real images; so these are not figures of FID, which takes Inception's, and only compare within one "
+            "data set."
+        ),
+        say("Smallest and largest class: share of the generated images that this classifier puts there."),
+        say(
+            "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's "
+            "is the sum over real and generated images. They are no measure of quality."
+        ),
     ),
     pictures=True,
     validated=False,
