@@ -24,7 +24,9 @@ def label(layer: Layer) -> str:
     >>> label(Layer(name="3", parent="", kind="Linear"))
     '3 (Linear)'
     """
-    return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or say("the model itself")
+    if layer.name.isdecimal():
+        return say("{name} ({kind})", name=layer.name, kind=layer.kind)
+    return layer.name or say("the model itself")
 
 
 def called(site: Site) -> str:
