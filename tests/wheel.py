@@ -29,6 +29,8 @@ if __name__ == "__main__":
     pages = (
         "report/page.html.j2",
         "report/plots.js",
+        "probe/findings/doctor.zh.md",
+        "languages/zh.json",
         *(f"probe/page/network.{end}" for end in ("html.j2", "js", "css")),
     )
     missing = [name for name in ("probe/findings/doctor.md", *pages) if not (package / name).exists()]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from .language import ENGLISH, Catalogue, say, told
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -33,9 +35,19 @@ class Finding:
     remedy: str
     link: str
 
+    def text(self, lang: str | Catalogue = ENGLISH) -> str:
+        """The finding in a language, one of `dropkit.language.languages()`, as lines."""
+        lines = self.head, say("measured: {text}", text=self.measured), say("remedy: {text}", text=self.remedy)
+        return "\n  ".join(told([*lines, self.link], lang))
+
+    @property
+    def head(self) -> str:
+        """Code, place and title."""
+        place = self.place or say("(the model)")
+        return say("{code} {place}: {title}", code=self.code, place=place, title=self.title)
+
     def __str__(self) -> str:
-        lines = (f"measured: {self.measured}", f"remedy: {self.remedy}", self.link)
-        return "\n  ".join((f"{self.code} {self.place or '(the model)'}: {self.title}", *lines))
+        return self.text()
 
     @property
     def site(self) -> str:
@@ -45,7 +57,8 @@ class Finding:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What it is, what was measured, and what to do."""
-        return (f"{self.code} {self.place or '(the model)'}: {self.title}.", f"Measured: {self.measured}.", self.remedy)
+        head, measured = say("{head}.", head=self.head), say("Measured: {text}.", text=self.measured)
+        return head, measured, self.remedy
 
     def _repr_html_(self) -> str:
         return as_html((), (self,))

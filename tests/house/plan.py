@@ -2,7 +2,7 @@
 
 # Rooms by floor. A room may import what stands on lower floors, and of its own floor itself alone and what BESIDE says.
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "finding", "plain", "frontends", "visible", "writing", "interrupts"},
+    {"errors", "language", "finding", "plain", "frontends", "visible", "writing", "interrupts"},
     {"counter", "threshold", "place", "patterns"},
     {"mask", "axes", "lint"},
     {"drop", "kernels", "choice"},
@@ -17,6 +17,7 @@ FLOORS: tuple[set[str], ...] = (
 BESIDE = {
     *((room, "errors") for room in FLOORS[0] - {"errors"}),
     ("choice", "kernels"),
+    ("finding", "language"),  # a finding tells itself
     ("mask", "axes"),  # where alpha's numbers were once
     ("benchmarks", "__init__"),  # as users do
     ("cli", "__init__"),
@@ -25,11 +26,11 @@ BESIDE = {
 # Rooms that see less than what is below them.
 ONLY = {
     "axes": {"errors", "threshold", "place"},
-    "lint": {"errors", "finding"},
+    "lint": {"errors", "finding", "language"},
     "kernels": {"errors", "counter"},
     "grid": {"errors", "threshold", "axes", "drop"},
     "choice": {"errors", "counter", "kernels"},
-    "report": {"errors", "visible"},
+    "report": {"errors", "visible", "language"},
 }
 # One axis never imports another.
 APART = {"axes"}

@@ -25,6 +25,7 @@ from ..lab.plan import Plan
 from ..lab.recipes.measures import Figures
 from ..lab.telling.table import Line, cells, headings, notes, plain
 from ..lab.tuning import Tuning
+from ..language import ENGLISH, joined, say, template, told
 
 WIDE = 140
 QUIET = 30  # seconds without a line, where there is no bar
@@ -39,25 +40,34 @@ class Bar:
         preparing: what is done before the first epoch.
         epochs: a line for each epoch, with the losses that tutorials print; else one for each run, where there is no
             bar.
+        lang: the language of these lines.
     """
 
-    def __init__(self, progress: Progress, preparing: str, epochs: bool = False) -> None:
-        self.progress, self.epochs = progress, epochs
+    def __init__(self, progress: Progress, preparing: str, epochs: bool = False, lang: str = ENGLISH) -> None:
+        self.progress, self.epochs, self.lang = progress, epochs, lang
         self.task = progress.add_task(preparing, total=None)
         self.done, self.total, self.told = 0, 0, time.monotonic()
 
     def __call__(self, plan: Plan, row: Row) -> None:
         epochs = plan.choices.settings.epochs
         figure = plan.choices.recipe.figures.compared
-        shown = f"{figure.removesuffix('_accuracy')} {row[figure]:.4f}"
-        text = f"{plan.strategy} seed {plan.seed} epoch {row['epoch']}/{epochs} {shown}"
-        self.progress.update(self.task, advance=1, description=text)
+        text = say(
+            "{strategy} seed {seed} epoch {epoch}/{epochs} {figure} {value:.4f}",
+            strategy=str(plan.strategy),
+            seed=plan.seed,
+            epoch=row["epoch"],
+            epochs=epochs,
+            figure=figure.removesuffix("_accuracy"),
+            value=row[figure],
+        )
+        self.progress.update(self.task, advance=1, description=told(text, self.lang))
         self.done += 1
         if self.epochs:
             self._tell(epoch_line(plan.choices.recipe.figures, row, epochs, plan.choices.settings.iterations))
         # Long runs say something in between too.
         elif self.progress.disable and (row["epoch"] == epochs or time.monotonic() - self.told > QUIET):
-            self._tell(f"{text}, {self.done}/{self.total} epochs in all")
+            words = template("{text}, {done}/{total} epochs in all")
+            self._tell(say(words, text=text, done=self.done, total=self.total))
 
     def begin(self, done: int, total: int) -> None:
         """Set the number of epochs, and how many of them an earlier run has done."""
@@ -65,7 +75,7 @@ class Bar:
         self.progress.update(self.task, total=total, completed=done)
 
     def _tell(self, text: str) -> None:
-        self.progress.console.print(Text(text), soft_wrap=True)
+        self.progress.console.print(Text(told(text, self.lang)), soft_wrap=True)
         self.progress.console.file.flush()
         self.told = time.monotonic()
 
@@ -77,11 +87,12 @@ def epoch_line(figures: Figures, row: Row, epochs: int, iterations: int | None =
     >>> epoch_line(CLASSIFICATION, {"epoch": 1, "train_loss": 1.1165, "train_accuracy": 0.562}, 5)
     'epoch 1/5, loss 1.1165, train accuracy 0.5620'
     """
-    known = [f"{heading} {row[figure]:.4f}" for heading, figure in figures.printed if figure in row]
-    number = (
-        f"epoch {row['epoch']}/{epochs}" if iterations is None else f"iteration {row['step']}/{epochs * iterations}"
-    )
-    return ", ".join([number, *known])
+    words = template("{heading} {value:.4f}")
+    known = [say(words, heading=heading, value=row[figure]) for heading, figure in figures.printed if figure in row]
+    number = say("epoch {epoch}/{epochs}", epoch=row["epoch"], epochs=epochs)
+    if iterations is not None:
+        number = say("iteration {step}/{steps}", step=row["step"], steps=epochs * iterations)
+    return joined([number, *known])
 
 
 class _Known(ProgressColumn):
@@ -96,30 +107,32 @@ class _Known(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(console: Console, preparing: str = "preparing", epochs: bool = False) -> Iterator[Bar]:
+def progress_bar(
+    console: Console, preparing: str = "preparing", epochs: bool = False, lang: str = ENGLISH
+) -> Iterator[Bar]:
     """A bar that is gone afterwards, and lines that stay: see `Bar`."""
     bars = (_Known(BarColumn()), _Known(MofNCompleteColumn()))
-    times = (TimeElapsedColumn(), _Known(TextColumn("left")), _Known(TimeRemainingColumn()))
+    times = (TimeElapsedColumn(), _Known(TextColumn(told(say("left"), lang))), _Known(TimeRemainingColumn()))
     columns = (TextColumn("{task.description}", markup=False), *bars, *times)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, preparing, epochs)
+        yield Bar(progress, preparing, epochs, lang)
 
 
-def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int) -> None:
+def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs: int, lang: str = ENGLISH) -> None:
     """Print the verdict, the table and its notes."""
     console.print()
-    for number, sentence in enumerate(verdict):
+    for number, sentence in enumerate(told(list(verdict), lang)):
         console.print(Text(sentence, style="bold" if number == 0 else ""))
     console.print()
-    console.print(_table(lines, console.width))
-    for note in notes(epochs, lines[0].seeds, lines[0].figures):
+    console.print(_table(lines, console.width, lang))
+    for note in told(notes(epochs, lines[0].seeds, lines[0].figures), lang):
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
 
 
-def _table(lines: Sequence[Line], width: int) -> Table:
+def _table(lines: Sequence[Line], width: int, lang: str) -> Table:
     # Not all columns fit a narrow terminal; the others stand in the report and in table.md.
     kind = lines[0].figures
-    titles = headings(kind)
+    titles = told(headings(kind), lang)
     own = (*(count.narrow for count in kind.counts), *(column.narrow for column in kind.columns))
     narrow = [True, True, True, *own, True]
     shown = [number for number, fits in enumerate(narrow) if fits or width >= WIDE]
@@ -132,24 +145,25 @@ def _table(lines: Sequence[Line], width: int) -> Table:
     return table
 
 
-def show_trials(console: Console, tuning: Tuning) -> None:
+def show_trials(console: Console, tuning: Tuning, lang: str = ENGLISH) -> None:
     """Print what a search tried, a line each, and what it chose."""
     sites, best = tuning.config["sites"], tuning.trials[tuning.best]
     table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
-    for heading in ("trial", *sites, "validation loss"):
+    for heading in told((say("trial"), *sites, say("validation loss")), lang):
         table.add_column(heading, justify="right")
     for number, trial in enumerate(tuning.trials):
-        loss = "diverged" if trial.interval is None else plain(trial.interval)
+        loss = told(say("diverged"), lang) if trial.interval is None else plain(trial.interval)
         rates = (f"{p:.4f}" for p in trial.rates(sites).values())
         table.add_row(str(number), *rates, loss, style="bold" if number == tuning.best else "")
     console.print()
     console.print(table)
     console.print()
-    chosen = f"Lowest validation loss: trial {tuning.best}, {best.strategy}. On the test set, with other seeds:"
-    console.print(Text(chosen, style="bold"))
+    words = template("Lowest validation loss: trial {number}, {strategy}. On the test set, with other seeds:")
+    chosen = say(words, number=tuning.best, strategy=str(best.strategy))
+    console.print(Text(told(chosen, lang), style="bold"))
 
 
-def say_where(console: Console, report: Path) -> None:
+def say_where(console: Console, report: Path, lang: str = ENGLISH) -> None:
     """Print the absolute path of a report, unbroken so that it can be copied."""
     console.print()
-    console.print(Text(f"Report: {report.resolve()}"), soft_wrap=True)
+    console.print(Text(told(say("Report: {path}", path=str(report.resolve())), lang)), soft_wrap=True)

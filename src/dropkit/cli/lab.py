@@ -9,6 +9,7 @@ import typer
 
 from ..interrupts import interruptible
 from ..lab import recipes
+from ..language import say, told
 from . import probe
 from .options import Comparing, Once, Searching, Trained, taking
 
@@ -46,8 +47,8 @@ def compare(options: Comparing) -> None:
 
     with _at_work(options, folder) as (console, bar):
         found = run(**options.words(strategies=names, out=folder), on_start=bar.begin, on_epoch=bar)
-    show(console, found.verdict, found.lines, found.config["epochs"])
-    say_where(console, folder / "report.html")
+    show(console, found.verdict, found.lines, found.config["epochs"], options.language)
+    say_where(console, folder / "report.html", options.language)
 
 
 @app.command(short_help="Train once, under one strategy.")
@@ -65,8 +66,14 @@ def train(options: Once) -> None:
     with _at_work(options, folder, epochs=True) as (console, bar):
         found = run(**options.words(out=folder), on_start=bar.begin, on_epoch=bar)
     alone = lines({found.config["strategy"]: (found,)})
-    show(console, (*verdict(alone, found.config["data"]), *found.remarks), alone, found.config["epochs"])
-    say_where(console, folder / "report.html")
+    show(
+        console,
+        (*verdict(alone, found.config["data"]), *found.remarks),
+        alone,
+        found.config["epochs"],
+        options.language,
+    )
+    say_where(console, folder / "report.html", options.language)
 
 
 @app.command(short_help="Search the best constant rates.")
@@ -79,10 +86,11 @@ def tune(options: Searching) -> None:
 
     with _at_work(options, folder) as (console, bar):
         found = run(**options.words(out=folder), on_start=bar.begin, on_epoch=bar)
-    show_trials(console, found)
-    show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"])
-    say_where(console, folder / "yardstick" / "report.html")
-    typer.echo("More seeds, or other strategies beside these: the command compare with the same options, and")
+    show_trials(console, found, options.language)
+    show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"], options.language)
+    say_where(console, folder / "yardstick" / "report.html", options.language)
+    more = say("More seeds, or other strategies beside these: the command compare with the same options, and")
+    typer.echo(told(more, options.language))
     names = ",".join(line.strategy for line in found.yardstick.lines)
     typer.echo(f"--strategies {names},... --validation {options.validation} --resume --out {folder / 'yardstick'}")
 
@@ -122,7 +130,7 @@ def _at_work(options: Trained, folder: Path, epochs: bool = False) -> Iterator[t
     from .terminal import console as safe_console
 
     console = safe_console()
-    with _resumable(folder), progress_bar(console, options.preparing(), epochs) as bar:
+    with _resumable(folder), progress_bar(console, options.preparing(), epochs, options.language) as bar:
         yield console, bar
 
 

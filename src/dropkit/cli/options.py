@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,25 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ..lab import recipes
+from ..language import ENGLISH, catalogue, say, template, told
+
+VARIABLE = "DROPKIT_LANG"
+Lang = Annotated[
+    str | None, typer.Option("--lang", metavar="NAME", help=f"Language of what is told: en or zh; or set {VARIABLE}.")
+]
+"""The option for the language of sentences, tables and pages."""
+
+
+def spoken(lang: str | None) -> str:
+    """The language that is asked for: by the option, else by DROPKIT_LANG, else English.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        DataError: it names a file that is no catalogue.
+    """
+    found = lang or os.environ.get(VARIABLE) or ENGLISH
+    catalogue(found)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +71,7 @@ class Trained:
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained weights of the frozen part (transfer).")
     ] = None
+    lang: Lang = None
 
     def folder(self, *more: str) -> Path:
         """Where the results go: as asked, or a folder of `runs/` named after what is trained."""
@@ -58,16 +79,24 @@ class Trained:
         data = Path(recipe.data_at(self.size) if self.data is None else self.data).name or "data"
         return self.out or Path("runs") / "-".join([recipe.name, data, self.size, *more])
 
+    @property
+    def language(self) -> str:
+        """The language of what is told."""
+        return spoken(self.lang)
+
     def preparing(self) -> str:
         """What is done before the first epoch, for the bar."""
         recipe = recipes.get(self.recipe)
         data = recipe.data_at(self.size) if self.data is None else self.data
-        more = "" if recipe.prepare is None else ", what is computed once from them"
-        return f"preparing {recipe.name}: the data {data}{more}, the model"
+        words = template("preparing {recipe}: the data {data}, the model")
+        if recipe.prepare is not None:
+            words = template("preparing {recipe}: the data {data}, what is computed once from them, the model")
+        return str(told(say(words, recipe=recipe.name, data=data), self.language))
 
     def words(self, **others: Any) -> dict[str, Any]:
         """As the lab's function of the command's name takes them, some replaced by others."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | others
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return given | {"lang": self.language} | others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from ..lab.recipes.recipe import at_least_one
-from .options import taking
+from ..language import AND, SPACE, joined, say, template, told
+from .options import Lang, spoken, taking
 from .target import Options, resolve
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Examining(Options):
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with the network drawn.")
     ] = None
+    lang: Lang = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class OptionalFile(TyperCommand):
 @taking(Explaining)
 def explain(options: Explaining) -> None:
     """Tell which layers each dropout of a model zeroes, and whose outputs and gradients it changes."""
+    lang = spoken(options.lang)
     explanation = _explained(options)
     from ..probe.findings import findings
     from ..probe.record import to_json
@@ -74,8 +77,8 @@ def explain(options: Explaining) -> None:
     if options.as_json is not None:
         _write_json(options.as_json, to_json(explanation))
     if options.as_json != "-":
-        _show(explanation, found, options.target, opened=options.every)
-    _write_page(options.html, explanation, found)
+        _show(explanation, found, options.target, opened=options.every, lang=lang)
+    _write_page(options.html, explanation, found, lang)
 
 
 @taking(Doctoring)
@@ -88,8 +91,9 @@ def doctor(options: Doctoring) -> None:
     from ..probe.findings.about import about
     from ..probe.record import findings_json
 
+    lang = spoken(options.lang)
     if about(options.target.upper()):
-        typer.echo(about(options.target.upper()))
+        typer.echo(about(options.target.upper(), lang))
         return
     ignored = [code.upper() for code in options.ignore or ()]
     check_codes(ignored)
@@ -98,8 +102,8 @@ def doctor(options: Doctoring) -> None:
     if options.as_json is not None:
         _write_json(options.as_json, findings_json(explanation, ignored))
     if options.as_json != "-":
-        typer.echo(found)
-    _write_page(options.html, explanation, found)
+        typer.echo(found.text(lang))
+    _write_page(options.html, explanation, found, lang)
     raise typer.Exit(1 if found else 0)
 
 
@@ -113,28 +117,35 @@ def _explained(options: Examining) -> "Explanation":
     return explanation if found.name is None else replace(explanation, model=found.name)
 
 
-def _show(explanation: "Explanation", found: Sequence["Finding"], target: str, *, opened: bool) -> None:
+def _show(explanation: "Explanation", found: Sequence["Finding"], target: str, *, opened: bool, lang: str) -> None:
     from rich.text import Text
 
     from ..probe.fold import fold
+    from ..probe.names import by
     from ..probe.sentences import sentences
     from ..probe.tree import LEGEND, tree
     from .terminal import console as safe_console
 
     console = safe_console()
-    shapes = " and ".join(" x ".join(map(str, shape)) for shape in explanation.inputs)
-    passes = f"{explanation.forwards} forward and {explanation.backwards} backward passes"
-    console.print(Text(f"{explanation.framework}, input {shapes}, {passes}. {LEGEND}", style="dim"))
+    head = say(
+        "{framework}, input {shapes}, {forwards} forward and {backwards} backward passes.",
+        framework=explanation.framework,
+        shapes=joined(map(by, explanation.inputs), AND, AND),
+        forwards=explanation.forwards,
+        backwards=explanation.backwards,
+    )
+    console.print(Text(told(joined((head, LEGEND), SPACE), lang), style="dim"))
     console.print()
-    console.print(tree(fold(explanation), explanation, opened=opened))
+    console.print(tree(fold(explanation), explanation, opened=opened, lang=lang))
     console.print()
-    for sentence in (*sentences(explanation), *_once(explanation.notes)):
+    for sentence in told((*sentences(explanation), *_once(explanation.notes)), lang):
         console.print(Text(sentence))
     if found:
         console.print()
         for finding in found:
-            console.print(Text(f"{finding.code} {finding.site or '(the model)'}: {finding.title}", style="bold"))
-        console.print(Text(f"What was measured, and what to do: dropkit doctor {target}"), soft_wrap=True)
+            console.print(Text(told(finding.head, lang), style="bold"))
+        where = say("What was measured, and what to do: dropkit doctor {target}", target=target)
+        console.print(Text(told(where, lang)), soft_wrap=True)
 
 
 def _once(notes: Sequence[str]) -> list[str]:
@@ -142,18 +153,19 @@ def _once(notes: Sequence[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for note in notes:
         alike.setdefault(re.sub(r"\d+", "0", note), []).append(note)
-    return [first + (f" So for {len(more)} more." if more else "") for first, *more in alike.values()]
+    again = template("So for {number} more.")
+    return [joined((first, say(again, number=len(more)) if more else ""), SPACE) for first, *more in alike.values()]
 
 
-def _write_page(path: Path | None, explanation: "Explanation", found: Sequence["Finding"]) -> None:
+def _write_page(path: Path | None, explanation: "Explanation", found: Sequence["Finding"], lang: str) -> None:
     if path is None:
         return
     from ..probe.fold import fold
     from ..probe.page import render_network
     from ..probe.sentences import sentences
 
-    _write(path, render_network(explanation, fold(explanation), sentences(explanation), found), "--html")
-    typer.echo(f"Page: {path.resolve()}", err=True)
+    _write(path, render_network(explanation, fold(explanation), sentences(explanation), found, lang), "--html")
+    typer.echo(told(say("Page: {path}", path=str(path.resolve())), lang), err=True)
 
 
 def _write_json(path: str, text: str) -> None:

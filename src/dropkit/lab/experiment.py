@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
+from ..language import ENGLISH, Catalogue, catalogue
 from . import recipes
 from .files import write_json, write_text
 from .files.lock import locked
@@ -49,6 +50,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     tensorboard: bool = False,
+    lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     **asked: Unpack[Asked],
@@ -72,6 +74,8 @@ def train(
         data_dir: see `load_data`.
         weights: file of the frozen part's pretrained weights, for recipes that have such a part.
         tensorboard: also write event files, into `tensorboard/` of the run's folder; needs the package tensorboard.
+        lang: the language of the report; one of `dropkit.language.languages()`. Everything else that is written stays
+            English.
         on_start: called once with the number of epochs done before and in total.
         on_epoch: called with the plan and each new row.
 
@@ -85,6 +89,7 @@ def train(
     >>> run.config["strategy"], len(run.rows)
     ('fixed', 1)
     """
+    catalogue(lang)  # an unknown language is told before anything is trained
     if tensorboard:
         require()
     check_strategies(recipe, [strategy], asked)
@@ -99,7 +104,8 @@ def train(
         alone = lines({name: (run,)})
         config = {**run.config, "rates": {name: run.config["rates"]}}
         words = (*verdict(alone, config["data"]), *run.remarks)
-        write_text(folder / "report.html", report.render(page(config, {name: (run,)}, alone, words, environment())))
+        shown = page(config, {name: (run,)}, alone, words, environment())
+        write_text(folder / "report.html", report.render(shown, lang))
     return run
 
 
@@ -112,6 +118,7 @@ def compare(
     out: str | Path,
     resume: bool = False,
     tensorboard: bool = False,
+    lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     **asked: Unpack[Asked],
@@ -123,8 +130,8 @@ def compare(
         seeds: how many; the size's own by default.
         out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
         resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
-        recipe, data, size, epochs, validation, device, precision, data_dir, weights, tensorboard, on_start, on_epoch:
-            see `train`.
+        recipe, data, size, epochs, validation, device, precision, data_dir, weights, tensorboard, lang, on_start,
+            on_epoch: see `train`.
 
     Raises: what `train` raises.
 
@@ -133,6 +140,7 @@ def compare(
     >>> [line.strategy for line in found.lines]
     ['none', 'fixed']
     """
+    catalogue(lang)  # an unknown language is told before anything is trained
     if tensorboard:
         require()
     names = _names(recipes.get(recipe), strategies)
@@ -149,7 +157,7 @@ def compare(
             check_files(place)
         if on_start is not None:
             on_start(sum(min(epochs_done(place), total) for place in places), len(places) * total)
-        return finish(config, run_paired(plans, folder, on_epoch, tensorboard), folder)
+        return finish(config, run_paired(plans, folder, on_epoch, tensorboard), folder, lang)
 
 
 def paired(choices: Choices, names: Sequence[str], seeds: int) -> tuple[dict[str, Any], list[Plan]]:
@@ -171,13 +179,19 @@ def run_paired(
     return runs
 
 
-def finish(config: dict[str, Any], runs: Mapping[str, tuple[Run, ...]], folder: Path) -> Comparison:
+def finish(
+    config: dict[str, Any],
+    runs: Mapping[str, tuple[Run, ...]],
+    folder: Path,
+    lang: str | Catalogue = ENGLISH,
+) -> Comparison:
     """Write table, words and report of finished runs."""
     found = lines(runs)
     remarks = next(iter(runs.values()))[0].remarks  # all were prepared alike
     comparison = Comparison(config, runs, found, (*verdict(found, config["data"]), *remarks), folder)
-    write_text(folder / "table.md", markdown(found, config["epochs"]))
-    write_text(folder / "report.html", report.render(page(config, runs, found, comparison.verdict, environment())))
+    write_text(folder / "table.md", markdown(found, config["epochs"], lang))
+    shown = page(config, runs, found, comparison.verdict, environment())
+    write_text(folder / "report.html", report.render(shown, lang))
     write_json(folder / "result.json", _result(comparison))
     return comparison
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..axes.rate import probability
 from ..counter import Key
 from ..errors import DataError, DropkitValueError
+from ..language import ENGLISH, Catalogue, catalogue
 from .experiment import Comparison, OnStart, finish, paired, run_paired
 from .files import AGAIN, read_json, write_json
 from .files.lock import locked
@@ -128,6 +129,7 @@ def tune(
     seed: int = 0,
     out: str | Path,
     resume: bool = False,
+    lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     **asked: Unpack[Asked],
@@ -146,7 +148,7 @@ def tune(
         validation: fraction of the training set to hold out, more than 0; 0.1 by default.
         out: folder: config.json, trials.json, result.json, `trial-<k>/seed<s>/`, and `yardstick/`, a comparison.
         resume: continue; trials may be more than before, everything else must be the same.
-        recipe, data, size, epochs, device, precision, data_dir, weights, on_start, on_epoch: see `train`.
+        recipe, data, size, epochs, device, precision, data_dir, weights, lang, on_start, on_epoch: see `train`.
 
     Raises: what `train` raises, and
         DropkitValueError: no part is held out, or low is not below high.
@@ -157,6 +159,7 @@ def tune(
     >>> len(found.trials), [line.strategy for line in found.yardstick.lines][:2], list(found.rates)
     (2, ['none', 'fixed'], ['dropout1', 'dropout2'])
     """
+    catalogue(lang)  # an unknown language is told before anything is trained
     version, folder = _optuna().__version__, Path(out)
     asked.setdefault("validation", VALIDATION)
     choices = Choices.make(recipe, **asked)
@@ -170,7 +173,7 @@ def tune(
         if on_start is not None:
             on_start(*_epochs(folder, (trials + len(_others(choices)) + 1) * count * choices.settings.epochs))
         found = _run_trials(search, choices, trials, count, folder, on_epoch)
-        yardstick = _compare(choices, str(found[_best(found)].strategy), count, folder / YARDSTICK, on_epoch)
+        yardstick = _compare(choices, str(found[_best(found)].strategy), count, folder / YARDSTICK, on_epoch, lang)
         tuning = Tuning(config, tuple(found), _best(found), yardstick, folder)
         write_json(folder / "result.json", _result(tuning))
         return tuning
@@ -295,14 +298,16 @@ def _others(choices: Choices) -> list[str]:
     return [name for name in (BASELINE, FIXED) if name in choices.recipe.strategies]
 
 
-def _compare(choices: Choices, best: str, seeds: int, folder: Path, on_epoch: OnEpoch | None) -> Comparison:
+def _compare(
+    choices: Choices, best: str, seeds: int, folder: Path, on_epoch: OnEpoch | None, lang: str | Catalogue
+) -> Comparison:
     """The best constant rates on the test set, beside the recipe's own, seed by seed."""
     names = [*_others(choices), best]
     config, plans = paired(choices, names, seeds)
     # After more trials another one may be the best, and `compare` may have added strategies and seeds.
     with locked(folder):
         open_folder(folder, config, resume=True, may_grow=(), ignore=("strategies", "rates", "seeds"))
-        return finish(config, run_paired(plans, folder, on_epoch), folder)
+        return finish(config, run_paired(plans, folder, on_epoch), folder, lang)
 
 
 def _result(tuning: Tuning) -> dict[str, Any]:

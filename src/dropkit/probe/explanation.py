@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..language import ENGLISH, Catalogue
 from .facts import Facts
 from .facts import Layer as Layer
 from .facts import Site as Site
@@ -48,16 +49,17 @@ class Explanation(Facts):
 
         return findings(self)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, lang: str | Catalogue = ENGLISH) -> None:
         """Write a self-contained HTML page with the network drawn: what `dropkit explain --html` writes.
 
         Raises:
+            UnknownNameError: a language that there is not.
             DropkitRuntimeError: Jinja, which comes with `dropkit[lab]`, is not installed.
             OutputError: the file cannot be written.
         """
         from .telling import save_page
 
-        save_page(path, self, self.findings)
+        save_page(path, self, self.findings, lang)
 
     def to_dict(self) -> Mapping[str, Any]:
         """As plain values, for JSON: what `dropkit explain --json` writes."""
@@ -65,10 +67,18 @@ class Explanation(Facts):
 
         return to_dict(self)
 
-    def __str__(self) -> str:
+    def text(self, lang: str | Catalogue = ENGLISH) -> str:
+        """Sentences and findings in a language, one of `dropkit.language.languages()`.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
         from .telling import as_text
 
-        return as_text(self.sentences, self.findings)
+        return as_text(self.sentences, self.findings, lang)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def __repr__(self) -> str:
         from .names import count_words

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..language import LIST, joined, say, template
 from .facts import Facts, Layer, Site
 from .sentences import passed_on
 
@@ -172,19 +173,20 @@ def _folded(run: Sequence[Node], note: str) -> Node:
 def _reach_note(run: Sequence[Node]) -> str:
     """Such as "229 layers, frozen, untouched"."""
     layers = [layer for node in run for layer in node.layers]
-    words = [f"{len(layers)} layers"]
+    words: list[str] = [say("{number} layers", number=len(layers))]
     if any(layer.frozen for layer in layers):
-        words.append("frozen")
+        words.append(say("frozen"))
     if layers[0].changed_by:
-        words.append("output changed")
+        words.append(say("output changed"))
     if any(layer.gradient_by for layer in layers):
-        words.append("gradient changed")
-    return ", ".join(words if any(layer.touched for layer in layers) else [*words, "untouched"])
+        words.append(say("gradient changed"))
+    return joined(words if any(layer.touched for layer in layers) else [*words, say("untouched")])
 
 
 def _alike_note(run: Sequence[Node], period: int) -> str:
     """Such as "24 blocks alike" or "12 times Dense, Dropout"."""
     if period == 1:
-        return f"{len(run)} {'blocks' if run[0].children else 'layers'} alike"
+        words = template("{number} blocks alike") if run[0].children else template("{number} layers alike")
+        return say(words, number=len(run))
     kinds = [node.layer.kind if node.layer else node.label for node in run[:period]]
-    return f"{len(run) // period} times {', '.join(kinds)}"
+    return say("{number} times {kinds}", number=len(run) // period, kinds=joined(kinds, LIST))

@@ -9,10 +9,12 @@ import numpy as np
 from ..axes.noise import Noise, Soft
 from ..axes.share import Exactly, Refining
 from ..drop import Lowered, lower, settled
+from ..language import LIST, counted, joined, say
 from ..place import WHOLE
 from ..threshold import threshold
 from ..visible import written
 from .facts import Shape
+from .names import by
 
 _SAMPLES = np.array([0.2, 0.4, 0.6, 0.8])  # random numbers, to see what a soft law does with them
 
@@ -55,10 +57,10 @@ def _becomes(lowered: Lowered) -> str:
     """What a dropped element becomes."""
     c = float(lowered.c)
     if c == 0:
-        return "zero"
+        return say("zero")
     if not lowered.law.needs_other:
         return f"{c:.3g}"
-    return "the other tensor" if c == 1 else f"{c:.3g} times the other tensor"
+    return say("the other tensor") if c == 1 else say("{c:.3g} times the other tensor", c=c)
 
 
 def _effect(law: Soft, q: float) -> str:
@@ -83,8 +85,8 @@ def _refined(share: Refining, p: float, shape: Shape, batch: int | None) -> dict
     found: dict[str, Any] = {} if fraction is None else {"kept": float(fraction)}
     if isinstance(share, Exactly):
         return found | _exactly(share, float(fraction), shape, batch)
-    lengths = " x ".join(map(str, shape[1:])) or "1"
-    return found | {"share": f"{lengths} units, kept as {written(share)} says"}
+    lengths = by(shape[1:]) or "1"
+    return found | {"share": say("{lengths} units, kept as {share} says", lengths=lengths, share=written(share))}
 
 
 def _exactly(share: Exactly, fraction: float, shape: Shape, batch: int | None) -> dict[str, Any]:
@@ -93,12 +95,14 @@ def _exactly(share: Exactly, fraction: float, shape: Shape, batch: int | None) -
     k = round(fraction * n)
     others = math.prod(size for axis, size in enumerate(shape) if axis and axis not in axes)
     if 0 in axes:  # the samples share one set, so that no number of masks is that of one sample
-        return {"share": f"exactly {k} of each {n} along {_named(axes)}, over the batch"}
+        words = say("exactly {k} of each {n} along {axes}, over the batch", k=k, n=n, axes=_named(axes))
+        return {"share": words}
     choices = others * math.log2(math.comb(n, k))
     if others == 1:
-        return {"share": f"exactly {k} of {n} units, per sample", "choices": choices}
-    return {"share": f"exactly {k} of each {n} along {_named(axes)}, per sample", "choices": choices}
+        return {"share": say("exactly {k} of {n} units, per sample", k=k, n=n), "choices": choices}
+    words = say("exactly {k} of each {n} along {axes}, per sample", k=k, n=n, axes=_named(axes))
+    return {"share": words, "choices": choices}
 
 
 def _named(axes: Sequence[int]) -> str:
-    return f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
+    return counted(len(axes), "axis {axes}", "axes {axes}", axes=joined(map(str, axes), LIST))

@@ -4,12 +4,23 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
+from ..language import counted, joined, say, template
 from .facts import Facts, Shape, Site
-from .names import called, listed
+from .names import by, called, listed
 
 _CHANNELS = re.compile(r"[123]d$|spatial|channel|feature", re.IGNORECASE)
+_BATCH, _SAMPLE = template("shared by the batch"), template("per sample")
+_WHO = template("{before}, {item}")  # what is dropped at once, and for whom
 _BRANCH = re.compile(r"path|depth", re.IGNORECASE)
+# Of what is called several times: a dropout by hand may have a rate of its own in each call.
+OWN_MASKS = template("{who} is called {calls} times in a forward, each with a mask of its own.")
+OWN_MASKS_ON = template("{who} is called {calls} times in a forward, each with a mask of its own: on {where}.")
+ONE_RATE = template("{who} is called {calls} times in a forward, each with a mask of its own and all with one rate.")
+ONE_RATE_ON = template(
+    "{who} is called {calls} times in a forward, each with a mask of its own and all with one rate: on {where}."
+)
 
 
 def mask_words(site: Site, batch: int | None = None) -> str:
@@ -25,28 +36,33 @@ def mask_words(site: Site, batch: int | None = None) -> str:
     """
     shape = site.mask_shape
     if shape is None:
-        return "mask not seen"
+        return say("mask not seen")
     if site.drawn == "values":
-        return f"a number for {_drawn_for(site, shape, batch)}"
+        return say("a number for {what}", what=joined(_drawn_for(site, shape, batch), _WHO))
     if len({mask[1:] for mask in site.call_masks}) > 1 and not site.share:
         every = [_drawn_for(replace(site, mask_shape=mask), mask, batch) for mask in site.call_masks]
-        who = every[0].rpartition(", ")[2]
-        if all(words.endswith(f", {who}") for words in every):
-            return f"{listed(dict.fromkeys(words.removesuffix(f', {who}') for words in every))}, call by call, {who}"
-        return f"{listed(dict.fromkeys(every))}, call by call"
-    return site.share or _drawn_for(site, shape, batch)
+        who = every[0][1]
+        if who and all(other == who for _, other in every):
+            names = listed(dict.fromkeys(what for what, _ in every))
+            return say("{names}, call by call, {who}", names=names, who=who)
+        names = listed(dict.fromkeys(joined(parts, _WHO) for parts in every))
+        return say("{names}, call by call", names=names)
+    return site.share or joined(_drawn_for(site, shape, batch), _WHO)
 
 
-def _drawn_for(site: Site, shape: Shape, batch: int | None) -> str:
+def _drawn_for(site: Site, shape: Shape, batch: int | None) -> tuple[str, str]:
+    """What is dropped at once, and for whom, where that is not said in one."""
     if site.target == "attention weights":
         return _attention_words(shape, batch)
     if len(shape) == 0:
-        return "one draw"
+        return say("one draw"), ""
     shared = shared_by_batch(site, batch)
     if site.draws == 1:
-        one = "one draw, shared by the batch" if shared else "one draw per sample"
-        return f"{one} (the whole branch)" if drops_branch(site) else one
-    return f"{_units(site)}, {'shared by the batch' if shared else 'per sample'}"
+        branch = drops_branch(site)
+        if not shared:
+            return say("one draw per sample (the whole branch)") if branch else say("one draw per sample"), ""
+        return say("one draw"), say("shared by the batch (the whole branch)") if branch else say(_BATCH)
+    return _units(site), say(_BATCH if shared else _SAMPLE)
 
 
 def shared_by_batch(site: Site, batch: int | None = None) -> bool:
@@ -62,26 +78,29 @@ def shared_by_batch(site: Site, batch: int | None = None) -> bool:
 def _units(site: Site) -> str:
     shape = site.mask_shape or ()
     drawn = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
-    lengths = " x ".join(str(shape[axis]) for axis in drawn)
+    lengths = by(tuple(shape[axis] for axis in drawn))
     if len(drawn) == len(shape) - 1:
-        return f"each of {lengths} units"
+        return say("each of {lengths} units", lengths=lengths)
     if drawn == [len(shape) - 1] or (drawn == [1] and (len(shape) > 3 or _CHANNELS.search(site.kind))):
-        return f"whole channels: each of {lengths}"
+        return say("whole channels: each of {lengths}", lengths=lengths)
     if drawn == [1]:
-        return f"whole vectors: each of {lengths}"
-    return f"each of {lengths}, for all along the other axes"
+        return say("whole vectors: each of {lengths}", lengths=lengths)
+    return say("each of {lengths}, for all along the other axes", lengths=lengths)
 
 
-def _attention_words(shape: Sequence[int], batch: int | None) -> str:
+def _attention_words(shape: Sequence[int], batch: int | None) -> tuple[str, str]:
     *outer, rows, columns = (1, 1, *shape) if len(shape) < 2 else shape
-    weights = f"{rows} x {columns}"
+    weights = by((rows, columns))
     # torch's own attention folds the heads into the batch.
     if len(outer) == 1 and batch and outer[0] > batch and outer[0] % batch == 0:
         outer = [batch, outer[0] // batch]
     heads = math.prod(outer[1:])
     shared = outer[:1] == [1] and batch != 1
-    who = "shared by the batch" if shared else "per sample"
-    return f"each attention weight: {f'{heads} heads x ' if heads > 1 else ''}{weights}, {who}"
+    if heads > 1:
+        what = say("each attention weight: {heads} heads x {weights}", heads=heads, weights=weights)
+    else:
+        what = say("each attention weight: {weights}", weights=weights)
+    return what, say(_BATCH if shared else _SAMPLE)
 
 
 def drops_branch(site: Site) -> bool:
@@ -97,22 +116,23 @@ def drops_branch(site: Site) -> bool:
 
 def unit(site: Site) -> str:
     """What is dropped one by one."""
-    return "channels" if _units(site).startswith("whole channels") else "units"
+    return say("channels") if _units(site).startswith("whole channels") else say("units")
 
 
 def call_sentences(site: Site) -> Iterator[str]:
     """Where a dropout that is called several times drops each time."""
     if len(site.call_masks) != site.calls or site.calls < 2:
         return
-    one = "each with a mask of its own" + ("" if site.by_hand else " and all with one rate")
+    given: dict[str, Any] = {"who": called(site), "calls": site.calls}
     if len(set(zip(site.call_masks, site.call_zeroes, strict=True))) == 1:
-        yield f"{called(site)} is called {site.calls} times in a forward, {one}."
+        yield say(OWN_MASKS if site.by_hand else ONE_RATE, **given)
         return
+    between = say("a value computed in between")
     where = [
-        f"{listed(zeroes) or 'a value computed in between'} ({' x '.join(map(str, mask[1:])) or 1})"
+        say("{what} ({shape})", what=listed(zeroes) or between, shape=by(mask[1:]) or "1")
         for mask, zeroes in zip(site.call_masks, site.call_zeroes, strict=True)
     ]
-    yield f"{called(site)} is called {site.calls} times in a forward, {one}: on {listed(where)}."
+    yield say(OWN_MASKS_ON if site.by_hand else ONE_RATE_ON, **given, where=listed(where))
 
 
 def element_sentences(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
@@ -127,11 +147,17 @@ def element_sentences(sites: Sequence[Site], explanation: Facts) -> Iterator[str
             found.setdefault(2 if channels_first else 1, []).append(site)
     for axis, there in found.items():
         names = listed(called(site) for site in there)
-        verb = "drops" if len(there) == 1 else "drop"
         p = f"{there[0].p:g}" if len({site.p for site in there}) == 1 else "p"
         more = f"share=({axis},)" if explanation.framework == "torch" else "noise_shape=(None, 1, None)"
         call = f"dropkit.{explanation.framework}.Dropout({p}, {more})"
-        yield (
-            f"{names} {verb} single elements, not neurons: along axis {axis} each entry draws its own. To drop whole "
-            f"{'channels' if axis == 2 else 'neurons, the same at every step'}: {call}."
+        single = counted(
+            len(there),
+            "{who} drops single elements, not neurons: along axis {axis} each entry draws its own.",
+            "{who} drop single elements, not neurons: along axis {axis} each entry draws its own.",
+            who=names,
+            axis=axis,
         )
+        if axis == 2:
+            yield say("{single} To drop whole channels: {call}.", single=single, call=call)
+        else:
+            yield say("{single} To drop whole neurons, the same at every step: {call}.", single=single, call=call)

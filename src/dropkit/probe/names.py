@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .facts import Facts, Layer, Site
+from ..language import AND, LIST, Said, joined, say, template
+from .facts import Facts, Layer, Shape, Site
 
 SHOWN = 4  # names in a sentence
+BY = template("{before} x {item}")  # of a shape
+RUN = template("{first} to {last} ({number:,} layers)")
+_TARGETS = {
+    "input": template("input"),
+    "attention weights": template("attention weights"),
+    "hidden states": template("hidden states"),
+    "state": template("state"),
+}
 _NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end
 
 
@@ -18,12 +27,28 @@ def label(layer: Layer) -> str:
     >>> label(Layer(name="3", parent="", kind="Linear"))
     '3 (Linear)'
     """
-    return f"{layer.name} ({layer.kind})" if layer.name.isdecimal() else layer.name or "the model itself"
+    if layer.name.isdecimal():
+        return say("{name} ({kind})", name=layer.name, kind=layer.kind)
+    return layer.name or say("the model itself")
 
 
 def called(site: Site) -> str:
     """What a sentence calls a dropout."""
-    return f"dropout {site.name}" if site.name.isdecimal() else site.name
+    return say("dropout {name}", name=site.name) if site.name.isdecimal() else site.name
+
+
+def target(site: Site) -> str:
+    """What a dropout drops that is not the output of layers."""
+    return say(_TARGETS[site.target]) if site.target in _TARGETS else site.target
+
+
+def by(shape: Shape) -> str:
+    """A shape in words; empty for that of one number.
+
+    >>> by((8, 1024))
+    '8 x 1024'
+    """
+    return joined(map(str, shape), BY)
 
 
 def count_words(number: int, one: str, many: str | None = None) -> str:
@@ -50,8 +75,8 @@ def listed(names: Iterable[str]) -> str:
         every.sort(key=_number_of, reverse=True)
     shown = every[:SHOWN]
     more = sum(_number_of(name) for name in every[SHOWN:])
-    shown += [f"{more} more"] if more else []
-    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+    shown += [say("{more} more", more=more)] if more else []
+    return joined(shown, LIST, AND)
 
 
 def _merged(names: Sequence[str]) -> list[str]:
@@ -66,6 +91,11 @@ def _merged(names: Sequence[str]) -> list[str]:
 def _number_of(name: str) -> int:
     found = re.search(r"(?:\*.* \(([\d,]+)\)| to .* \(([\d,]+) layers\))$", name)
     return int((found[1] or found[2]).replace(",", "")) if found else 1
+
+
+def of_several(name: str) -> bool:
+    """Whether what `Places.blocks` names is several layers in a row."""
+    return isinstance(name, Said) and name.template == RUN
 
 
 class Places:
@@ -100,7 +130,7 @@ class Places:
         """
         found = self._visit(self.layers[0], set(names), counts)
         if found.meant == found.every > 1:
-            return ["every layer"]
+            return [say("every layer")]
         few = len(_merged(found.shown)) <= max(SHOWN // 2, len(found.runs) + 1)
         return found.shown if few or len(found.shown) <= SHOWN else found.runs
 
@@ -136,6 +166,7 @@ def _in_runs(inside: Sequence[_Named]) -> Iterator[str]:
     for whole, group in groupby(told, key=lambda child: child.whole):
         run = list(group)
         if whole and len(run) > SHOWN:
-            yield f"{run[0].shown[0]} to {run[-1].shown[0]} ({sum(child.meant for child in run):,} layers)"
+            number = sum(child.meant for child in run)
+            yield say(RUN, first=run[0].shown[0], last=run[-1].shown[0], number=number)
         else:
             yield from (name for child in run for name in child.runs)

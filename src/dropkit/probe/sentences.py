@@ -3,18 +3,34 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
+from ..language import Said, counted, say, template
+from .expected import expected
 from .facts import Facts, Layer, Site
-from .masks import call_sentences, drops_branch, element_sentences, mask_words, shared_by_batch, unit
-from .names import SHOWN, Places, called, label, listed
+from .masks import call_sentences, element_sentences, mask_words
+from .names import SHOWN, Places, called, label, listed, of_several
 
 _FOLDER = re.compile(r"[/\\]")
 _TARGETS = {
-    "input": "the model's input",
-    "attention weights": "the attention weights in {}",
-    "hidden states": "what {} hands from one of its layers to the next",
-    "state": "the state that {} carries from step to step",
+    "input": template("the model's input"),
+    "attention weights": template("the attention weights in {layers}"),
+    "hidden states": template("what {layers} hands from one of its layers to the next"),
+    "state": template("the state that {layers} carries from step to step"),
 }
+# What a site does with what it drops, of one site and of several.
+_ZEROES = "{who} zeroes a part of {what}", template("{who} zero a part of {what}")
+_BY_HAND = {
+    "drops": _ZEROES,
+    "adds": ("{who} adds random numbers to data in {there}",
+             template("{who} add random numbers to data in {there}")),
+    "fills": ("{who} replaces a part of the data in {there}",
+              template("{who} replace a part of the data in {there}")),
+    "decides": ("{who} decides what runs", template("{who} decide what runs")),
+    "multiplies": ("{who} multiplies by random numbers data in {there}",
+                   template("{who} multiply by random numbers data in {there}")),
+}  # fmt: skip
+_NONE = template("No dropout was found in this model.")
 
 
 def drops(site: Site) -> bool:
@@ -31,7 +47,7 @@ def sentences(explanation: Facts) -> tuple[str, ...]:
     ('No dropout was found in this model.',)
     """
     if not explanation.sites:
-        return ("No dropout was found in this model.",) if not _random(explanation) else _unknown(explanation)
+        return (say(_NONE),) if not _random(explanation) else _unknown(explanation)
     active = [site for site in explanation.sites if drops(site)]
     return (
         *(_one_by_one if len(active) <= SHOWN else _together)(active, explanation),
@@ -39,7 +55,7 @@ def sentences(explanation: Facts) -> tuple[str, ...]:
         *_unaffected(explanation),
         *_at_odds(explanation),
         *_otherwise_random(explanation),
-        *_expected(active, explanation),
+        *expected(active, batch_of(explanation)),
     )
 
 
@@ -52,62 +68,71 @@ def _random(explanation: Facts) -> list[str]:
 def _unknown(explanation: Facts) -> tuple[str, ...]:
     names = listed(_random(explanation))
     return (
-        "No dropout that is known was found in this model, but it is random in training.",
-        f"With the same inputs, another output in every run: {names}.",
+        say("No dropout that is known was found in this model, but it is random in training."),
+        say("With the same inputs, another output in every run: {names}.", names=names),
     )
 
 
 def _otherwise_random(explanation: Facts) -> Iterator[str]:
     names = _random(explanation)
     if names and not any(site.by_hand for site in explanation.sites):
-        yield f"Random in training without any dropout that is known: {listed(names)}."
+        yield say("Random in training without any dropout that is known: {names}.", names=listed(names))
 
 
 def _one_by_one(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     for site in sites:
-        mask = "" if site.mask_shape is None else f": {mask_words(site, batch_of(explanation))}"
-        yield f"{_drop([site], places)}{mask}."
+        dropped = _drop([site], places)
+        if site.mask_shape is None:
+            yield say("{dropped}.", dropped=dropped)
+        else:
+            yield say("{dropped}: {mask}.", dropped=dropped, mask=mask_words(site, batch_of(explanation)))
         yield from call_sentences(site)
-        yield _outputs(f"{called(site)} changes", site.changes, places)
+        yield _outputs(called(site), 1, site.changes, places)
     # Often all of them change the same gradients, and one sentence says so.
     for gradients in dict.fromkeys(site.gradients for site in sites):
         names = [called(site) for site in sites if site.gradients == gradients]
-        yield from _gradients(listed(names), "" if len(names) > 1 else "s", gradients, places)
+        yield from _gradients(listed(names), len(names), gradients, places)
 
 
 def _together(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     ordered = sorted(sites, key=lambda site: (site.target, site.kind, site.effect, site.p or 0))
     for _, group in groupby(ordered, key=lambda site: (site.target, site.kind, site.effect, site.p)):
-        yield f"{_drop(list(group), places)}."
-    start = f"All {len(sites)} dropouts together change"
-    yield _outputs(start, {name for site in sites for name in site.changes}, places)
-    yield from _gradients(
-        start.removesuffix(" change"), "", {name for site in sites for name in site.gradients}, places
-    )
+        yield say("{dropped}.", dropped=_drop(list(group), places))
+    every = say("All {number} dropouts together", number=len(sites))
+    yield _outputs(every, len(sites), {name for site in sites for name in site.changes}, places)
+    yield from _gradients(every, len(sites), {name for site in sites for name in site.gradients}, places)
 
 
 def _drop(sites: Sequence[Site], places: Places) -> str:
     """What sites of one kind, p and target do where they are."""
-    first, one = sites[0], len(sites) == 1
-    kind = first.kind if first.p is None else f"{first.kind}, p {first.p:g}"
-    kind += f", noise {first.law}" if _unusual(first) else ""
-    tail = ""
-    who = f"{first.name if one else f'{len(sites)} dropouts'} ({kind})"
+    first = sites[0]
+    who = _who(sites)
     if first.by_hand:
-        who, does = _by_hand(sites, who)
+        who = _who_by_hand(sites, who)
         if first.effect != "drops":
-            there = listed(dict.fromkeys(site.layer or "the model" for site in sites))
-            return f"{who} {does}" if first.effect == "decides" else f"{who} {does} data in {there}"
-    else:
-        does, tail = _does(first, one)
+            there = listed(dict.fromkeys(site.layer or say("the model") for site in sites))
+            words = _BY_HAND.get(first.effect, _BY_HAND["multiplies"])
+            return counted(len(sites), *words, who=who, there=there)
     if first.target in _TARGETS:
-        what = _TARGETS[first.target].format(listed(dict.fromkeys(site.layer or "the model" for site in sites)))
+        layers = listed(dict.fromkeys(site.layer or say("the model") for site in sites))
+        what: str = say(_TARGETS[first.target], layers=layers)
     else:
         names = places.blocks({name for site in sites for name in site.zeroes}, places.leaf)
         what = _output(names, {site.behind for site in sites}, _blocks(sites))
-    return f"{who} {does} {what}{tail}"
+    return _does(sites, who, what)
+
+
+def _who(sites: Sequence[Site]) -> str:
+    """The sites, with what they are."""
+    first = sites[0]
+    kind: str = first.kind if first.p is None else say("{kind}, p {p:g}", kind=first.kind, p=first.p)
+    if _unusual(first):
+        kind = say("{kind}, noise {law}", kind=kind, law=first.law)
+    if len(sites) == 1:
+        return say("{name} ({kind})", name=first.name, kind=kind)
+    return say("{number} dropouts ({kind})", number=len(sites), kind=kind)
 
 
 def _unusual(site: Site) -> bool:
@@ -115,18 +140,37 @@ def _unusual(site: Site) -> bool:
     return site.law not in ("", "Bernoulli()") and site.law.partition("(")[0].lower() not in site.kind.lower()
 
 
-def _does(site: Site, one: bool) -> tuple[str, str]:
-    """What a law does, as it says itself: in front of what is dropped, and behind it."""
-    s, es = ("s", "es") if one else ("", "")
-    if site.drawn == "values":
-        return (f"add{s} noise to" if site.effect == "adds" else f"multipl{'ies' if one else 'y'} by noise"), ""
-    if site.law == "Alpha()":
-        return f"saturate{s} a part of", ""
-    if site.becomes == "zero":
-        return f"zero{es} {'all' if site.p == 1 else 'a part'} of", ""
-    if site.becomes.endswith("tensor"):
-        return f"replace{s} a part of", f" by {site.becomes}"
-    return f"set{s} a part of", f" to {site.becomes}"
+def _does(sites: Sequence[Site], who: str, what: str) -> str:
+    """What a law does, as it says itself."""
+    first, n = sites[0], len(sites)
+    given: dict[str, Any] = {"who": who, "what": what}
+    if first.by_hand and first.zero_share and n == 1:
+        percent = f"{100 * first.zero_share:.0f}"
+        return say("{who} zeroes a part ({percent} %) of {what}", percent=percent, **given)
+    if first.by_hand and first.zero_share:
+        return counted(n, *_ZEROES, **given)
+    if first.drawn == "values" and first.effect == "adds":
+        return counted(n, "{who} adds noise to {what}", "{who} add noise to {what}", **given)
+    if first.drawn == "values" or first.by_hand:
+        return counted(n, "{who} multiplies by noise {what}", "{who} multiply by noise {what}", **given)
+    if first.law == "Alpha()":
+        return counted(n, "{who} saturates a part of {what}", "{who} saturate a part of {what}", **given)
+    if first.becomes == "zero" and first.p == 1:
+        return counted(n, "{who} zeroes all of {what}", "{who} zero all of {what}", **given)
+    if first.becomes == "zero":
+        return counted(n, *_ZEROES, **given)
+    given["becomes"] = first.becomes
+    if first.becomes.endswith("tensor"):
+        one, many = (
+            "{who} replaces a part of {what} by {becomes}",
+            template("{who} replace a part of {what} by {becomes}"),
+        )
+    else:
+        one, many = (
+            "{who} sets a part of {what} to {becomes}",
+            template("{who} set a part of {what} to {becomes}"),
+        )
+    return counted(n, one, many, **given)
 
 
 def _blocks(sites: Sequence[Site]) -> Sequence[str]:
@@ -138,14 +182,15 @@ def _blocks(sites: Sequence[Site]) -> Sequence[str]:
 def _output(names: Sequence[str], behind: set[tuple[str, ...]], blocks: Sequence[str]) -> str:
     """What is dropped: the output of layers, what functions make of it, or what is computed between layers."""
     if not names:
-        return f"a value computed in {listed(block or 'the model' for block in blocks)}"
+        return say("a value computed in {blocks}", blocks=listed(block or say("the model") for block in blocks))
     functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
-    if not functions:
-        return f"the output of {listed(names)}"
     shown = listed(names)
-    return (
-        f"what is behind {shown[:-1]}; {functions})" if shown.endswith(")") else f"what is behind {shown} ({functions})"
-    )
+    if not functions:
+        return say("the output of {names}", names=shown)
+    found = say("what is behind {names} ({functions})", names=shown, functions=functions)
+    if shown.endswith(")"):  # one pair of brackets for both
+        return Said(f"what is behind {shown[:-1]}; {functions})", found.template, found.arguments)
+    return found
 
 
 def zeroed_words(layer: Layer, sites: Iterable[Site]) -> str:
@@ -159,52 +204,56 @@ def zeroed_words(layer: Layer, sites: Iterable[Site]) -> str:
     if not layer.zeroed_by:
         return ""
     functions = ", ".join(next(iter(behind))) if len(behind) == 1 else ""
-    return f"zeroed behind it ({functions})" if functions else "zeroed"
+    return say("zeroed behind it ({functions})", functions=functions) if functions else say("zeroed")
 
 
-def _by_hand(sites: Sequence[Site], who: str) -> tuple[str, str]:
-    """Who and does what, of random operations that are no known dropout."""
-    first, one = sites[0], len(sites) == 1
-    place = _FOLDER.split(first.source)[-1]
-    who = f"{who}, a random operation by hand at {place}," if one else f"{who}, random operations by hand,"
-    does = {
-        "drops": ("zeroes a part of", "zero a part of"),
-        "adds": ("adds random numbers to", "add random numbers to"),
-        "fills": ("replaces a part of the", "replace a part of the"),
-        "decides": ("decides what runs", "decide what runs"),
-    }.get(first.effect, ("multiplies by random numbers", "multiply by random numbers"))
-    if first.effect == "drops" and not first.zero_share:
-        does = "multiplies by noise", "multiply by noise"
-    words = does[0] if one else does[1]
-    share = f" ({100 * first.zero_share:.0f} %)" if first.zero_share and one else ""
-    return who, words.replace(" a part", f" a part{share}")
+def _who_by_hand(sites: Sequence[Site], who: str) -> str:
+    """Random operations that are no known dropout, with their place."""
+    if len(sites) > 1:
+        return say("{who}, random operations by hand,", who=who)
+    return say("{who}, a random operation by hand at {place},", who=who, place=_FOLDER.split(sites[0].source)[-1])
 
 
-def _outputs(start: str, names: Iterable[str], places: Places) -> str:
+def _outputs(who: str, n: int, names: Iterable[str], places: Places) -> str:
     names = set(names)
     changed = places.blocks(names, places.leaf)
+    given = {"who": who, "names": listed(changed)}
+    if not changed and "" in names:
+        one = "{who} changes only the output of the model."
+        return counted(n, one, "{who} change only the output of the model.", **given)
     if not changed:
-        return f"{start} {'only the output of the model' if '' in names else 'no output of a later layer'}."
+        one = "{who} changes no output of a later layer."
+        return counted(n, one, "{who} change no output of a later layer.", **given)
     if changed == ["every layer"]:
-        return f"{start} the output of every layer."
-    several = len(changed) > 1 or changed[0].endswith(" layers)")
-    later = "the outputs of later layers" if several else "the output of a later layer"
-    return f"{start} {later}: {listed(changed)}."
+        one = "{who} changes the output of every layer."
+        return counted(n, one, "{who} change the output of every layer.", **given)
+    if len(changed) == 1 and not of_several(changed[0]):
+        one = "{who} changes the output of a later layer: {names}."
+        return counted(n, one, "{who} change the output of a later layer: {names}.", **given)
+    one = "{who} changes the outputs of later layers: {names}."
+    return counted(n, one, "{who} change the outputs of later layers: {names}.", **given)
 
 
-def _gradients(who: str, s: str, names: Iterable[str], places: Places) -> Iterator[str]:
+def _gradients(who: str, n: int, names: Iterable[str], places: Places) -> Iterator[str]:
     """Whose gradients change, and of whom nothing is left of them."""
     every = {layer.name: label(layer) for layer in places.layers if places.trains(layer)}
     zero = {layer.name for layer in places.layers if layer.gradient == "zero"} & set(every) & set(names)
     changed = set(names) & set(every) - zero
     if zero:
         still = listed(places.blocks(zero, places.trains))
-        yield f"{who} make{s} the gradient of {still} zero: nothing is learned there."
-    shown = listed(places.blocks(changed, places.trains))
-    if len(changed) == len(every) > 0:
-        shown = "every trainable layer" + (f": {listed(every.values())}" if len(every) <= SHOWN else "")
-    if changed or not zero:
-        yield f"{who} change{s} {f'the gradient of {shown}' if changed else 'no gradient'}."
+        one = "{who} makes the gradient of {still} zero: nothing is learned there."
+        many = template("{who} make the gradient of {still} zero: nothing is learned there.")
+        yield counted(n, one, many, who=who, still=still)
+    shown: str = listed(places.blocks(changed, places.trains))
+    if len(changed) == len(every) > SHOWN:
+        shown = say("every trainable layer")
+    elif len(changed) == len(every) > 0:
+        shown = say("every trainable layer: {names}", names=listed(every.values()))
+    if changed:
+        one = "{who} changes the gradient of {shown}."
+        yield counted(n, one, "{who} change the gradient of {shown}.", who=who, shown=shown)
+    elif not zero:
+        yield counted(n, "{who} changes no gradient.", "{who} change no gradient.", who=who)
 
 
 def _unaffected(explanation: Facts) -> Iterator[str]:
@@ -213,17 +262,20 @@ def _unaffected(explanation: Facts) -> Iterator[str]:
     sites = {site.layer for site in explanation.sites}
     frozen = places.blocks((layer.name for layer in layers if layer.frozen), places.owns)
     if frozen:
-        yield f"Frozen, and so without gradient: {listed(frozen)}."
+        yield say("Frozen, and so without gradient: {names}.", names=listed(frozen))
     unused = [label(layer) for layer in layers if layer.gradient == "unused" and places.owns(layer)]
     if unused:
-        yield f"No output depends on {listed(unused)}, so there is no gradient."
+        yield say("No output depends on {names}, so there is no gradient.", names=listed(unused))
     same = [layer.name for layer in layers if layer.gradient == "unchanged" and layer.touched]
     if same:
-        yield f"The gradient is the same with and without dropout in {listed(places.blocks(same, places.trains))}."
+        names = places.blocks(same, places.trains)
+        yield say("The gradient is the same with and without dropout in {names}.", names=listed(names))
     passing = passed_on(explanation)
     spared = {layer.name for layer in layers if not layer.touched and layer.name not in sites | passing}
     names = places.blocks(spared, places.leaf)
-    yield f"Not affected by any dropout: {listed(names)}." if names else "No layer is unaffected."
+    yield (
+        say("Not affected by any dropout: {names}.", names=listed(names)) if names else say("No layer is unaffected.")
+    )
 
 
 def passed_on(explanation: Facts) -> set[str]:
@@ -266,102 +318,33 @@ def _at_odds(explanation: Facts) -> Iterator[str]:
     sites = explanation.sites
     for site in sites:
         if site.idle:
-            yield f"{site.name} never drops: {site.idle}."
+            yield say("{name} never drops: {why}.", name=site.name, why=site.idle)
     told = [site for site in sites if not site.idle]
     if off := [site.name for site in told if site.p == 0]:
-        yield f"Of p 0, and so without effect: {listed(off)}."
+        yield say("Of p 0, and so without effect: {names}.", names=listed(off))
     told = [site for site in told if site.p != 0]
     scaling = [site for site in told if site.off and not site.deliberate]
     for result in dict.fromkeys(site.off for site in scaling):
         names = [site.name for site in scaling if site.off == result]
-        gives = f"its law, {names[0]} gives" if len(names) == 1 else f"their law, {listed(names)} give"
-        other = ", o being the other tensor" if result.endswith("o") else ""
-        yield f"By design of {gives} {result} in evaluation{other}."
+        one = "By design of its law, {names} gives {result} in evaluation."
+        many = template("By design of their law, {names} give {result} in evaluation.")
+        if result.endswith("o"):
+            one = "By design of its law, {names} gives {result} in evaluation, o being the other tensor."
+            many = template("By design of their law, {names} give {result} in evaluation, o being the other tensor.")
+        yield counted(len(names), one, many, names=listed(names), result=result)
     if dead := [site.name for site in told if site.train is False]:
-        yield f"Not active in training: {listed(dead)}."
+        yield say("Not active in training: {names}.", names=listed(dead))
     if on := [site.name for site in told if site.eval]:
-        yield f"Active in evaluation too: {listed(on)}."
+        yield say("Active in evaluation too: {names}.", names=listed(on))
     now = [site for site in told if site.train and site.now is False]
     if now and len(now) == len(told):
-        mode = "" if explanation.layers[0].training else ", in evaluation mode"
-        yield f"As the model was handed in{mode}, no dropout is active."
+        if explanation.layers[0].training:
+            yield say("As the model was handed in, no dropout is active.")
+        else:
+            yield say("As the model was handed in, in evaluation mode, no dropout is active.")
     elif now:
-        yield f"As the model was handed in, not active: {listed([site.name for site in now])}."
-
-
-def _expected(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
-    """Sub-networks, active units and depth, for sites whose mask was seen; twins draw once."""
-    seen: set[str] = set()
-    drawn: list[Site] = []
-    for site in sites:
-        masks = site.p is not None and 0 < site.p < 1 and site.drawn == "mask"
-        if masks and site.draws and seen.isdisjoint(site.twins):
-            drawn.append(site)
-            seen.add(site.name)
-    if not drawn:
-        return
-    choices = [_choices(site) for site in drawn]
-    if None not in choices:
-        shared = all(shared_by_batch(site, batch_of(explanation)) for site in drawn)
-        whom = "for the whole batch" if shared else "for each sample"
-        yield f"Every training step draws, {whom}, one of {_power(sum(filter(None, choices)))} sub-networks."
-    branches = [site for site in drawn if drops_branch(site)]
-    units = [site for site in drawn if not drops_branch(site)]
-    if units:
-        yield f"Active on average: {'; '.join(_active(units))}."
-    if branches:
-        depth = sum(_kept(site) for site in branches)
-        word = "branch" if len(branches) == 1 else "branches"
-        yield f"Of {len(branches)} residual {word} {number(depth)} are active on average."
-
-
-def _active(sites: Sequence[Site]) -> list[str]:
-    counts: dict[tuple[str, int, float], list[str]] = {}  # of what, how many, and how much is kept
-    for site in sites:
-        what = "attention weights" if site.target == "attention weights" else unit(site)
-        draws = site.draws or 0
-        if len({mask[1:] for mask in site.call_masks}) > 1:
-            what, draws = f"{what} in {site.calls} calls", site.draws_of_a_forward or 0
-        elif site.calls > 1:
-            what += f" in each of {site.calls} calls"
-        counts.setdefault((what, draws, _kept(site)), []).append(site.name)
-    rows = []
-    for (what, draws, kept), names in counts.items():
-        place = names[0] if len(names) == 1 else f"each of {len(names)} dropouts"
-        rows.append(f"{number(kept * draws)} of {draws} {what} at {place}")
-    return rows if len(rows) <= SHOWN else [*rows[:SHOWN], f"and {len(rows) - SHOWN} more kinds"]
-
-
-def _choices(site: Site) -> float | None:
-    """How many masks there are for one sample in one forward, as a power of 2; None where that is not known."""
-    if not site.share:
-        return site.draws_of_a_forward or 0
-    return None if site.choices is None else site.calls * site.choices
-
-
-def _power(bits: float) -> str:
-    """A power of 2, with its value where that is small.
-
-    >>> _power(4), _power(3.3219281), _power(40.5)
-    ('2^4 = 16', '10', '2^40.5')
-    """
-    whole = float(bits).is_integer()
-    if bits <= 20 and not whole:
-        return f"{round(2**bits):,}"
-    return f"2^{bits:.0f}{f' = {2 ** int(bits):,}' if bits <= 20 else ''}" if whole else f"2^{bits:.1f}"
-
-
-def _kept(site: Site) -> float:
-    return 1 - (site.p or 0) if site.kept is None else site.kept
-
-
-def number(value: float) -> str:
-    """A number with one decimal, where it has any.
-
-    >>> number(14.4), number(512.0)
-    ('14.4', '512')
-    """
-    return f"{value:.1f}".removesuffix(".0")
+        names = [site.name for site in now]
+        yield say("As the model was handed in, not active: {names}.", names=listed(names))
 
 
 def batch_of(explanation: Facts) -> int | None:

@@ -5,17 +5,20 @@ from pathlib import Path
 
 from ..errors import DropkitRuntimeError, OutputError
 from ..finding import Finding
+from ..language import ENGLISH, Catalogue, told
 from .facts import Facts
 from .fold import fold
 from .sentences import sentences
 
 
-def as_text(told: Sequence[str], findings: Sequence[Finding]) -> str:
+def as_text(words: Sequence[str], findings: Sequence[Finding], lang: str | Catalogue = ENGLISH) -> str:
     """Sentences, a line each, and then the findings."""
-    return "\n".join((*told, *(f"\n{finding}" for finding in findings)))
+    return "\n".join((*told(list(words), lang), *(f"\n{finding.text(lang)}" for finding in findings)))
 
 
-def save_page(path: str | Path, explanation: Facts, findings: Sequence[Finding]) -> None:
+def save_page(
+    path: str | Path, explanation: Facts, findings: Sequence[Finding], lang: str | Catalogue = ENGLISH
+) -> None:
     """Write the page with the network drawn.
 
     Raises:
@@ -25,7 +28,7 @@ def save_page(path: str | Path, explanation: Facts, findings: Sequence[Finding])
     try:
         from .page import render_network  # with Jinja, which explaining itself does not need
 
-        text = render_network(explanation, fold(explanation), sentences(explanation), findings)
+        text = render_network(explanation, fold(explanation), sentences(explanation), findings, lang)
     except ModuleNotFoundError as error:
         raise DropkitRuntimeError(
             f'{error.name} is not installed; a page needs it: pip install "dropkit[lab]"'

@@ -6,26 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from .facts import Facts, Layer, Shape, Site
+from ..language import ENGLISH, Catalogue, counted, joined, say, told
+from .facts import Facts, Layer, Site
 from .fold import Node
 from .masks import mask_words
-from .names import listed
+from .names import by, listed, target
 from .sentences import batch_of, passed_on, zeroed_words
 
-LEGEND = (
+LEGEND = say(
     "Each line: name, class, output shape, parameters, and what dropout does there; in brackets the variance of the "
     "output with dropout on, over that with dropout off."
 )
 STYLES = {"zeroed": "red", "changed": "yellow", "gradient": "cyan", "site": "bold magenta", "quiet": "dim"}
 
 
-def tree(root: Node, explanation: Facts, *, opened: bool = False) -> Tree:
+def tree(root: Node, explanation: Facts, *, opened: bool = False, lang: str | Catalogue = ENGLISH) -> Tree:
     """The layers of a model, each with what dropout does to it; words tell everything, colour only repeats it.
 
     Args:
         root: as `dropkit.probe.fold.fold` makes it.
         explanation: what it was made of.
         opened: show all that is folded.
+        lang: the language in which it is told.
 
     >>> from dropkit.probe import Explanation
     >>> from rich.console import Console
@@ -43,13 +45,14 @@ def tree(root: Node, explanation: Facts, *, opened: bool = False) -> Tree:
     ├── drop  Dropout  p 0.5: each of 16 units, per sample
     └── head  Linear  8 x 2  34  changed (x 1.2); gradient changed
     """
-    return _Drawing(explanation, opened).draw(root, None)
+    return _Drawing(explanation, opened, lang).draw(root, None)
 
 
 class _Drawing:
-    def __init__(self, explanation: Facts, opened: bool) -> None:
+    def __init__(self, explanation: Facts, opened: bool, lang: str | Catalogue) -> None:
         self.explanation = explanation
         self.opened = opened
+        self.lang = lang
         self.batch = batch_of(explanation)
         self.modes = {layer.name: layer.training for layer in explanation.layers}
         self.around: set[str | None] = set()  # blocks in which a layer ran
@@ -91,51 +94,50 @@ class _Drawing:
     def _layer(self, node: Node, layer: Layer) -> Text:
         text = Text(node.label, style="bold")
         if layer.parent is not None or layer.kind != node.label:
-            _add(text, layer.kind)
+            self._add(text, layer.kind)
         own = next((site for site in self.sites.get(layer.name, []) if site.name == layer.name), None)
         if own is not None:
-            _add(text, self._dropping(own), "site")
+            self._add(text, self._dropping(own), "site")
         else:
-            _add(text, self._shape(layer))
-        _add(text, _parameters([layer]))
+            self._add(text, self._shape(layer))
+        self._add(text, _parameters([layer]))
         if layer.parent is not None and layer.training != self.modes.get(layer.parent, True):
-            _add(text, f"in {'train' if layer.training else 'eval'} mode")
+            self._add(text, say("in train mode") if layer.training else say("in eval mode"))
         if layer.calls > 1:
-            _add(text, f"runs {layer.calls} times")
-        zeroed = zeroed_words(layer, self.explanation.sites) or ("zeroed" if layer.name in self.passing else "")
+            self._add(text, say("runs {calls} times", calls=layer.calls))
+        zeroed = zeroed_words(layer, self.explanation.sites) or (say("zeroed") if layer.name in self.passing else "")
         status = [] if own is not None and not layer.changed_by else _status(layer, zeroed)
         for number, (words, style) in enumerate(status):
-            text.append("; " if number else "  ").append(words, STYLES[style])
+            text.append(self._told(say("; ")) if number else "  ").append(self._told(words), STYLES[style])
         return text
 
     def _shape(self, layer: Layer) -> str:
         """The shape of what comes out; nothing where only its layers run, or only its parameters are used."""
         if layer.output_shape is not None:
-            return _by(layer.output_shape)
+            return by(layer.output_shape) or say("a number")
         if layer.used_by:
-            return f"runs inside {self._inside(layer)}"
+            return say("runs inside {names}", names=self._inside(layer))
         used = layer.gradient in ("changed", "zero", "unchanged") or layer.name in self.around
-        return "" if used else "did not run"
+        return "" if used else say("did not run")
 
     def _inside(self, layer: Layer) -> str:
         """The layers that use its parameters, as their blocks call them."""
-        return listed(dict.fromkeys(name.rpartition(".")[2] or "the model" for name in layer.used_by))
+        return listed(dict.fromkeys(name.rpartition(".")[2] or say("the model") for name in layer.used_by))
 
     def _fold(self, node: Node) -> Text:
         text = Text(node.label, style="bold")
-        _add(text, node.note)
+        self._add(text, node.note)
         inside = self._sites_in(node)
         layers = list(node.layers)
         if len(layers) > len(node.children) and "layers" not in node.note:
-            text.append(f", {len(layers)} layers")
+            text.append(self._told(say(", {number} layers", number=len(layers))))
         if inside:
             rates = sorted({site.p for site in inside if site.p is not None})
-            span = f" of p {' to '.join(dict.fromkeys(f'{p:g}' for p in (rates[0], rates[-1])))}" if rates else ""
-            text.append(f", {len(inside)} dropout{'s' if len(inside) > 1 else ''}{span}", STYLES["site"])
+            text.append(self._told(_inside(len(inside), rates)), STYLES["site"])
         parts = [child.layer for child in node.children if child.layer is not None]
-        _add(text, _parameters(parts, frozen="frozen" not in node.note))
+        self._add(text, _parameters(parts, frozen="frozen" not in node.note))
         if inside and node.children[0].children:
-            text.append("; the first of them:", STYLES["quiet"])
+            text.append(self._told(say("; the first of them:")), STYLES["quiet"])
         return text
 
     def _sites_in(self, node: Node) -> list[Site]:
@@ -146,9 +148,9 @@ class _Drawing:
         name = site.name.removeprefix(layer.name).lstrip(":./")
         text = Text(name, style=STYLES["site"])
         if site.kind != name:
-            _add(text, site.kind)
-        _add(text, self._dropping(site), "site")
-        _add(text, re.split(r"[/\\\\]", site.source)[-1], "quiet")
+            self._add(text, site.kind)
+        self._add(text, self._dropping(site), "site")
+        self._add(text, re.split(r"[/\\\\]", site.source)[-1], "quiet")
         return text
 
     def _dropping(self, site: Site) -> str:
@@ -156,44 +158,60 @@ class _Drawing:
         rate = "" if site.p is None else f"p {site.p:g}"
         mask = "" if site.mask_shape is None else mask_words(site, self.batch)
         if site.target not in ("output", "attention weights"):
-            mask = f"{site.target}, {mask}" if mask else site.target
-        words = [": ".join(part for part in (rate, mask) if part)]
+            mask = joined((target(site), mask))
+        words = [say("{rate}: {mask}", rate=rate, mask=mask) if rate and mask else rate or mask]
         if site.idle:
-            words.append(f"never drops: {site.idle}")
+            words.append(say("never drops: {why}", why=site.idle))
         elif site.train is False:
-            words.append("off in training")
+            words.append(say("off in training"))
         elif site.now is False and site.train:
-            words.append("off as handed in")
+            words.append(say("off as handed in"))
         if site.eval:
-            words.append("on in evaluation, as asked for" if site.deliberate else "on in evaluation")
+            words.append(say("on in evaluation, as asked for") if site.deliberate else say("on in evaluation"))
         if site.fast_path:
-            words.append("skipped by the fast path")
+            words.append(say("skipped by the fast path"))
         if site.gradient_check.startswith("FAILED"):
-            words.append("another mask in backward")
-        return ", ".join(word for word in words if word)
+            words.append(say("another mask in backward"))
+        return joined(words)
+
+    def _told(self, words: str) -> str:
+        return str(told(words, self.lang))
+
+    def _add(self, text: Text, words: str, style: str = "") -> None:
+        if words:
+            text.append("  ", "not bold").append(self._told(words), f"not bold {STYLES.get(style, '')}")
 
 
-def _add(text: Text, words: str, style: str = "") -> None:
-    if words:
-        text.append("  ", "not bold").append(words, f"not bold {STYLES.get(style, '')}")
+def _inside(number: int, rates: Sequence[float]) -> str:
+    """How many dropouts a fold holds, and of which rates."""
+    if not rates:
+        return counted(number, ", {n} dropout", ", {n} dropouts")
+    low, high = (f"{p:g}" for p in (rates[0], rates[-1]))
+    if low == high:
+        return counted(number, ", {n} dropout of p {low}", ", {n} dropouts of p {low}", low=low)
+    return counted(
+        number, ", {n} dropout of p {low} to {high}", ", {n} dropouts of p {low} to {high}", low=low, high=high
+    )
 
 
 def _status(layer: Layer, zeroed: str) -> list[tuple[str, str]]:
     """What dropout does to a layer, each with its style; of an untouched one nothing."""
     found = []
-    variance = "" if layer.variance_ratio is None else f" (x {layer.variance_ratio:.3g})"
     if zeroed:
         found.append((zeroed, "zeroed"))
     if layer.changed_by:
-        found.append((f"changed{variance}", "changed"))
+        found.append((say("changed"), "changed"))
+        if layer.variance_ratio is not None:
+            found[-1] = say("changed (x {ratio:.3g})", ratio=layer.variance_ratio), "changed"
     if layer.gradient in ("changed", "zero"):
-        found.append((f"gradient {layer.gradient}", "gradient"))
+        found.append((say("gradient changed") if layer.gradient == "changed" else say("gradient zero"), "gradient"))
     if layer.gradient == "unused":
-        found.append(("no gradient: unused", "quiet"))
+        found.append((say("no gradient: unused"), "quiet"))
     if layer.input_variance_ratio is not None and layer.changed_by:
-        found.append((f"its input's variance in training x {layer.input_variance_ratio:.3g}", "changed"))
+        ratio = layer.input_variance_ratio
+        found.append((say("its input's variance in training x {ratio:.3g}", ratio=ratio), "changed"))
     if layer.random:
-        found.append(("random without dropout", "quiet"))
+        found.append((say("random without dropout"), "quiet"))
     return found
 
 
@@ -204,8 +222,10 @@ def _parameters(layers: Sequence[Layer], *, frozen: bool = True) -> str:
     if number == 0:
         return ""
     if trainable == 0:
-        return f"{number:,} frozen" if frozen else f"{number:,}"
-    return f"{number:,}" if trainable == number else f"{number:,} ({trainable:,} trainable)"
+        return say("{number:,} frozen", number=number) if frozen else f"{number:,}"
+    if trainable == number:
+        return f"{number:,}"
+    return say("{number:,} ({trainable:,} trainable)", number=number, trainable=trainable)
 
 
 def _places(calls: Sequence[Site], children: Sequence[Node]) -> Mapping[int, list[Site]]:
@@ -220,8 +240,3 @@ def _places(calls: Sequence[Site], children: Sequence[Node]) -> Mapping[int, lis
         changed = next((number for number, inside in enumerate(names) if not inside.isdisjoint(site.changes)), 0)
         found.setdefault(max(zeroed, default=changed), []).append(site)
     return found
-
-
-def _by(shape: Shape) -> str:
-    """A shape, as in "8 x 1024"."""
-    return " x ".join(map(str, shape)) or "a number"

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..language import joined, say, small
 from .values import Curve, Differences, Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, the darkest lightened to be seen on black.
@@ -45,10 +46,10 @@ def line_figure(figure: Figure, groups: Sequence[str], most: int = MOST) -> dict
         if len(curve.low):
             traces.append(_band(curve, colour, most))
         traces.append(_line(curve, colour, most))
-    axis: dict[str, Any] = {"title": {"text": figure.title.lower()}}
+    axis: dict[str, Any] = {"title": {"text": small(figure.title)}}
     if figure.focus:
         axis["range"] = _focus(figure.curves)
-    return {"data": traces, "layout": {"xaxis": {"title": {"text": "epoch"}}, "yaxis": axis}}
+    return {"data": traces, "layout": {"xaxis": {"title": {"text": say("epoch")}}, "yaxis": axis}}
 
 
 def _focus(curves: Sequence[Curve]) -> list[float] | None:
@@ -67,7 +68,7 @@ def _line(curve: Curve, colour: str, most: int) -> dict[str, Any]:
         "mode": "lines" if len(curve.x) > 1 else "markers",
         "x": [curve.x[n] for n in kept],
         "y": _finite([curve.y[n] for n in kept]),
-        "name": f"{curve.group}, {curve.part}",
+        "name": joined((curve.group, curve.part)),
         "group": curve.group,
         "line": {
             "color": colour,
@@ -113,7 +114,7 @@ def differences_figure(differences: Differences, groups: Sequence[str]) -> dict[
                 "mode": "markers",
                 "x": list(whisker.values),
                 "y": [row + 0.24] * len(whisker.values),
-                "name": f"{whisker.group}, a seed",
+                "name": say("{group}, a seed", group=whisker.group),
                 "group": whisker.group,
                 "marker": {"color": colour, "size": 7, "opacity": 0.6},
             }
@@ -124,7 +125,7 @@ def differences_figure(differences: Differences, groups: Sequence[str]) -> dict[
                 "mode": "markers",
                 "x": [whisker.mean],
                 "y": [row],
-                "name": f"{whisker.group}, mean",
+                "name": say("{group}, mean", group=whisker.group),
                 "group": whisker.group,
                 "marker": {"color": colour, "size": 12},
                 "error_x": {
@@ -134,7 +135,7 @@ def differences_figure(differences: Differences, groups: Sequence[str]) -> dict[
                 },
             }
         )
-    title = f"{differences.figure}, difference from none"
+    title = say("{figure}, difference from none", figure=differences.figure)
     layout = {
         "xaxis": {"title": {"text": title}, "zeroline": True, "rangemode": "tozero"},
         "yaxis": {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 from ...counter import Key
+from ...language import say
 from ...mask import normal
 from ...torch import bind
 from .. import pictures
@@ -58,10 +59,15 @@ class Adversarial(Loop):
         """What judges, how well, and how near real images come to real ones."""
         train = self.parts["train"].x[: self.settings.scored]
         floor = frechet_distance(self.real, self.judge.look(train)[0])
-        return (
-            f"Quality is judged after each epoch on {self.settings.scored} generated images against the {real} of the "
-            f"test set, by a classifier of test accuracy {self.judge.accuracy:.4f}; {len(train)} real training images "
-            f"in their place would have a Frechet distance of {floor:.4f}."
+        return say(
+            "Quality is judged after each epoch on {scored} generated images against the {real} of the test set, by a "
+            "classifier of test accuracy {accuracy:.4f}; {train} real training images in their place would have a "
+            "Frechet distance of {floor:.4f}.",
+            scored=self.settings.scored,
+            real=real,
+            accuracy=self.judge.accuracy,
+            train=len(train),
+            floor=floor,
         )
 
     def _begin(self) -> None:

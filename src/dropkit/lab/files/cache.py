@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import OutputError
+from ...language import say, template
 
 VARIABLE = "DROPKIT_CACHE"
 
@@ -17,6 +18,11 @@ def cache(name: str) -> Path:
 
         root = str(pooch.os_cache("dropkit"))
     return Path(root) / name
+
+
+def kept_in(path: Path) -> str:
+    """Says where a file is kept."""
+    return say("kept in {path}", path=str(path))
 
 
 def keep(path: Path, write: Callable[[], None]) -> str:
@@ -32,5 +38,6 @@ def keep(path: Path, write: Callable[[], None]) -> str:
         write()
     except (OSError, OutputError) as error:
         reason = error.__cause__ or error
-        return f"not kept ({reason}): set {VARIABLE} to a folder that can be written"
-    return f"kept in {path}"
+        words = template("not kept ({reason}): set {variable} to a folder that can be written")
+        return say(words, reason=str(reason), variable=VARIABLE)
+    return kept_in(path)

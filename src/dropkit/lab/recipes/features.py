@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...language import say, template
 from ..data.sets import Data
 from ..files.arrays import load_arrays, save_arrays
-from ..files.cache import cache, keep
+from ..files.cache import cache, keep, kept_in
 from ..files.sealed import SUM
 
 BATCH = 32
@@ -44,14 +45,15 @@ def with_features(data: Data, about: str, network: Callable[[], Any]) -> tuple[D
     """
     count = len(data.train_x) + len(data.test_x)
     path = cache("features") / f"{_key(data, about)}.safetensors"
-    found, remark = _load(path), f"kept in {path}"
+    found, remark = _load(path), kept_in(path)
     if found is None:
         model = network()
         start = time.perf_counter()
         train, test = compute(model, data.train_x), compute(model, data.test_x)
         found = Features(train, test, (time.perf_counter() - start) / count)
         remark = _keep(path, found, about)
-    where = f"Frozen features of {count} images, computed once and {remark}."
+    words = template("Frozen features of {number} images, computed once and {kept}.")
+    where = say(words, number=count, kept=remark)
     return replace(data, train_x=found.train, test_x=found.test), where, found.seconds
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, DropkitValueError
+from ...language import say
 from ...visible import one_line
 from ..data.sets import Data
 from ..order import first_weights
@@ -16,9 +17,11 @@ NETWORK, CUT = "InceptionV3", "mixed7"
 LEAST = 75  # pixels, of InceptionV3
 PUBLISHED = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SITE = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
-RANDOM = (
-    f"The frozen part, {NETWORK}, has random weights, not pretrained ones: it is a random feature extractor, and "
-    f"these accuracies say nothing about transfer learning. Give {PUBLISHED} with --weights."
+RANDOM = say(
+    "The frozen part, {network}, has random weights, not pretrained ones: it is a random feature extractor, and "
+    "these accuracies say nothing about transfer learning. Give {published} with --weights.",
+    network=NETWORK,
+    published=PUBLISHED,
 )
 
 

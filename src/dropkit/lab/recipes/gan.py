@@ -19,6 +19,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
+from ...language import say
 from .engine import ADVERSARIAL
 from .measures import Chart, Column, Count, Figures, Line
 from .recipe import LATER, Recipe, Settings
@@ -142,12 +143,16 @@ def _dense(widths: tuple[int, ...], dropout: bool) -> "nn.Sequential":
 
 # What collapsed in this sense makes one image, whatever its latent vector is.
 COLLAPSED = Count(
-    "collapsed", "spread", 0.1, "ended with generated images of less than a tenth of the real ones' spread", narrow=True
+    say("collapsed"),
+    "spread",
+    0.1,
+    say("ended with generated images of less than a tenth of the real ones' spread"),
+    narrow=True,
 )
 
 FIGURES = Figures(
     compared="frechet",
-    title="Frechet distance",
+    title=say("Frechet distance"),
     lower_is_better=True,
     loss="generator_loss",
     rows=(
@@ -163,63 +168,80 @@ FIGURES = Figures(
         "spread",
     ),
     gaps={"margin": ("real_probability", "fake_probability")},
-    gap_words={"margin": "The discriminator's margin, D(x) - D(G(z)),"},
+    gap_words={"margin": say("The discriminator's margin, D(x) - D(G(z)),")},
     counts=(COLLAPSED,),
     printed=(
         ("D_loss", "discriminator_loss"),
         ("G_loss", "generator_loss"),
         ("D(x)", "real_probability"),
         ("D(G(z))", "fake_probability"),
-        ("spread", "spread"),
-        ("Frechet distance", "frechet"),
+        (say("spread"), "spread"),
+        (say("Frechet distance"), "frechet"),
     ),
     columns=(
-        Column("precision", "precision", narrow=True),
-        Column("recall", "recall", narrow=True),
-        Column("smallest class", "smallest_share"),
-        Column("largest class", "largest_share"),
-        Column("spread", "spread"),
+        Column(say("precision"), "precision", narrow=True),
+        Column(say("recall"), "recall", narrow=True),
+        Column(say("smallest class"), "smallest_share"),
+        Column(say("largest class"), "largest_share"),
+        Column(say("spread"), "spread"),
         Column("D(x)", "real_probability"),
         Column("D(G(z))", "fake_probability"),
         Column("D(x) - D(G(z))", "margin", signed=True),
-        Column("generator loss", "generator_loss"),
-        Column("discriminator loss", "discriminator_loss"),
+        Column(say("generator loss"), "generator_loss"),
+        Column(say("discriminator loss"), "discriminator_loss"),
     ),
     charts=(
-        Chart("Frechet distance", "in a classifier's features; lower is better", (Line("frechet", "generated"),)),
         Chart(
-            "Loss",
-            "solid: generator, dotted: discriminator",
-            (Line("generator_loss", "generator"), Line("discriminator_loss", "discriminator", dotted=True)),
+            say("Frechet distance"),
+            say("in a classifier's features; lower is better"),
+            (Line("frechet", say("generated")),),
         ),
         Chart(
-            "What the discriminator says",
-            "solid: D(x), mean over real images, dotted: D(G(z)), over generated ones; dropout on",
-            (Line("real_probability", "real"), Line("fake_probability", "generated", dotted=True)),
-        ),
-        Chart("Spread", "of generated images, 1 is that of the test set", (Line("spread", "generated"),)),
-        Chart(
-            "Precision and recall",
-            "solid: precision, generated images that look real; dotted: recall, real ones that are generated",
-            (Line("precision", "precision"), Line("recall", "recall", dotted=True)),
+            say("Loss"),
+            say("solid: generator, dotted: discriminator"),
+            (Line("generator_loss", say("generator")), Line("discriminator_loss", say("discriminator"), dotted=True)),
         ),
         Chart(
-            "Share of a class",
-            "solid: largest, dotted: smallest, among generated images as a classifier sees them",
-            (Line("largest_share", "largest"), Line("smallest_share", "smallest", dotted=True)),
+            say("What the discriminator says"),
+            say("solid: D(x), mean over real images, dotted: D(G(z)), over generated ones; dropout on"),
+            (Line("real_probability", say("real")), Line("fake_probability", say("generated"), dotted=True)),
+        ),
+        Chart(
+            say("Spread"),
+            say("of generated images, 1 is that of the test set"),
+            (Line("spread", say("generated")),),
+        ),
+        Chart(
+            say("Precision and recall"),
+            say("solid: precision, generated images that look real; dotted: recall, real ones that are generated"),
+            (Line("precision", say("precision")), Line("recall", say("recall"), dotted=True)),
+        ),
+        Chart(
+            say("Share of a class"),
+            say("solid: largest, dotted: smallest, among generated images as a classifier sees them"),
+            (Line("largest_share", say("largest")), Line("smallest_share", say("smallest"), dotted=True)),
         ),
     ),
     notes=(
-        "Frechet distance, precision and recall are taken in the features of a small classifier trained on the real "
-        "images; so these are not figures of FID, which takes Inception's, and only compare within one data set.",
-        "Smallest and largest class: share of the generated images that this classifier puts there.",
-        "Spread: the standard deviation of a pixel over generated images, mean over pixels, as a part of that of the "
-        "test set. Collapsed: runs whose spread after the last epoch is below 0.1; they make much the same image of "
-        "any latent vector.",
-        "D(x) and D(G(z)): what the discriminator says on average of real and of generated images, running averages "
-        "over the epoch with dropout on; where it cannot tell them apart, both are one half.",
-        "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's is "
-        "the sum over real and generated images. They are no measure of quality.",
+        say(
+            "Frechet distance, precision and recall are taken in the features of a small classifier trained on the "
+            "real images; so these are not figures of FID, which takes Inception's, and only compare within one "
+            "data set."
+        ),
+        say("Smallest and largest class: share of the generated images that this classifier puts there."),
+        say(
+            "Spread: the standard deviation of a pixel over generated images, mean over pixels, as a part of that of "
+            "the test set. Collapsed: runs whose spread after the last epoch is below 0.1; they make much the same "
+            "image of any latent vector."
+        ),
+        say(
+            "D(x) and D(G(z)): what the discriminator says on average of real and of generated images, running "
+            "averages over the epoch with dropout on; where it cannot tell them apart, both are one half."
+        ),
+        say(
+            "Losses are binary cross-entropies, running averages over the epoch with dropout on; the discriminator's "
+            "is the sum over real and generated images. They are no measure of quality."
+        ),
     ),
     pictures=True,
     validated=False,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...language import say
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -97,34 +99,36 @@ class Figures:
 
 CLASSIFICATION = Figures(
     compared="test_accuracy",
-    title="test accuracy",
+    title=say("test accuracy"),
     loss="test_loss",
     rows=("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss"),
     printed=(
-        ("loss", "train_loss"),
-        ("loss with L2", "train_objective"),
-        ("train accuracy", "train_accuracy"),
-        ("validation loss", "validation_loss"),
-        ("test accuracy", "test_accuracy"),
+        (say("loss"), "train_loss"),
+        (say("loss with L2"), "train_objective"),
+        (say("train accuracy"), "train_accuracy"),
+        (say("validation loss"), "validation_loss"),
+        (say("test accuracy"), "test_accuracy"),
     ),
     gaps={"gap": ("train_eval_accuracy", "test_accuracy")},
-    gap_words={"gap": "The train-test gap"},
+    gap_words={"gap": say("The train-test gap")},
     columns=(
-        Column("train accuracy", "train_eval_accuracy"),
-        Column("gap, train - test", "gap", signed=True, narrow=True),
-        Column("train accuracy, dropout on", "train_accuracy"),
-        Column("test loss", "test_loss"),
+        Column(say("train accuracy"), "train_eval_accuracy"),
+        Column(say("gap, train - test"), "gap", signed=True, narrow=True),
+        Column(say("train accuracy, dropout on"), "train_accuracy"),
+        Column(say("test loss"), "test_loss"),
     ),
     charts=tuple(
         Chart(
             title,
-            "solid: test, dotted: train with dropout off",
-            (Line(f"test_{figure}", "test"), Line(f"train_eval_{figure}", "train", dotted=True)),
+            say("solid: test, dotted: train with dropout off"),
+            (Line(f"test_{figure}", say("test")), Line(f"train_eval_{figure}", say("train"), dotted=True)),
         )
-        for title, figure in (("Accuracy", "accuracy"), ("Loss", "loss"))
+        for title, figure in ((say("Accuracy"), "accuracy"), (say("Loss"), "loss"))
     ),
     notes=(
-        "Train accuracy is taken with dropout off, like test accuracy; the gap is between these two. "
-        "“Dropout on” is the running average over the epoch, which books usually print.",
+        say(
+            "Train accuracy is taken with dropout off, like test accuracy; the gap is between these two. "
+            "“Dropout on” is the running average over the epoch, which books usually print."
+        ),
     ),
 )

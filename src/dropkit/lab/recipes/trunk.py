@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DropkitValueError
+from ...language import say
 from ..data.sets import Data
 from ..files.arrays import load_arrays, save_arrays
 from ..files.cache import cache, keep
@@ -25,7 +26,7 @@ from .recipe import Prepared, Settings
 
 LEAST = 4  # classes: two to move to, and two at least for the trunk to tell apart
 RATE, BATCH = 1e-3, 64  # of the trunk's own Adam
-RANDOM = (
+RANDOM = say(
     "The frozen part has its first weights, random ones: it was trained on nothing, so that nothing is transferred. "
     "transfer-pretrained is the same with a trained one."
 )
@@ -118,9 +119,13 @@ def _about(settings: TrunkSettings, pair: tuple[int, int], images: int) -> str:
 def _told(trunk: Trunk, pair: tuple[int, int], others: int) -> str:
     if trunk.accuracy is None:
         return RANDOM
-    return (
-        f"The frozen part was trained here on {others} classes, on whose test images it has accuracy "
-        f"{trunk.accuracy:.4f}; classes {pair[0]} and {pair[1]} were held back, and the top tells these apart."
+    return say(
+        "The frozen part was trained here on {others} classes, on whose test images it has accuracy {accuracy:.4f}; "
+        "classes {first} and {second} were held back, and the top tells these apart.",
+        others=others,
+        accuracy=trunk.accuracy,
+        first=pair[0],
+        second=pair[1],
     )
 
 

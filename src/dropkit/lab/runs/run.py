@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from ...errors import DataError, DropkitValueError, OutputError
+from ...language import say
 from ..engines.checkpoint import Progress
 from ..engines.loop import Row
 from ..files import AGAIN, read_sealed_json, write_bytes, write_json, write_rows
@@ -203,10 +204,14 @@ def _remarks(choices: Choices, rows: list[Row]) -> tuple[str, ...]:
     seconds = median(row["seconds"] for row in rows)
     seen = sum(len(index) for _, _, index in choices.parts().values())
     without = seconds + seen * prepared.seconds
-    saved = (
-        f"An epoch takes {seconds:.1f} s on them; they took {1000 * prepared.seconds:.0f} ms an image, and an epoch "
-        f"looks at {seen}, so that without them it would take about {without:.0f} s, {without / seconds:.0f} times as "
-        "long."
+    saved = say(
+        "An epoch takes {seconds:.1f} s on them; they took {each:.0f} ms an image, and an epoch looks at {seen}, so "
+        "that without them it would take about {without:.0f} s, {times:.0f} times as long.",
+        seconds=seconds,
+        each=1000 * prepared.seconds,
+        seen=seen,
+        without=without,
+        times=without / seconds,
     )
     return (*prepared.remarks, saved)
 

@@ -5,12 +5,65 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...language import capital, counted, joined, say, template
 from ...report import Curve, Differences, Figure, Page, Picture, Whisker
 from ..recipes.measures import Figures
 from ..runs.run import Run
 from .stats import mean_interval
 from .table import BASELINE, Line, cells, headings, notes
 
+# What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
+SETTINGS = (
+    template("backend"),
+    template("batch size"),
+    template("betas"),
+    template("channels"),
+    template("data"),
+    template("device"),
+    template("engine"),
+    template("epochs"),
+    template("evaluated"),
+    template("fingerprint"),
+    template("first weights"),
+    template("frame"),
+    template("fresh"),
+    template("gap gain"),
+    template("gap target"),
+    template("generator"),
+    template("held back"),
+    template("hidden"),
+    template("hypergradient every"),
+    template("image size"),
+    template("iterations"),
+    template("l2"),
+    template("latent"),
+    template("learning rate"),
+    template("logits"),
+    template("machine"),
+    template("optimizer"),
+    template("precision"),
+    template("prepared"),
+    template("rate learning rate"),
+    template("recipe"),
+    template("scored"),
+    template("seed"),
+    template("seeds"),
+    template("size"),
+    template("step epochs"),
+    template("strategies"),
+    template("strategy"),
+    template("test samples"),
+    template("threads"),
+    template("trained"),
+    template("trunk epochs"),
+    template("trunk samples"),
+    template("trunk seed"),
+    template("train samples"),
+    template("validation"),
+    template("weight decay"),
+    template("weight std"),
+    template("weights"),
+)
 MOST = 6  # pictures of a run that a page shows
 
 
@@ -24,7 +77,7 @@ def page(
     """The page of a comparison, or of a single run."""
     seeds, kind = len(next(iter(runs.values()))), lines[0].figures
     return Page(
-        title=f"{config['recipe']} on {config['data']}",
+        title=say("{recipe} on {data}", recipe=config["recipe"], data=config["data"]),
         subtitle=_subtitle(config, len(runs), seeds),
         verdict=tuple(verdict),
         headings=headings(kind),
@@ -38,21 +91,19 @@ def page(
 
 
 def _subtitle(config: Mapping[str, Any], strategies: int, seeds: int) -> str:
-    def count(number: int, one: str, many: str) -> str:
-        return f"{number} {one if number == 1 else many}"
-
-    return ", ".join(
+    several = template("{n} paired seeds") if strategies > 1 else template("{n} seeds")
+    return joined(
         (
-            count(strategies, "strategy", "strategies"),
-            count(seeds, "seed", "paired seeds" if strategies > 1 else "seeds"),
-            count(config["epochs"], "epoch", "epochs"),
-            f"size {config['size']}",
+            counted(strategies, "{n} strategy", "{n} strategies"),
+            counted(seeds, "{n} seed", several),
+            counted(config["epochs"], "{n} epoch", "{n} epochs"),
+            say("size {size}", size=config["size"]),
         )
     )
 
 
 def _figures(runs: Mapping[str, Sequence[Run]], seeds: int, kind: Figures) -> tuple[Figure, ...]:
-    band = ", band: 95 % interval over seeds" if seeds > 1 else ""
+    band = say("band: 95 % interval over seeds") if seeds > 1 else ""
     figures = []
     for chart in kind.charts:
         curves = [
@@ -60,11 +111,14 @@ def _figures(runs: Mapping[str, Sequence[Run]], seeds: int, kind: Figures) -> tu
             for strategy, group in runs.items()
             for line in chart.lines
         ]
-        figures.append(Figure(chart.title, chart.caption + band, tuple(curves), True))
+        figures.append(Figure(chart.title, joined((chart.caption, band)), tuple(curves), True))
     for site in next(iter(runs.values()))[0].config["rates"]:
         rates = [_curve(strategy, group, f"rate_{site}", site, False, "hv") for strategy, group in runs.items()]
-        title = f"Drop probability of {site}"
-        figures.append(Figure(title, f"at each epoch's end; of a learned rate the mean{band}", tuple(rates)))
+        title, caption = (
+            say("Drop probability of {site}", site=site),
+            say("at each epoch's end; of a learned rate the mean"),
+        )
+        figures.append(Figure(title, joined((caption, band)), tuple(rates)))
     return tuple(figures)
 
 
@@ -99,7 +153,8 @@ def _differences(lines: Sequence[Line]) -> Differences | None:
     if not whiskers:
         return None
     title = lines[0].figures.title
-    return Differences(f'{title.capitalize()} minus that of "{BASELINE}", seed by seed', tuple(whiskers), title)
+    words = template('{figure} minus that of "{baseline}", seed by seed')
+    return Differences(say(words, figure=capital(title), baseline=BASELINE), tuple(whiskers), title)
 
 
 def _pictures(runs: Mapping[str, Sequence[Run]]) -> tuple[tuple[Picture, ...], ...]:
@@ -111,24 +166,40 @@ def _pictures(runs: Mapping[str, Sequence[Run]]) -> tuple[tuple[Picture, ...], .
         wanted = np.geomspace(1, len(drawn), MOST) if drawn else ()
         row = []
         for number in sorted({round(float(epoch)) for epoch in wanted}):
-            words = f"Images made under {strategy}, seed {group[0].config['seed']}, after epoch {number}"
-            row.append(Picture(f"{strategy}, epoch {number}", words, drawn[number - 1].read_bytes()))
+            given = {"strategy": strategy, "epoch": number}
+            words = template("Images made under {strategy}, seed {seed}, after epoch {epoch}")
+            alternative, caption = (
+                say(words, seed=group[0].config["seed"], **given),
+                say("{strategy}, epoch {epoch}", **given),
+            )
+            row.append(Picture(caption, alternative, drawn[number - 1].read_bytes()))
         rows.append(tuple(row))
     return tuple(row for row in rows if row)
 
 
 def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    chosen = "by validation loss" if config["validation"] else "the last epoch's (no validation part is held out)"
+    chosen = template("by validation loss; nothing is ever chosen on the test set")
+    if not config["validation"]:
+        chosen = template("the last epoch's (no validation part is held out); nothing is ever chosen on the test set")
     rows = {name: value for name, value in config.items() if name not in ("settings", "rates", "format")}
     rows |= config["settings"]
-    rows["best checkpoint"] = f"{chosen}; nothing is ever chosen on the test set"
-    for strategy, rates in config["rates"].items():
-        rows[f"rates of {strategy}"] = ", ".join(f"{site}: {rate}" for site, rate in rates.items())
     # A list without items is a setting that this recipe does not have.
-    return tuple((name.replace("_", " "), _shown(value)) for name, value in rows.items() if value not in ([], ()))
+    found: list[tuple[str, str]] = [
+        (_called(name), _shown(value)) for name, value in rows.items() if value not in ([], ())
+    ]
+    found.append((say("best checkpoint"), say(chosen)))
+    for strategy, rates in config["rates"].items():
+        given = ", ".join(f"{site}: {rate}" for site, rate in rates.items())
+        found.append((say("rates of {strategy}", strategy=strategy), given))
+    return tuple(found)
 
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "all there are"
+        return say("all there are")
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _called(name: str) -> str:
+    words = name.replace("_", " ")
+    return say(words) if words in SETTINGS else words

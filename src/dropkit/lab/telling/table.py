@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...language import ENGLISH, Catalogue, say, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
 from .stats import Interval, mean_interval, paired_difference
@@ -94,7 +95,7 @@ def headings(kind: Figures) -> tuple[str, ...]:
     ('strategy', 'test accuracy', 'difference from none')
     """
     own = (*(count.heading for count in kind.counts), *(column.heading for column in kind.columns))
-    return "strategy", kind.title, f"difference from {BASELINE}", *own, "seconds"
+    return say("strategy"), kind.title, say("difference from {baseline}", baseline=BASELINE), *own, say("seconds")
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -132,23 +133,28 @@ def _half(interval: Interval) -> str:
 def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str, ...]:
     """What the figures are, in a few sentences."""
     last = min(LAST, epochs)
-    each = f"mean of the last {last} of {epochs} epochs" if epochs > 1 else "from the only epoch"
-    spread = (
-        f"± is half of the 95 % t interval over {seeds} seeds" if seeds > 1 else "one seed, so there are no intervals"
-    )
+    each, spread = say("from the only epoch"), say("one seed, so there are no intervals")
+    if epochs > 1:
+        each = say("mean of the last {last} of {epochs} epochs", last=last, epochs=epochs)
+    if seeds > 1:
+        spread = say("± is half of the 95 % t interval over {seeds} seeds", seeds=seeds)
     return (
-        f"Each seed's figure: {each}; {spread}.",
-        f'The difference is {kind.title} minus that of "{BASELINE}", paired by seed (same first weights, same data '
-        "order); * marks an interval that excludes 0.",
+        say("Each seed's figure: {each}; {spread}.", each=each, spread=spread),
+        say(
+            'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data '
+            "order); * marks an interval that excludes 0.",
+            figure=kind.title,
+            baseline=BASELINE,
+        ),
         *kind.notes,
-        "Seconds: training and scoring of one run, mean over seeds.",
+        say("Seconds: training and scoring of one run, mean over seeds."),
     )
 
 
-def markdown(found: Sequence[Line], epochs: int) -> str:
+def markdown(found: Sequence[Line], epochs: int, lang: str | Catalogue = ENGLISH) -> str:
     """The table and its notes as Markdown."""
     kind = found[0].figures
-    titles = headings(kind)
+    titles = told(headings(kind), lang)
     rows = [titles, ("---",) + ("---:",) * (len(titles) - 1), *(cells(line) for line in found)]
     table = "\n".join("| " + " | ".join(row).replace(" *", r" \*") + " |" for row in rows)
-    return table + "\n\n" + "\n".join(notes(epochs, found[0].seeds, kind)) + "\n"
+    return table + "\n\n" + "\n".join(told(notes(epochs, found[0].seeds, kind), lang)) + "\n"

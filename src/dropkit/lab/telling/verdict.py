@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from ...language import AND, LIST, OR, SEMICOLON, SPACE, capital, counted, joined, say, template
 from ..recipes.strategies import ADAPTIVE
 from .stats import MOST_SEEDS, Interval, seeds_to_separate
 from .table import BASELINE, Line, between
@@ -28,62 +29,73 @@ def verdict(lines: Sequence[Line], data: str) -> tuple[str, ...]:
 
 
 def _alone(line: Line, data: str, seeds: int) -> str:
-    over = f"over {seeds} seeds" if seeds > 1 else "with one seed, so without an interval"
-    gap = f"; the train-test gap is {line.interval(GAP).mean:+.4f}" if GAP in line.figures.gaps else ""
-    return (
-        f"{_name(line)} reaches {line.figures.title} {line.compared.mean:.4f} on {data} {over}{gap}. "
-        "One strategy alone says nothing about which is better."
-    )
+    words = template("{name} reaches {figure} {mean:.4f} on {data} over {seeds} seeds")
+    if seeds == 1:
+        words = template("{name} reaches {figure} {mean:.4f} on {data} with one seed, so without an interval")
+    given = {"name": _name(line), "figure": line.figures.title, "mean": line.compared.mean, "data": data}
+    found: str = say(words, seeds=seeds, **given)
+    if GAP in line.figures.gaps:
+        gap = say("the train-test gap is {gap:+.4f}", gap=line.interval(GAP).mean)
+        found = joined((found, gap), SEMICOLON)
+    return say("{found}. One strategy alone says nothing about which is better.", found=found)
 
 
 def _compared(ranked: Sequence[Line], data: str, seeds: int) -> list[str]:
     best, others, kind = ranked[0], ranked[1:], ranked[0].figures
-    figure, most = best.compared.mean, "lowest" if kind.lower_is_better else "highest"
+    figure, most = best.compared.mean, say("lowest") if kind.lower_is_better else say("highest")
+    given = {"best": _name(best), "most": most, "figure": kind.title, "mean": figure, "data": data, "seeds": seeds}
     if seeds == 1:
+        only = template(
+            "{best} has the {most} {figure} on {data}, {mean:.4f}, {second:+.4f} from {other}; but one seed has no "
+            "interval, so this run cannot tell a difference from chance."
+        )
         second = figure - others[0].compared.mean
-        return [
-            f"{_name(best)} has the {most} {kind.title} on {data}, {figure:.4f}, {second:+.4f} from "
-            f"{_name(others[0])}; but one seed has no interval, so this run cannot tell a difference from chance.",
-            "Run again with --seeds 5 or more.",
-        ]
+        head = say(only, second=second, other=_name(others[0]), **given)
+        return [head, say("Run again with --seeds 5 or more.")]
     pairs = [(other, between(best, other)) for other in others]
     apart = [(other, difference) for other, difference in pairs if difference.excludes_zero]
     close = [(other, difference) for other, difference in pairs if not difference.excludes_zero]
     if not close:
-        head = f"{_name(best)} is best on {data}: {kind.title} {figure:.4f} over {seeds} paired seeds."
+        head = say("{best} is best on {data}: {figure} {mean:.4f} over {seeds} paired seeds.", **given)
     else:
-        names = _listed([_name(other) for other, _ in close], "or")
-        head = (
-            f"{_name(best)} has the {most} mean {kind.title} on {data}, {figure:.4f} over {seeds} paired seeds, "
-            f"but these runs do not tell it apart from {names}."
+        names = joined((_name(other) for other, _ in close), LIST, OR)
+        head = say(
+            "{best} has the {most} mean {figure} on {data}, {mean:.4f} over {seeds} paired seeds, but these runs do "
+            "not tell it apart from {names}.",
+            names=names,
+            **given,
         )
-    words = [head]
-    by = ": the difference is" if kind.lower_is_better else " by"
-    words += [f"It beats {_name(other)}{by} {_range(difference)}." for other, difference in apart]
-    words += [
-        f"Against {_name(other)} the difference is {_range(difference)}: {_more(difference)}"
-        for other, difference in close
-    ]
+    beats = template("It beats {name} by {range}.")
+    if kind.lower_is_better:
+        beats = template("It beats {name}: the difference is {range}.")
+    against = template("Against {name} the difference is {range}: {more}")
+    words: list[str] = [head, *(say(beats, name=_name(other), range=_range(difference)) for other, difference in apart)]
+    words += [say(against, name=_name(other), range=_range(each), more=_more(each)) for other, each in close]
     if best.strategy != BASELINE:
         words += _rest(ranked)
     words.append(_multiplicity(ranked, apart))
     if seeds < FEW:
-        words.append(f"{seeds} seeds are few for a t interval; run {FEW} or more before relying on it.")
+        few = template("{seeds} seeds are few for a t interval; run {few} or more before relying on it.")
+        words.append(say(few, seeds=seeds, few=FEW))
     return words
 
 
 def _rest(ranked: Sequence[Line]) -> list[str]:
     """How those that neither adapt nor are the best or "none" stand against "none"."""
-    words = []
+    better, worse = (
+        template("{name} is better than no dropout: {range}."),
+        template("{name} is worse than no dropout: {range}."),
+    )
+    words: list[str] = []
     for line in ranked[1:]:
         difference = line.difference
         if difference is None or _adapts(line):  # those get a sentence of their own
             continue
         if difference.excludes_zero:
-            side = "better" if line.figures.better(difference.mean) else "worse"
-            words.append(f"{_name(line)} is {side} than no dropout: {_range(difference)}.")
+            told = better if line.figures.better(difference.mean) else worse
         else:
-            words.append(f"{_name(line)} is not told apart from no dropout: {_range(difference)}.")
+            told = template("{name} is not told apart from no dropout: {range}.")
+        words.append(say(told, name=_name(line), range=_range(difference)))
     return words
 
 
@@ -94,11 +106,18 @@ def _adapting(ranked: Sequence[Line]) -> list[str]:
     if not adaptive or not bases:
         return []
     helped = [_helped(adaptive, base) for base in bases]
+    against = template("{range} against {name}")
     details = [
-        f"{_name(line)} {' and '.join(f'{_range(between(line, base))} against {_name(base)}' for base in bases)}"
+        say(
+            "{name} {differences}",
+            name=_name(line),
+            differences=joined(
+                (say(against, range=_range(between(line, base)), name=_name(base)) for base in bases), AND, AND
+            ),
+        )
         for line in adaptive
     ]
-    return [*helped, "Paired differences: " + "; ".join(details) + "."]
+    return [*helped, say("Paired differences: {details}.", details=joined(details, SEMICOLON))]
 
 
 def _adapts(line: Line) -> bool:
@@ -114,21 +133,23 @@ def _helped(adaptive: Sequence[Line], base: Line) -> str:
         difference = between(line, base)
         side = open_ if not difference.excludes_zero else better if base.figures.better(difference.mean) else worse
         side.append(_name(line))
-    said = [
-        f"{_listed(names, 'and')} {verb}"
-        for names, verb in (
-            (better, "did better"),
-            (worse, "did worse"),
-            (open_, "cannot be told apart from it"),
+    said = joined(
+        say(words, names=joined(names, LIST, AND))
+        for names, words in (
+            (better, template("{names} did better")),
+            (worse, template("{names} did worse")),
+            (open_, template("{names} cannot be told apart from it")),
         )
         if names
-    ]
-    head = "Adapting the rate helped" if better else "Adapting the rate did not visibly help"
-    return f"{head} against {_name(base)}: {', '.join(said)}."
+    )
+    if better:
+        return say("Adapting the rate helped against {base}: {said}.", base=_name(base), said=said)
+    return say("Adapting the rate did not visibly help against {base}: {said}.", base=_name(base), said=said)
 
 
 def _range(difference: Interval) -> str:
-    return f"{_number(difference.mean)} (95 % interval {_number(difference.low)} to {_number(difference.high)})"
+    low, high = _number(difference.low), _number(difference.high)
+    return say("{mean} (95 % interval {low} to {high})", mean=_number(difference.mean), low=low, high=high)
 
 
 def _number(value: float | None) -> str:
@@ -138,75 +159,87 @@ def _number(value: float | None) -> str:
 
 def _more(difference: Interval) -> str:
     if not difference.mean:
-        return "no difference was seen at all."
+        return say("no difference was seen at all.")
     needed = seeds_to_separate(difference)
     if needed is None and not difference.sd:
-        return "it does not vary over seeds."
+        return say("it does not vary over seeds.")
     if needed is None:
-        return f"if it is that small, more than {MOST_SEEDS} seeds would be needed to show it."
-    return (
-        f"if it is real and this size, about {needed} seeds would show it four times in five "
-        f"(--resume --seeds {needed})."
+        return say("if it is that small, more than {most} seeds would be needed to show it.", most=MOST_SEEDS)
+    return say(
+        "if it is real and this size, about {needed} seeds would show it four times in five (--resume --seeds "
+        "{needed}).",
+        needed=needed,
     )
 
 
 def _multiplicity(ranked: Sequence[Line], apart: Sequence[tuple[Line, Interval]]) -> str:
     comparisons = math.comb(len(ranked), 2)
     if comparisons == 1:
-        return "One comparison at 95 %: with no true difference, its interval would still exclude 0 one time in twenty."
-    chance = min(100, 5 * comparisons)
-    text = (
-        f"{comparisons} pairs can be compared, each at 95 % and uncorrected: with no true differences at all, some "
-        f"interval would still exclude 0 in up to {chance} % of such experiments."
+        return say(
+            "One comparison at 95 %: with no true difference, its interval would still exclude 0 one time in twenty."
+        )
+    text = say(
+        "{number} pairs can be compared, each at 95 % and uncorrected: with no true differences at all, some interval "
+        "would still exclude 0 in up to {chance} % of such experiments.",
+        number=comparisons,
+        chance=min(100, 5 * comparisons),
     )
-    if apart:
-        kept = [_name(other) for other, difference in apart if difference.within(comparisons).excludes_zero]
-        leads = f"the lead over {_listed(kept, 'and')} still excludes" if kept else "no lead still excludes"
-        text += f" With Bonferroni's correction for all {comparisons}, {leads} 0."
-    return text
+    if not apart:
+        return text
+    kept = [_name(other) for other, difference in apart if difference.within(comparisons).excludes_zero]
+    words = template("With Bonferroni's correction for all {number}, no lead still excludes 0.")
+    if kept:
+        words = template("With Bonferroni's correction for all {number}, the lead over {names} still excludes 0.")
+    return joined((text, say(words, number=comparisons, names=joined(kept, LIST, AND))), SPACE)
 
 
 def _gaps(lines: Sequence[Line], gap: str, name: str) -> list[str]:
     ordered = sorted(lines, key=lambda line: -line.interval(gap).mean)
     widest, narrowest = ordered[0], ordered[-1]
     difference = between(widest, narrowest, gap)
-    told = "" if difference.half is None else f"; paired difference {_range(difference)}"
-    return [
-        f"{name} is widest under {_name(widest)} ({widest.interval(gap).mean:+.4f}), narrowest under "
-        f"{_name(narrowest)} ({narrowest.interval(gap).mean:+.4f}){told}."
-    ]
+    found: str = say(
+        "{gap} is widest under {widest} ({most:+.4f}), narrowest under {narrowest} ({least:+.4f})",
+        gap=name,
+        widest=_name(widest),
+        most=widest.interval(gap).mean,
+        narrowest=_name(narrowest),
+        least=narrowest.interval(gap).mean,
+    )
+    if difference.half is not None:
+        found = joined((found, say("paired difference {range}", range=_range(difference))), SEMICOLON)
+    return [say("{found}.", found=found)]
 
 
 def _counted(lines: Sequence[Line]) -> list[str]:
     """Of each count of a recipe, how many runs of each strategy; those of which it cannot be told are left out."""
-    words = []
+    words: list[str] = []
     for count in lines[0].figures.counts:
-        found = [(line, *line.counted(count)) for line in lines]
-        told = [f"{_name(line)} in {some} of {_count(all_, 'run')}" for line, some, all_ in found if all_]
+        found = [(_name(line), *line.counted(count)) for line in lines]
+        given = {"did": count.heading, "what": count.words}
         if any(some for _, some, _ in found):
-            words.append(f"{count.heading.capitalize()}, that is, {count.words}: {', '.join(told)}.")
-        elif told:
-            words.append(f"No run {count.heading}, that is, {count.words}.")
+            told = joined(_some_of(*one) for one in found if one[2])
+            given["did"] = capital(count.heading)
+            words.append(say("{did}, that is, {what}: {told}.", told=told, **given))
+        elif any(every for _, _, every in found):
+            words.append(say("No run {did}, that is, {what}.", **given))
     return words
 
 
+def _some_of(name: str, some: int, every: int) -> str:
+    return say("{name} in {some} of {every}", name=name, some=some, every=counted(every, "{n} run", "{n} runs"))
+
+
 def _diverged(lines: Sequence[Line]) -> list[str]:
-    words = []
+    words: list[str] = []
     for line in lines:
         losses = line.values[line.figures.loss]
         count = sum(not math.isfinite(loss) for loss in losses)
         if count:
-            words.append(f"{_name(line)} diverged (loss not finite) in {count} of {_count(len(losses), 'seed')}.")
+            one = "{name} diverged (loss not finite) in {count} of {n} seed."
+            many = template("{name} diverged (loss not finite) in {count} of {n} seeds.")
+            words.append(counted(len(losses), one, many, name=_name(line), count=count))
     return words
 
 
 def _name(line: Line) -> str:
-    return "no dropout" if line.strategy == BASELINE else line.strategy
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _listed(names: Sequence[str], last: str) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+    return say("no dropout") if line.strategy == BASELINE else line.strategy

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ...language import AND, LIST, counted, joined, say, template
 from ..facts import Facts, Layer, Site
 
 Row = tuple[str, str, str]
 
+_NO_DEFAULT = template("Call `dropkit.torch.dropout(x, p, training=self.training)`, whose mode has no default.")
 ATTENTION = "attention weights"
-TOLD = "its call in the model says `training=True`"  # the note of a site whose recorded call asks for it
+TOLD = say("its call in the model says `training=True`")  # the note of a site whose recorded call asks for it
 _CONTAINERS = {"Sequential", "ModuleList", "ModuleDict"}  # classes that say nothing of what they hold
 _LISTED = 3  # names that a sentence lists
 
@@ -19,19 +21,23 @@ def active_in_eval(explanation: Facts) -> Iterator[Row]:
         if site.deliberate or site.target == ATTENTION or not site.drops:
             continue
         if site.eval:
-            yield site.name, f"{what(site)} drops in evaluation{_at(site)}", _gate(site, explanation)
+            measured = say("{what} drops in evaluation{at}", what=what(site), at=_at(site))
+            yield site.name, measured, _gate(site, explanation)
         elif evaluating and site.now and not _singled_out(site, explanation):
-            measured = f"{what(site)} drops now: the model is in eval mode, {_named(site.layer)} in train mode"
-            yield site.name, measured, "Call `model.eval()` again, after whatever put this part back in train mode."
+            words = template("{what} drops now: the model is in eval mode, {layer} in train mode")
+            measured = say(words, what=what(site), layer=_named(site.layer))
+            remedy = say("Call `model.eval()` again, after whatever put this part back in train mode.")
+            yield site.name, measured, remedy
 
 
 def attention_in_eval(explanation: Facts) -> Iterator[Row]:
     """Attention weights that are dropped in evaluation: the functions for attention know no mode."""
     for site in explanation.sites:
         if site.eval and not site.deliberate and site.target == ATTENTION and site.drops:
-            gate = "Pass `dropout_p=self.p if self.training else 0.0`, since the function itself knows no mode."
+            gate = say("Pass `dropout_p=self.p if self.training else 0.0`, since the function itself knows no mode.")
             remedy = gate if explanation.framework == "torch" else _gate(site, explanation)
-            yield site.name, f"{what(site)} drops attention weights in evaluation{_at(site)}", remedy
+            measured = say("{what} drops attention weights in evaluation{at}", what=what(site), at=_at(site))
+            yield site.name, measured, remedy
 
 
 def dead_in_train(explanation: Facts) -> Iterator[Row]:
@@ -43,10 +49,10 @@ def dead_in_train(explanation: Facts) -> Iterator[Row]:
             continue
         if not _ran(site, explanation):
             if not _by_design(site, explanation):
-                remedy = "Call it in the forward pass, or delete it if no other inputs reach it either."
-                yield site.name, f"{what(site)} did not run with these inputs", remedy
+                remedy = say("Call it in the forward pass, or delete it if no other inputs reach it either.")
+                yield site.name, say("{what} did not run with these inputs", what=what(site)), remedy
         elif site.train is False:
-            measured = f"{what(site)} ran in train mode and dropped nothing{_at(site)}"
+            measured = say("{what} ran in train mode and dropped nothing{at}", what=what(site), at=_at(site))
             yield site.name, measured, _revive(site, explanation)
 
 
@@ -61,10 +67,12 @@ def frozen_in_train(explanation: Facts) -> Iterator[Row]:
         inside = _subtree(explanation, part)
         norms = [layer.name for layer in explanation.layers if layer.name in inside and _updates(layer)]
         drops = [site.name for site in explanation.sites if site.layer in inside and _on(site) and not site.deliberate]
-        found = [f"{_count(norms, 'BatchNorm')} in train mode"] if norms else []
-        found += [_count(drops, "active dropout")] if drops and not _behind_training(explanation, inside) else []
-        if found:
-            measured = f"{part.parameters} parameters, all frozen, with {' and '.join(found)}"
+        found = [_count(norms, "", template("{n} BatchNorm ({names}) in train mode"))]
+        if not _behind_training(explanation, inside):
+            found.append(_count(drops, "{n} active dropout ({names})", template("{n} active dropouts ({names})")))
+        if any(found):
+            words = template("{number} parameters, all frozen, with {found}")
+            measured = say(words, number=part.parameters, found=joined(found, AND))
             yield part.name, measured, _rest(part, explanation)
 
 
@@ -76,11 +84,17 @@ def trainable_in_eval(explanation: Facts) -> Iterator[Row]:
         inside = _subtree(explanation, part)
         norms = [layer.name for layer in explanation.layers if layer.name in inside and is_batchnorm(layer)]
         drops = [site.name for site in explanation.sites if site.layer in inside and _waits(site)]
-        found = [f"{_count(norms, 'BatchNorm')} in eval mode"] if norms else []
-        found += [f"{_count(drops, 'dropout')} off"] if drops else []
+        found = joined(
+            (
+                _count(norms, "", template("{n} BatchNorm ({names}) in eval mode")),
+                _count(drops, "{n} dropout ({names}) off", template("{n} dropouts ({names}) off")),
+            ),
+            AND,
+        )
         if part.trainable and found:
-            measured = f"{part.trainable} trainable parameters in eval mode, with {' and '.join(found)}"
-            remedy = f"Call `{_module(part.name)}.train()` before training goes on."
+            words = template("{number} trainable parameters in eval mode, with {found}")
+            measured = say(words, number=part.trainable, found=found)
+            remedy = say("Call `{module}.train()` before training goes on.", module=_module(part.name))
             yield part.name, measured, remedy
 
 
@@ -88,39 +102,40 @@ def one_layer(explanation: Facts) -> Iterator[Row]:
     """Recurrent networks of one layer with a rate: it is for the hidden states between layers."""
     for site in explanation.sites:
         if site.p and site.idle.startswith("one layer"):
-            output = f"put `dropkit.torch.Dropout({site.p:g})` on its output"
-            yield site.name, f"{what(site)}: {site.idle}", f"Pass `num_layers=2`, or leave the rate out and {output}."
+            words = template(
+                "Pass `num_layers=2`, or leave the rate out and put `dropkit.torch.Dropout({p:g})` on its output."
+            )
+            yield site.name, say("{what}: {why}", what=what(site), why=site.idle), say(words, p=site.p)
 
 
 def fast_path(explanation: Facts) -> Iterator[Row]:
     """Sites that are on in a torch encoder layer which without gradient runs fused, and then drops nothing."""
     for site in explanation.sites:
         if site.fast_path:
-            measured = f"{what(site)} is on, and without gradient torch's fused encoder layer skipped it"
-            yield site.name, measured, "Run such passes inside `with dropkit.torch.enabled(model):`, which avoids it."
+            words = template("{what} is on, and without gradient torch's fused encoder layer skipped it")
+            remedy = say("Run such passes inside `with dropkit.torch.enabled(model):`, which avoids it.")
+            yield site.name, say(words, what=what(site)), remedy
 
 
 def told_in_vain(explanation: Facts) -> Iterator[Row]:
     """Sites that a functional model's recorded call tells to drop always, which the mode of the model overrides."""
     for site in explanation.sites:
         if TOLD in site.note and site.train and site.eval is False:
-            measured = (
-                f"{what(site)}: {TOLD}, and with the model in evaluation, as `predict` runs it, it dropped nothing"
+            words = template(
+                "{what}: {told}, and with the model in evaluation, as `predict` runs it, it dropped nothing"
             )
-            if ":" in site.name or site.target == ATTENTION:
-                yield (
-                    site.name,
-                    measured,
-                    "Predict inside `with dropkit.keras.enabled(model):`, which turns dropout on.",
+            remedy = say("Predict inside `with dropkit.keras.enabled(model):`, which turns dropout on.")
+            if ":" not in site.name and site.target != ATTENTION:
+                remedy = say(
+                    'Make it as `dropkit.keras.Dropout(p, when="always")`, or predict inside '
+                    "`with dropkit.keras.enabled(model):`."
                 )
-            else:
-                always = 'Make it as `dropkit.keras.Dropout(p, when="always")`'
-                yield site.name, measured, f"{always}, or predict inside `with dropkit.keras.enabled(model):`."
+            yield site.name, say(words, what=what(site), told=TOLD), remedy
 
 
 def what(site: Site) -> str:
     """The kind of a site, and its rate where it has one."""
-    return site.kind if site.p is None else f"{site.kind} with p = {site.p:g}"
+    return site.kind if site.p is None else say("{kind} with p = {p:g}", kind=site.kind, p=site.p)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -129,8 +144,8 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    shown = ", ".join(map(_named, names[:_LISTED]))
-    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
+    shown = joined(map(_named, names[:_LISTED]), LIST)
+    return shown if len(names) <= _LISTED else joined((shown, say("{more} more", more=len(names) - _LISTED)), AND)
 
 
 def is_batchnorm(layer: Layer) -> bool:
@@ -217,32 +232,41 @@ def _behind_training(explanation: Facts, inside: set[str]) -> bool:
 def _gate(site: Site, explanation: Facts) -> str:
     """How a site is made to follow the mode."""
     if explanation.framework == "keras":
-        follow = "Leave `training=True` out of the call, so that the layer follows the mode"
-        meant = ', or, if it is meant, say so by `dropkit.keras.Dropout(p, when="always")`'
-        return f"{follow}{'' if site.target == ATTENTION else meant}."
+        if site.target == ATTENTION:
+            return say("Leave `training=True` out of the call, so that the layer follows the mode.")
+        return say(
+            "Leave `training=True` out of the call, so that the layer follows the mode, or, if it is meant, say so by "
+            '`dropkit.keras.Dropout(p, when="always")`.'
+        )
     if "made inside" in site.note:
-        return f"Make it in `__init__`, as `self.drop = dropkit.torch.Dropout({site.p:g})`, where `eval()` reaches it."
+        words = template(
+            "Make it in `__init__`, as `self.drop = dropkit.torch.Dropout({p:g})`, where `eval()` reaches it."
+        )
+        return say(words, p=site.p)
     if ":" in site.name:
-        return "Call `dropkit.torch.dropout(x, p, training=self.training)`, whose mode has no default."
-    return 'Drop only `if self.training`, or, if it is meant, say so by `dropkit.torch.Dropout(p, when="always")`.'
+        return say(_NO_DEFAULT)
+    return say('Drop only `if self.training`, or, if it is meant, say so by `dropkit.torch.Dropout(p, when="always")`.')
 
 
 def _revive(site: Site, explanation: Facts) -> str:
     if explanation.framework == "keras":
-        return (
+        return say(
             "Leave `training` out of the call, so that the layer follows the mode: `False` and `None` both turn it off."
         )
     if ":" in site.name:
-        return "Call `dropkit.torch.dropout(x, p, training=self.training)`, whose mode has no default."
-    return f"Let `model.train()` reach `{_module(site.layer)}`, or delete the dropout."
+        return say(_NO_DEFAULT)
+    return say("Let `model.train()` reach `{module}`, or delete the dropout.", module=_module(site.layer))
 
 
 def _rest(part: Layer, explanation: Facts) -> str:
     if explanation.framework == "keras":
         name = part.name.rpartition("/")[2]
-        call = f"call it from a layer of your own as `self.{name}(x, training=False)`"
-        return f"Set `trainable = False` on the part as a whole, and {call}: a functional model ignores that argument."
-    return f"Call `{_module(part.name)}.eval()` after every `model.train()`."
+        return say(
+            "Set `trainable = False` on the part as a whole, and call it from a layer of your own as "
+            "`self.{name}(x, training=False)`: a functional model ignores that argument.",
+            name=name,
+        )
+    return say("Call `{module}.eval()` after every `model.train()`.", module=_module(part.name))
 
 
 def _module(name: str) -> str:
@@ -254,13 +278,14 @@ def _module(name: str) -> str:
 
 
 def _named(name: str) -> str:
-    return name or "the model itself"
+    return name or say("the model itself")
 
 
-def _count(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 or noun.endswith('Norm') else 's'} ({listed(names)})"
+def _count(names: Sequence[str], one: str, many: str) -> str:
+    """Layers of a kind, with their names; empty where there are none."""
+    return counted(len(names), one or many, many, names=listed(names)) if names else ""
 
 
 def _at(site: Site) -> str:
     """Where a functional call stands."""
-    return f" ({site.source})" if site.source else ""
+    return say(" ({source})", source=site.source) if site.source else ""

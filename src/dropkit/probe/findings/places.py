@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator
 
+from ...language import SEMICOLON, Said, joined, say, template
 from ..activation import AT_ZERO
 from ..facts import Facts, Layer, Shape, Site
+from ..names import by
 from .modes import Row, is_batchnorm, listed, what
 
 # How far the variance of a BatchNorm's input in training may be from that in evaluation. At 1.1 it hands on values 5 %
@@ -21,6 +23,7 @@ _CALLS = {
     "keras": "`dropkit.keras.Dropout(p)`",
 }
 _ALPHA = "Alpha()"
+_FOLLOWS = template("{what} follows {activation}")
 _INVERTED = ("", "Bernoulli()")  # laws that scale what they keep by 1 / (1 - p); of one that is unknown it is likely
 
 
@@ -28,11 +31,15 @@ def on_prediction(explanation: Facts) -> Iterator[Row]:
     """Sites behind the last parameters: what they drop is the prediction itself."""
     for site in explanation.sites:
         if site.on_prediction and site.p and site.train and site.target == "output":
-            measured = f"{what(site)}: nothing with parameters comes between it and an output of the model"
-            remedy = "Move it in front of the last layer that has parameters"
+            words = template("{what}: nothing with parameters comes between it and an output of the model")
+            remedy: str = say("Move it in front of the last layer that has parameters.")
             if _settable(site, explanation):
-                remedy += f', and until then call `dropkit.torch.set_rate(model, "{site.name}", 0.0)`'
-            yield site.name, measured, f"{remedy}."
+                remedy = say(
+                    "Move it in front of the last layer that has parameters, and until then call "
+                    '`dropkit.torch.set_rate(model, "{name}", 0.0)`.',
+                    name=site.name,
+                )
+            yield site.name, say(words, what=what(site)), remedy
 
 
 def before_batchnorm(explanation: Facts) -> Iterator[Row]:
@@ -46,12 +53,14 @@ def before_batchnorm(explanation: Facts) -> Iterator[Row]:
             shifted.setdefault(max(upstream, key=lambda name: order[name]), []).append(layer)
     for name in sorted(shifted, key=lambda name: order[name]):
         first, *others = shifted[name]
-        times = f"{first.input_variance_ratio:.2f} times that in evaluation"
-        measured = f"variance of the input of {first.name} in training: {times}"
+        words = template("variance of the input of {layer} in training: {ratio:.2f} times that in evaluation")
+        measured: str = say(words, layer=first.name, ratio=first.input_variance_ratio)
         if others:
             farthest = max(others, key=lambda layer: abs((layer.input_variance_ratio or 1) - 1))
-            measured += f"; {len(others)} more behind it, {farthest.input_variance_ratio:.2f} at {farthest.name}"
-        yield name, measured, "Move the dropout behind the last BatchNorm, or lower its rate."
+            more = template("{number} more behind it, {ratio:.2f} at {layer}")
+            given = {"ratio": farthest.input_variance_ratio, "layer": farthest.name}
+            measured = joined((measured, say(more, number=len(others), **given)), SEMICOLON)
+        yield name, measured, say("Move the dropout behind the last BatchNorm, or lower its rate.")
 
 
 def undecided_shifts(explanation: Facts) -> Iterator[str]:
@@ -62,9 +71,12 @@ def undecided_shifts(explanation: Facts) -> Iterator[str]:
         if not (is_batchnorm(layer) and upstream) or ratio is None or not error:
             continue
         if undecided(ratio, error, layer.output_shape or (1,)):
-            yield (
-                f"Not decided: dropout before BatchNorm at {layer.name}, whose input has {ratio:.2f} ± "
-                f"{ERRORS * error:.2f} times the variance of evaluation; a larger batch tells more."
+            yield say(
+                "Not decided: dropout before BatchNorm at {layer}, whose input has {ratio:.2f} ± {error:.2f} times the "
+                "variance of evaluation; a larger batch tells more.",
+                layer=layer.name,
+                ratio=ratio,
+                error=ERRORS * error,
             )
 
 
@@ -92,10 +104,11 @@ def alpha_without_selu(explanation: Facts) -> Iterator[Row]:
     """AlphaDropout behind another activation, or none: what it drops becomes SELU's negative saturation."""
     for site in explanation.sites:
         if site.law == _ALPHA and site.p and site.target == "output" and site.follows != "selu":
-            measured = f"{what(site)} follows {site.follows or 'no activation'}"
+            measured = say(_FOLLOWS, what=what(site), activation=site.follows or say("no activation"))
             layer = {"torch": "torch.nn.SELU()", "keras": 'activation="selu"'}[explanation.framework]
             ordinary = f"dropkit.{explanation.framework}.Dropout({site.p:g})"
-            yield site.name, measured, f"Put `{layer}` in front of it, or use `{ordinary}`."
+            remedy = say("Put `{layer}` in front of it, or use `{call}`.", layer=layer, call=ordinary)
+            yield site.name, measured, remedy
 
 
 def selu_without_alpha(explanation: Facts) -> Iterator[Row]:
@@ -103,7 +116,7 @@ def selu_without_alpha(explanation: Facts) -> Iterator[Row]:
     for site in explanation.sites:
         if site.follows == "selu" and site.p and site.target == "output" and site.becomes == "zero":
             alpha = f"dropkit.{explanation.framework}.AlphaDropout({site.p:g})"
-            yield site.name, f"{what(site)} follows selu", f"Use `{alpha}`."
+            yield site.name, say(_FOLLOWS, what=what(site), activation="selu"), say("Use `{call}`.", call=alpha)
 
 
 def wrong_rank(explanation: Facts) -> Iterator[Row]:
@@ -114,10 +127,12 @@ def wrong_rank(explanation: Facts) -> Iterator[Row]:
             continue
         dropped = _taken(site, int(match[1]), explanation)
         if dropped is not None:
-            mask = " x ".join(map(str, site.mask_shape)) if site.mask_shape else "unknown shape"
-            measured = f"{what(site)} on {site.input_rank} axes: it dropped {dropped} (a mask of {mask})"
+            mask = by(site.mask_shape) if site.mask_shape else say("unknown shape")
+            words = template("{what} on {rank} axes: it dropped {dropped} (a mask of {mask})")
+            measured = say(words, what=what(site), rank=site.input_rank, dropped=dropped, mask=mask)
             fitting = _FITTING.get(site.input_rank or 0, "Dropout")
-            remedy = f"Use `dropkit.torch.{fitting}({site.p:g})`, or give the input its {int(match[1]) + 2} axes."
+            words = template("Use `dropkit.torch.{kind}({p:g})`, or give the input its {rank} axes.")
+            remedy = say(words, kind=fitting, p=site.p, rank=int(match[1]) + 2)
             yield site.name, measured, remedy
 
 
@@ -127,24 +142,28 @@ def same_mask(explanation: Facts) -> Iterator[Row]:
     for site in explanation.sites:
         if site.twins and site.name not in told:
             told |= {site.name, *site.twins}
-            size = "" if site.draws is None else f" of {site.draws} draws a sample"
-            measured = f"{what(site)} drew the very mask{size} of {listed(site.twins)}"
-            call = f"`dropkit.{explanation.framework}.bind(model, seed=0)`: masks then differ by site."
-            each = {"torch": "key or generator", "keras": "seed"}[explanation.framework]
-            yield site.name, measured, f"Give each its own {each}, or none, and call {call}"
+            given = {"what": what(site), "twins": listed(site.twins)}
+            measured = say("{what} drew the very mask of {twins}", **given)
+            if site.draws is not None:
+                words = template("{what} drew the very mask of {draws} draws a sample of {twins}")
+                measured = say(words, draws=site.draws, **given)
+            call = f"dropkit.{explanation.framework}.bind(model, seed=0)"
+            each = {"torch": say("key or generator"), "keras": say("seed")}[explanation.framework]
+            words = template("Give each its own {each}, or none, and call `{call}`: masks then differ by site.")
+            yield site.name, measured, say(words, each=each, call=call)
 
 
 def other_mask_in_backward(explanation: Facts) -> Iterator[Row]:
     """Sites whose backward, or whose recomputed forward, drops something else than the forward did."""
     for site in explanation.sites:
         if site.gradient_check.startswith("FAILED"):
-            measured = f"{what(site)}: {site.gradient_check.removeprefix('FAILED').lstrip(': ')}"
-            remedy = "Keep `preserve_rng_state=True` of `torch.utils.checkpoint.checkpoint`"
-            yield (
-                site.name,
-                measured,
-                f"{remedy}, or call `dropkit.torch.swap(model)`: its masks are computed again exactly.",
+            failed = site.gradient_check
+            why = failed.arguments["why"] if isinstance(failed, Said) else failed.removeprefix("FAILED").lstrip(": ")
+            remedy = say(
+                "Keep `preserve_rng_state=True` of `torch.utils.checkpoint.checkpoint`, or call "
+                "`dropkit.torch.swap(model)`: its masks are computed again exactly."
             )
+            yield site.name, say("{what}: {why}", what=what(site), why=why), remedy
 
 
 def high_rate(explanation: Facts) -> Iterator[Row]:
@@ -152,12 +171,24 @@ def high_rate(explanation: Facts) -> Iterator[Row]:
     for site in explanation.sites:
         if site.p is not None and site.p >= HIGH - 1e-6:
             kept = 1 - site.p
-            scale = f", and scaled by {1 / kept:.3g}" if kept > 1e-6 and site.law in _INVERTED else ""
-            share = f": {100 * kept:.3g} % are kept{scale}" if site.drawn == "mask" else ""
-            remedy = f"Pass {kept:.3g} if {site.p:.3g} was meant as the share to keep"
-            if _settable(site, explanation):
-                remedy += f': `dropkit.torch.set_rate(model, "{site.name}", {kept:.3g})`'
-            yield site.name, f"p = {site.p:.3g}{share}", f"{remedy}."
+            yield site.name, _rate(site, kept), _other_rate(site, kept, _settable(site, explanation))
+
+
+def _rate(site: Site, kept: float) -> str:
+    if site.drawn != "mask":
+        return f"p = {site.p:.3g}"
+    if kept > 1e-6 and site.law in _INVERTED:
+        words = template("p = {p:.3g}: {percent:.3g} % are kept, and scaled by {scale:.3g}")
+        return say(words, p=site.p, percent=100 * kept, scale=1 / kept)
+    return say("p = {p:.3g}: {percent:.3g} % are kept", p=site.p, percent=100 * kept)
+
+
+def _other_rate(site: Site, kept: float, settable: bool) -> str:
+    if not settable:
+        return say("Pass {kept:.3g} if {p:.3g} was meant as the share to keep.", kept=kept, p=site.p)
+    call = f'dropkit.torch.set_rate(model, "{site.name}", {kept:.3g})'
+    words = template("Pass {kept:.3g} if {p:.3g} was meant as the share to keep: `{call}`.")
+    return say(words, kept=kept, p=site.p, call=call)
 
 
 def mean_moves(explanation: Facts) -> Iterator[Row]:
@@ -166,26 +197,33 @@ def mean_moves(explanation: Facts) -> Iterator[Row]:
         ratio, error = site.mean_ratio, site.mean_error
         if ratio is None or error is None or abs(ratio - 1) - 4 * error <= MEAN or _scaled_twice(site):
             continue
-        at = f" ({site.source})" if site.source else ""
-        measured = f"{what(site)}{at}: mean in training {ratio:.2f} of that in evaluation, ± {4 * error:.1g}"
-        measured += f"; {100 * site.zero_share:.0f} % are zeroed" if site.zero_share else ""
+        words = template("{what}: mean in training {ratio:.2f} of that in evaluation, ± {error:.1g}")
+        measured: str = say(words, what=_placed(site), ratio=ratio, error=4 * error)
+        if site.zero_share:
+            zeroed = say("{percent:.0f} % are zeroed", percent=100 * site.zero_share)
+            measured = joined((measured, zeroed), SEMICOLON)
         kept = 1 - (site.zero_share or 0)
         share = kept if abs(ratio - kept) <= 4 * error else ratio
-        scale = f"Divide what is left by {share:.2g} in training" if ratio > 0 else "Rescale what is left in training"
-        yield site.name, measured, f"{scale}, or use {_CALLS[explanation.framework]}."
+        given = {"call": _CALLS[explanation.framework]}
+        remedy = say("Rescale what is left in training, or use {call}.", **given)
+        if ratio > 0:
+            remedy = say("Divide what is left by {share:.2g} in training, or use {call}.", share=share, **given)
+        yield site.name, measured, remedy
 
 
 def scaled_twice(explanation: Facts) -> Iterator[Row]:
     """Dropout that keeps the mean in training, as inverted dropout does, and scales in evaluation all the same."""
     for site in explanation.sites:
         if _scaled_twice(site):
-            at = f" ({site.source})" if site.source else ""
             error = f" ± {4 * (site.mean_error or 0) * abs(site.eval_mean or 0):.1g}" if site.mean_error else ""
-            measured = (
-                f"{what(site)}{at}: mean in training {site.train_mean:.2f}{error} of that of its input, in evaluation "
-                f"{site.eval_mean:.2f}"
+            measured = say(
+                "{what}: mean in training {train} of that of its input, in evaluation {eval:.2f}",
+                what=_placed(site),
+                train=f"{site.train_mean:.2f}{error}",
+                eval=site.eval_mean,
             )
-            yield site.name, measured, f"Give back x as it is in evaluation, or use {_CALLS[explanation.framework]}."
+            words = template("Give back x as it is in evaluation, or use {call}.")
+            yield site.name, measured, say(words, call=_CALLS[explanation.framework])
 
 
 def _scaled_twice(site: Site) -> bool:
@@ -203,9 +241,13 @@ def before_function(explanation: Facts) -> Iterator[Row]:
     for site in explanation.sites:
         if not (site.into and site.p != 0 and site.train and site.target == "output"):
             continue
-        moved = "" if site.shift is None else f"; the mean of its output moves by {site.shift:+.3f} in training"
-        measured = f"{what(site)} goes into {site.into}, which makes {AT_ZERO[site.into]:.3g} of a dropped 0{moved}"
-        yield site.name, measured, f"Move the dropout behind {site.into}, where a dropped unit is 0."
+        words = template("{what} goes into {function}, which makes {value:.3g} of a dropped 0")
+        measured: str = say(words, what=what(site), function=site.into, value=AT_ZERO[site.into])
+        if site.shift is not None:
+            moved = say("the mean of its output moves by {shift:+.3f} in training", shift=site.shift)
+            measured = joined((measured, moved), SEMICOLON)
+        words = template("Move the dropout behind {function}, where a dropped unit is 0.")
+        yield site.name, measured, say(words, function=site.into)
 
 
 def _taken(site: Site, spatial: int, explanation: Facts) -> str | None:
@@ -215,10 +257,16 @@ def _taken(site: Site, spatial: int, explanation: Facts) -> str | None:
     if unbatched and (site.mask_shape or (0,))[0] not in {shape[0] for shape in explanation.inputs if shape}:
         return None
     if unbatched or (spatial == 3 and rank < 5):
-        return "whole samples, if axis 0 is the batch: torch takes it for the channels of one sample"
-    return {2: "single elements, as Dropout does", 3: "rows of N x C x L, as Dropout1d does"}.get(
-        rank, "whole channels"
-    )
+        return say("whole samples, if axis 0 is the batch: torch takes it for the channels of one sample")
+    found = {2: say("single elements, as Dropout does"), 3: say("rows of N x C x L, as Dropout1d does")}
+    return found.get(rank, say("whole channels"))
+
+
+def _placed(site: Site) -> str:
+    """The kind of a site, its rate, and where it stands in the source."""
+    if not site.source:
+        return what(site)
+    return say("{what} ({source})", what=what(site), source=site.source)
 
 
 def _settable(site: Site, explanation: Facts) -> bool:

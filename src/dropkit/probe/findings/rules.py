@@ -6,33 +6,33 @@ from typing import Any
 
 from ...errors import DropkitRuntimeError, UnknownNameError
 from ...finding import Finding, as_html
+from ...language import ENGLISH, Catalogue, counted, say, told
 from ..facts import Facts
-from ..names import count_words
 from . import modes, places
 
 Rule = Callable[[Facts], Iterator[tuple[str, str, str]]]
 
 # Codes are never given to another finding, and findings are reported in this order.
 RULES: tuple[tuple[str, str, Rule], ...] = (
-    ("DK101", "dropout active in evaluation", modes.active_in_eval),
-    ("DK102", "dropout dead in training", modes.dead_in_train),
-    ("DK103", "frozen part in train mode", modes.frozen_in_train),
-    ("DK104", "trainable part in eval mode", modes.trainable_in_eval),
-    ("DK105", "attention dropout active in evaluation", modes.attention_in_eval),
-    ("DK106", "dropout between the layers of a one-layer recurrent network", modes.one_layer),
-    ("DK107", "dropout skipped by the fast path of the encoder layer", modes.fast_path),
-    ("DK108", "dropout on the prediction", places.on_prediction),
-    ("DK109", "dropout before BatchNorm", places.before_batchnorm),
-    ("DK110", "AlphaDropout without SELU", places.alpha_without_selu),
-    ("DK111", "ordinary dropout after SELU", places.selu_without_alpha),
-    ("DK112", "channel dropout on an input of another rank", places.wrong_rank),
-    ("DK113", "two sites with the same mask", places.same_mask),
-    ("DK114", "another mask in backward than in forward", places.other_mask_in_backward),
-    ("DK115", "rate of 0.6 or more", places.high_rate),
-    ("DK116", "dropout by hand that changes the mean", places.mean_moves),
-    ("DK117", "told to drop in evaluation, and does not", modes.told_in_vain),
-    ("DK118", "evaluation scaled after inverted training", places.scaled_twice),
-    ("DK119", "a mask before a function with f(0) != 0", places.before_function),
+    ("DK101", say("dropout active in evaluation"), modes.active_in_eval),
+    ("DK102", say("dropout dead in training"), modes.dead_in_train),
+    ("DK103", say("frozen part in train mode"), modes.frozen_in_train),
+    ("DK104", say("trainable part in eval mode"), modes.trainable_in_eval),
+    ("DK105", say("attention dropout active in evaluation"), modes.attention_in_eval),
+    ("DK106", say("dropout between the layers of a one-layer recurrent network"), modes.one_layer),
+    ("DK107", say("dropout skipped by the fast path of the encoder layer"), modes.fast_path),
+    ("DK108", say("dropout on the prediction"), places.on_prediction),
+    ("DK109", say("dropout before BatchNorm"), places.before_batchnorm),
+    ("DK110", say("AlphaDropout without SELU"), places.alpha_without_selu),
+    ("DK111", say("ordinary dropout after SELU"), places.selu_without_alpha),
+    ("DK112", say("channel dropout on an input of another rank"), places.wrong_rank),
+    ("DK113", say("two sites with the same mask"), places.same_mask),
+    ("DK114", say("another mask in backward than in forward"), places.other_mask_in_backward),
+    ("DK115", say("rate of 0.6 or more"), places.high_rate),
+    ("DK116", say("dropout by hand that changes the mean"), places.mean_moves),
+    ("DK117", say("told to drop in evaluation, and does not"), modes.told_in_vain),
+    ("DK118", say("evaluation scaled after inverted training"), places.scaled_twice),
+    ("DK119", say("a mask before a function with f(0) != 0"), places.before_function),
 )
 
 
@@ -70,10 +70,11 @@ class Findings(tuple[Finding, ...]):
         """Themselves, as an `Explanation` has them."""
         return self
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, lang: str | Catalogue = ENGLISH) -> None:
         """Write a self-contained HTML page with the network drawn and these findings first.
 
         Raises:
+            UnknownNameError: a language that there is not.
             DropkitRuntimeError: Jinja, which comes with `dropkit[lab]`, is not installed; or they were made by hand.
             OutputError: the file cannot be written.
         """
@@ -81,18 +82,25 @@ class Findings(tuple[Finding, ...]):
 
         if self.explanation is None:
             raise DropkitRuntimeError("these findings know no model; save those of `dropkit.doctor(model, x)`")
-        save_page(path, self.explanation, self)
+        save_page(path, self.explanation, self, lang)
 
     def __reduce__(self) -> Any:
         return _again, (tuple(self), self.explanation)
 
+    def text(self, lang: str | Catalogue = ENGLISH) -> str:
+        """All of them in a language, one of `dropkit.language.languages()`, and how many there are."""
+        found = [finding.text(lang) for finding in self]
+        return "\n\n".join((*found, *told([*self.undecided, self._count()], lang)))
+
     def __str__(self) -> str:
-        return "\n\n".join((*map(str, self), *self.undecided, self._count()))
+        return self.text()
 
     def _count(self) -> str:
-        count = count_words(len(self), "finding")
-        on = "" if self.explanation is None else f" on {count_words(len(self.explanation.sites), 'dropout')}"
-        return f"{count}{on}."
+        count = counted(len(self), "{n} finding", "{n:,} findings")
+        if self.explanation is None:
+            return say("{count}.", count=count)
+        sites = len(self.explanation.sites)
+        return say("{count} on {sites}.", count=count, sites=counted(sites, "{n} dropout", "{n:,} dropouts"))
 
     def _repr_html_(self) -> str:
         return as_html((*self.undecided, self._count()), self)

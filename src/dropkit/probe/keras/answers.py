@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ...language import SEMICOLON, joined, say, template
 from ..activation import at_zero
 from ..explanation import Explanation
 from ..facts import Gradient, Layer, Shape, Site, draws_for_one
@@ -132,7 +133,9 @@ class _Answers:
             **self._scaled(found),
             **self._into(found),
             idle=_idle(found, self.tree.layers[found.path]) if ran else "",
-            note="; ".join([*found.noted, *self._masks(found), *([TOLD] if self.tree.told(found.path) else [])]),
+            note=joined(
+                [*found.noted, *self._masks(found), *([TOLD] if self.tree.told(found.path) else [])], SEMICOLON
+            ),
             source=found.source,
         )
 
@@ -226,9 +229,8 @@ class _Answers:
 
     def _masks(self, found: Found) -> Iterable[str]:
         if len(found.masks) > 1:
-            yield f"{len(found.masks)} masks, " + (
-                "one for each gate" if self._recurrent(found) else "one for each call"
-            )
+            gates, calls = template("{number} masks, one for each gate"), template("{number} masks, one for each call")
+            yield say(gates if self._recurrent(found) else calls, number=len(found.masks))
 
     def _recurrent(self, found: Found) -> bool:
         return isinstance(self.tree.layers[self.tree.shown(found.path)], keras.layers.RNN)
@@ -310,11 +312,11 @@ def _in_order(tree: Tree, records: dict[str, Record]) -> list[str]:
 def _idle(found: Found, layer: Any) -> str:
     """Why a site can never drop."""
     if found.p == 0:
-        return "its rate is 0"
+        return say("its rate is 0")
     if getattr(layer, "when", "") == "never":
-        return "off by name: when='never'"
+        return say("off by name: when='never'")
     if hasattr(layer, "stddev") and not float(layer.stddev):
-        return "its standard deviation is 0"
+        return say("its standard deviation is 0")
     return ""
 
 

@@ -20,6 +20,7 @@ from ...axes.noise import Alpha, Bernoulli, Hard, Soft
 from ...axes.noise import Noise as Law
 from ...keras import base, engine, ops
 from ...keras.engine import Apply
+from ...language import say
 from ..facts import Shape
 from .tree import Tree
 
@@ -144,7 +145,7 @@ class Noise:
         if site.noise is None and isinstance(layer, keras.layers.GaussianDropout | keras.layers.GaussianNoise):
             site.effect = "adds" if hasattr(layer, "stddev") else "multiplies"
         if hasattr(layer, "stddev"):
-            site.noted = [f"adds noise of standard deviation {float(layer.stddev):g}"]
+            site.noted = [say("adds noise of standard deviation {sd:g}", sd=float(layer.stddev))]
         return site
 
     def _cell_site(self, cell: Any, path: str, label: str) -> Found:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from ...errors import DropkitError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ...language import say, template
 from ..explanation import Explanation
 from .answers import Evidence, Reach, explanation
 from .gradients import Differentiation, Gradients, changed, stilled
@@ -20,12 +21,12 @@ from .watch import Run, Watch
 ALONE = 16  # sites that are each run alone; of more, the graph tells what each reaches
 _NOTHING: frozenset[str] = frozenset()
 
-NO_GRADIENTS = "Keras' NumPy backend has no gradients, so that nothing is known of them."
-BY_GRAPH = (
-    "With {} sites, none was run alone: that a site reaches a layer means that dropout changed it, and that it lies "
-    "behind the site in the graph (for gradients: in front of an output that does)."
+NO_GRADIENTS = say("Keras' NumPy backend has no gradients, so that nothing is known of them.")
+BY_GRAPH = template(
+    "With {number} sites, none was run alone: that a site reaches a layer means that dropout changed it, and that it "
+    "lies behind the site in the graph (for gradients: in front of an output that does)."
 )
-GUESSED = (
+GUESSED = say(
     "Some inputs came out of functions that are no layers; which layers feed these is guessed from the order of calls."
 )
 
@@ -116,7 +117,7 @@ class _Probe:
             evidence.reach[active[0].name] = _reach(active[0], watched.changed(off), gradients, together)
         elif active:
             evidence.reach = self._by_graph(evidence, active, changed(gradients, together))
-            evidence.notes.append(BY_GRAPH.format(len(active)))
+            evidence.notes.append(say(BY_GRAPH, number=len(active)))
         evidence.unused = [before is None and not evidence.reached(n) for n, before in enumerate(gradients)]
         if not self.differentiation.possible and evidence.variables:
             evidence.notes.append(NO_GRADIENTS)

@@ -7,6 +7,12 @@
   const lines = document.getElementById("lines");
   const panel = document.getElementById("panel");
   const count = data.parents.length;
+  // Words in the page's language; the form that a number takes repeats by the hundred.
+  const words = data.words;
+  function said(name, n = 0) {
+    const forms = words[name];
+    return forms[Math.min(words.form[n < 200 ? n : 100 + (n % 100)], forms.length - 1)];
+  }
   const boxes = data.parents.map((_, number) => {
     const element = document.getElementById(`box-${number}`);
     const head = element.querySelector(":scope > .head");
@@ -74,16 +80,20 @@
 
   // "13 layers inside: 3 drop, 4 outputs zeroed", the numbers bold.
   function insideWords(layers, inside) {
-    const said = Object.entries({ here: ["drops", "drop"], zeroed: ["output zeroed", "outputs zeroed"],
-      changed: ["output changed", "outputs changed"], "gradient-changed": ["gradient changed", "gradients changed"] });
-    const words = [`${layers} ${layers === 1 ? "layer" : "layers"} inside: `];
-    for (const [mark, [one, many]] of said) {
+    const parts = [];
+    for (const mark of ["here", "zeroed", "changed", "gradient-changed"]) {
       if (!inside[mark]) continue;
       const number = document.createElement("b");
       number.textContent = inside[mark];
-      words.push(words.length > 1 ? ", " : "", number, ` ${inside[mark] === 1 ? one : many}`);
+      parts.push(...(parts.length ? put(said("comma"), { before: "", item: "" }) : []), ...put(said(mark, inside[mark]), { n: number }));
     }
-    return words.length > 1 ? words : [words[0], shown < 0 ? "untouched" : "none reached"];
+    if (!parts.length) parts.push(said(shown < 0 ? "untouched" : "unreached"));
+    return put(said("inside", layers), { n: [layers], what: parts });
+  }
+
+  // A template with something, or several things, in each of its places.
+  function put(text, places) {
+    return text.split(/\{(\w+)(?::,)?\}/).flatMap((part, index) => (index % 2 ? places[part] : part)).filter((part) => part !== "");
   }
 
   // Choosing a dropout; the same again shows all.
@@ -92,7 +102,7 @@
     for (const button of document.querySelectorAll("[data-site]")) button.setAttribute("aria-pressed", String(Number(button.dataset.site) === shown));
     const site = data.sites[shown];
     panel.classList.toggle("chosen", Boolean(site));
-    document.getElementById("panel-title").textContent = site?.name ?? "All dropouts";
+    document.getElementById("panel-title").textContent = site?.name ?? said("all");
     document.getElementById("panel-sentence").textContent = site?.sentence ?? data.overview;
     const facts = document.getElementById("panel-facts");
     facts.hidden = !site;
@@ -286,7 +296,7 @@
   function mark() {
     boxes.forEach((box, number) => box.element.classList.toggle("match", number === matches[current]));
     const found = document.getElementById("found");
-    found.textContent = find.value.trim() ? (current < 0 ? `${matches.length} found` : `${current + 1} of ${matches.length}`) : "";
+    found.textContent = find.value.trim() ? (current < 0 ? put(said("found"), { n: matches.length }) : put(said("place"), { current: current + 1, n: matches.length })).join("") : "";
   }
 
   find.addEventListener("input", search);
@@ -317,7 +327,7 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const theme = document.getElementById("theme");
   const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
-  const showTheme = () => { theme.textContent = isDark() ? "Light theme" : "Dark theme"; };
+  const showTheme = () => { theme.textContent = said(isDark() ? "light" : "dark"); };
   theme.addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     showTheme();

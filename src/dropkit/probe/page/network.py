@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...language import AND, ENGLISH, Catalogue, catalogue, counted, joined, say, template, told
 from ...report.plots import embed, own_text
 from ...visible import visible
 from ..names import listed
@@ -48,7 +49,11 @@ class Box:
 
 
 def render_network(
-    explanation: "Facts", root: "Node", sentences: Sequence[str], findings: Sequence["Finding"] = ()
+    explanation: "Facts",
+    root: "Node",
+    sentences: Sequence[str],
+    findings: Sequence["Finding"] = (),
+    lang: str | Catalogue = ENGLISH,
 ) -> str:
     """A model and what dropout does in it, as self-contained HTML: no address is loaded, nothing is evaluated.
 
@@ -57,6 +62,7 @@ def render_network(
         root: its tree, as `dropkit.probe.fold.fold` makes it.
         sentences: the summary, which stands first.
         findings: what is likely not meant; each leads to its box.
+        lang: the language in which it is told.
 
     >>> from dropkit.probe.explanation import Explanation, Layer, Site
     >>> from dropkit.probe.fold import fold
@@ -70,15 +76,28 @@ def render_network(
 
     loader = PackageLoader("dropkit.probe.page", ".")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: told(value, lang),  # whatever the page shows
     )
+    environment.globals |= {
+        "say": say,
+        "counted": counted,
+        "joined": joined,
+        "in_language": lambda text: told(text, lang),
+    }
+    found = catalogue(lang)
     drawing = _Drawing(explanation, root)
     html = environment.get_template("network.html.j2").render(
-        title=f"What dropout does in {explanation.model}",
+        language="en" if found is None else found.html,
+        title=say("What dropout does in {model}", model=explanation.model),
         subtitle=_subtitle(explanation),
         explanation=explanation,
         sentences=sentences,
-        findings=[(finding, drawing.box_of(finding.place), about_html(finding.code)) for finding in findings],
+        findings=[(finding, drawing.box_of(finding.place), about_html(finding.code, lang)) for finding in findings],
         cells=list(drawing.leaves()),
         root=drawing.root,
         changed=drawing.changed,
@@ -86,7 +105,7 @@ def render_network(
         words=words,
         batch=drawing.batch,
         overview=words.overview_sentence(explanation),
-        data=embed(drawing.data()),
+        data=embed({**told(drawing.data(), lang), "words": words.script_words(lang)}),
         css=own_text(environment, "network.css"),
         script=own_text(environment, "network.js"),
     )
@@ -94,17 +113,18 @@ def render_network(
 
 
 def _subtitle(explanation: "Facts") -> str:
-    inputs = " and ".join(words.shape_words(shape) for shape in explanation.inputs)
+    inputs = joined((words.shape_words(shape) for shape in explanation.inputs), AND, AND)
     parts = [
         explanation.framework,
-        f"input {inputs}" if inputs else "",
-        words.count_words(len(explanation.layers), "layer"),
-        words.count_words(len(explanation.sites), "dropout"),
+        say("input {inputs}", inputs=inputs) if inputs else "",
+        counted(len(explanation.layers), "{n} layer", "{n:,} layers"),
+        counted(len(explanation.sites), "{n} dropout", "{n:,} dropouts"),
     ]
     if explanation.forwards:
-        forwards = words.count_words(explanation.forwards, "forward pass", "forward passes")
-        parts.append(f"found with {forwards} and {explanation.backwards:,} backward")
-    return " · ".join(part for part in parts if part)
+        one = "found with {n} forward pass and {backwards:,} backward"
+        many = template("found with {n:,} forward passes and {backwards:,} backward")
+        parts.append(counted(explanation.forwards, one, many, backwards=explanation.backwards))
+    return joined(parts, template("{before} · {item}"))
 
 
 def connections(explanation: "Facts") -> Iterator[tuple[str, str, bool]]:
@@ -243,12 +263,12 @@ class _Drawing:
 
     def _button(self, number: int) -> Button:
         site = self.explanation.sites[number]
-        warning = "never drops" if site.idle else ""
+        warning: str = say("never drops") if site.idle else ""
         if site.eval and not site.deliberate:
-            warning = "on in evaluation"
+            warning = say("on in evaluation")
         elif site.train is False:
-            warning = warning or "off in training"
-        text = f"{site.kind}, {words.rate_words(site.p)}"
+            warning = warning or say("off in training")
+        text = joined((site.kind, words.rate_words(site.p)))
         return Button(number, site, text, words.mask(site, self.batch), warning)
 
 

@@ -4,6 +4,7 @@ import re
 
 from markupsafe import Markup, escape
 
+from ...language import ENGLISH, Catalogue
 from ..findings.about import about
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
@@ -11,9 +12,9 @@ _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 _ITALIC = re.compile(r"\*(.+?)\*", re.DOTALL)
 
 
-def about_html(code: str) -> Markup:
+def about_html(code: str, lang: str | Catalogue = ENGLISH) -> Markup:
     """What the documentation says of a code; nothing is loaded and nothing in it becomes markup of its own."""
-    return Markup("").join(map(_paragraph, re.split(r"\n\s*\n", about(code).strip())))
+    return Markup("").join(map(_paragraph, re.split(r"\n\s*\n", about(code, lang).strip())))
 
 
 def _paragraph(text: str) -> Markup:

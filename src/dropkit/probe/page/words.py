@@ -1,27 +1,52 @@
 """What the page of a network says in words: masks, shapes, modes, and how far a dropout reaches."""
 
 from dataclasses import replace
+from typing import Any
 
+from ...language import COMMA, SPACE, Catalogue, catalogue, counted, joined, say, swapped, template
 from ..facts import Facts, Layer, Shape, Site
 from ..masks import mask_words
-from ..names import count_words as count_words
-from ..names import listed
+from ..names import by, listed, target
 from ..sentences import passed_on, sentences
 
 # What a box is marked with, beside colour and sign; "none" and "" have no mark.
 MARKS = {
-    "here": "drops here",
-    "zeroed": "output zeroed",
-    "changed": "output changed",
-    "untouched": "untouched",
-    "gradient-changed": "gradient changed",
-    "gradient-zero": "gradient zero",
-    "gradient-unchanged": "gradient unchanged",
-    "gradient-frozen": "no gradient: frozen",
-    "gradient-unused": "no gradient: unused",
+    "here": say("drops here"),
+    "zeroed": say("output zeroed"),
+    "changed": say("output changed"),
+    "untouched": say("untouched"),
+    "gradient-changed": say("gradient changed"),
+    "gradient-zero": say("gradient zero"),
+    "gradient-unchanged": say("gradient unchanged"),
+    "gradient-frozen": say("no gradient: frozen"),
+    "gradient-unused": say("no gradient: unused"),
 }
 
 
+# What the page's script says, by the names that it has there; a list has a form for each number.
+SCRIPT = {
+    "inside": ("{n} layer inside: {what}", template("{n} layers inside: {what}")),
+    "here": ("{n} drops", template("{n} drop")),
+    "zeroed": ("{n} output zeroed", template("{n} outputs zeroed")),
+    "changed": ("{n} output changed", template("{n} outputs changed")),
+    "gradient-changed": ("{n} gradient changed", template("{n} gradients changed")),
+    "comma": (COMMA,),
+    "untouched": (template("untouched"),),
+    "unreached": (template("none reached"),),
+    "found": (template("{n} found"),),
+    "place": (template("{current} of {n}"),),
+    "all": (template("All dropouts"),),
+    "light": (template("Light theme"),),
+    "dark": (template("Dark theme"),),
+}
+GRADIENTS = {
+    "changed": say("changed"),
+    "zero": say("zero"),
+    "unchanged": say("unchanged"),
+    "frozen": say("frozen"),
+    "unused": say("unused"),
+    "none": say("none"),
+}
 SAME = 0.02  # how far a ratio of variances may be off 1 and say nothing
 
 
@@ -31,13 +56,17 @@ def shape_words(shape: Shape | None) -> str:
     >>> shape_words((2, 3, 150, 150))
     '2 × 3 × 150 × 150'
     """
-    return " × ".join(map(str, shape)) if shape else ("did not run" if shape is None else "one number")
+    if shape is None:
+        return say("did not run")
+    return swapped(by(shape), " x ", " × ") if shape else say("one number")
 
 
 def mask(site: Site, batch: int | None) -> str:
     """What is dropped at once, and for whom."""
-    what = mask_words(site, batch).replace(" x ", " × ")
-    return what if site.target in ("output", "attention weights") else f"{site.target}: {what}"
+    what = swapped(mask_words(site, batch), " x ", " × ")
+    if site.target in ("output", "attention weights"):
+        return what
+    return say("{target}: {what}", target=target(site), what=what)
 
 
 def rate_words(p: float | None) -> str:
@@ -46,16 +75,18 @@ def rate_words(p: float | None) -> str:
     >>> rate_words(0.2), rate_words(None)
     ('p 0.2', 'no p')
     """
-    return "no p" if p is None else f"p {p:g}"
+    return say("no p") if p is None else f"p {p:g}"
 
 
 def when_words(site: Site) -> str:
     """In which modes a site drops."""
     if site.idle:
-        return f"never: {site.idle}"
-    words = {True: "on", False: "off", None: "not told"}
-    told = f"{words[site.train]} in training, {words[site.eval]} in evaluation"
-    return f"{told}, as asked for by name" if site.deliberate else told
+        return say("never: {why}", why=site.idle)
+    words = {True: say("on"), False: say("off"), None: say("not told")}
+    told = {"train": words[site.train], "eval": words[site.eval]}
+    if site.deliberate:
+        return say("{train} in training, {eval} in evaluation, as asked for by name", **told)
+    return say("{train} in training, {eval} in evaluation", **told)
 
 
 def layer_facts(layer: Layer, block: bool = False, usual: bool | None = None) -> list[str]:
@@ -69,45 +100,45 @@ def layer_facts(layer: Layer, block: bool = False, usual: bool | None = None) ->
     # A block that only holds others, such as a list, need not run.
     facts = [] if block and layer.output_shape is None else [shape_words(layer.output_shape)]
     if layer.used_by:
-        facts = [f"runs inside {listed(name or 'the model' for name in layer.used_by)}"]
+        facts = [say("runs inside {names}", names=listed(name or say("the model") for name in layer.used_by))]
     if layer.parameters:
-        facts.append(count_words(layer.parameters, "parameter"))
+        facts.append(counted(layer.parameters, "{n} parameter", "{n:,} parameters"))
         if layer.trainable < layer.parameters:
-            facts.append(f"{layer.trainable:,} trainable" if layer.trainable else "frozen")
+            trainable = layer.trainable
+            facts.append(say("{trainable:,} trainable", trainable=trainable) if trainable else say("frozen"))
     if layer.training != usual:
-        facts.append(f"in {'train' if layer.training else 'eval'} mode")
+        facts.append(say("in train mode") if layer.training else say("in eval mode"))
     if layer.calls > 1:
-        facts.append(f"runs {layer.calls} times")
+        facts.append(say("runs {calls} times", calls=layer.calls))
     if layer.variance_ratio is not None and abs(layer.variance_ratio - 1) >= SAME:
-        facts.append(f"variance × {layer.variance_ratio:.3g}")
+        facts.append(say("variance × {ratio:.3g}", ratio=layer.variance_ratio))
     if layer.input_variance_ratio is not None and (layer.changed_by or layer.zeroed_by):
-        facts.append(f"variance of its input in training × {layer.input_variance_ratio:.3g}")
+        facts.append(say("variance of its input in training × {ratio:.3g}", ratio=layer.input_variance_ratio))
     if layer.random:
-        facts.append("random without dropout")
+        facts.append(say("random without dropout"))
     return facts
 
 
 def site_facts(site: Site, batch: int | None, changed: int) -> list[tuple[str, str]]:
     """What the panel lists of a dropout that changes some layers' output; what is empty or unknown is left out."""
     gradient = "" if site.gradient_check.startswith("not checked") else site.gradient_check
-    now = {True: "drops", False: "does not drop", None: ""}[site.now]
     facts = (
-        ("Kind", site.kind),
-        ("Drop probability", "none" if site.p is None else f"{site.p:g}"),
-        ("Mask", mask(site, batch)),
-        ("Drops", "" if site.target == "output" else site.target),
-        ("When", when_words(site)),
-        ("Now", now),
-        ("Output zeroed", listed(site.zeroes) or "no layer's"),
-        ("Output changed", count_words(changed, "layer")),
-        ("Gradient changed", count_words(len(site.gradients), "layer")),
-        ("After", site.follows or ""),
-        ("On the prediction", "yes" if site.on_prediction else ""),
-        ("Same mask as", listed(site.twins)),
-        ("Same in backward", gradient),
-        ("Fast path", "skips it, without gradient" if site.fast_path else ""),
-        ("Note", site.note),
-        ("Source", site.source),
+        (say("Kind"), site.kind),
+        (say("Drop probability"), say("none") if site.p is None else f"{site.p:g}"),
+        (say("Mask"), mask(site, batch)),
+        (say("Drops"), "" if site.target == "output" else target(site)),
+        (say("When"), when_words(site)),
+        (say("Now"), {True: say("drops"), False: say("does not drop"), None: ""}[site.now]),
+        (say("Output zeroed"), listed(site.zeroes) or say("no layer's")),
+        (say("Output changed"), counted(changed, "{n} layer", "{n:,} layers")),
+        (say("Gradient changed"), counted(len(site.gradients), "{n} layer", "{n:,} layers")),
+        (say("After"), site.follows or ""),
+        (say("On the prediction"), say("yes") if site.on_prediction else ""),
+        (say("Same mask as"), listed(site.twins)),
+        (say("Same in backward"), say("ok") if gradient == "ok" else gradient),
+        (say("Fast path"), say("skips it, without gradient") if site.fast_path else ""),
+        (say("Note"), site.note),
+        (say("Source"), site.source),
     )
     return [(name, value) for name, value in facts if value]
 
@@ -146,14 +177,14 @@ def reach(explanation: Facts, site: Site) -> tuple[tuple[str, ...], str]:
     only = alone(explanation, site)
     found = {*site.zeroes, *passed_on(only)}
     zeroed = tuple(layer.name for layer in explanation.layers if layer.name in found)
-    return zeroed, " ".join(sentences(only)[:3])
+    return zeroed, joined(sentences(only)[:3], SPACE)
 
 
 def overview_sentence(explanation: Facts) -> str:
     """What all dropouts do together."""
     number = len(explanation.sites)
     if not number:
-        return "No dropout was found in this model."
+        return say("No dropout was found in this model.")
     blocks = {layer.parent for layer in explanation.layers}
     places = {site.layer for site in explanation.sites} | passed_on(explanation)
     layers = [layer for layer in explanation.layers if layer.name not in blocks]
@@ -162,9 +193,35 @@ def overview_sentence(explanation: Facts) -> str:
     gradients = sum(bool(layer.gradient_by) for layer in explanation.layers)
     ran = [layer for layer in layers if layer.output_shape is not None]
     untouched = sum(not layer.touched and layer.name not in places for layer in ran)
-    zero, change = ("zero", "change") if number > 1 else ("zeroes", "changes")
-    sentence = (
-        f"{count_words(number, 'dropout')} {zero} a part of the output of {count_words(zeroed, 'layer')}, and {change} "
-        f"that of {count_words(changed, 'later layer')} and the gradients of {gradients:,}."
+    one = (
+        "{dropouts} zeroes a part of the output of {zeroed}, and changes that of {changed} and the gradients of "
+        "{gradients:,}."
     )
-    return f"{sentence} {count_words(untouched, 'layer is', 'layers are')} untouched." if untouched else sentence
+    many = template(
+        "{dropouts} zero a part of the output of {zeroed}, and change that of {changed} and the gradients of "
+        "{gradients:,}."
+    )
+    sentence = counted(
+        number,
+        one,
+        many,
+        dropouts=counted(number, "{n} dropout", "{n:,} dropouts"),
+        zeroed=counted(zeroed, "{n} layer", "{n:,} layers"),
+        changed=counted(changed, "{n} later layer", "{n:,} later layers"),
+        gradients=gradients,
+    )
+    if not untouched:
+        return sentence
+    one = "{sentence} {n} layer is untouched."
+    return counted(untouched, one, "{sentence} {n:,} layers are untouched.", sentence=sentence)
+
+
+def script_words(lang: str | Catalogue) -> dict[str, Any]:
+    """`SCRIPT` in a language, and which form each number below 200 takes; from there on they repeat by the hundred."""
+    found = catalogue(lang)
+    if found is None:
+        return {"form": [int(n != 1) for n in range(200)], **{name: list(forms) for name, forms in SCRIPT.items()}}
+    return {
+        "form": [found.form(n) for n in range(200)],
+        **{name: found.forms(forms[-1]) for name, forms in SCRIPT.items()},
+    }

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import DropkitTypeError
+from ...language import LIST, joined, say
 from ...torch.finding.inventory import Site as Found
 from ...torch.finding.inventory import sites
 from ...torch.finding.trace import FastPaths, copied, failures_named, undisturbed
@@ -193,21 +194,25 @@ def _skipped(passes: Passes, now: Mapping[str, bool | None]) -> set[str]:
 
 def _notes(seen: Seen, unread: Sequence[Found]) -> tuple[str, ...]:
     notes = [
-        f"{site.name} = {site.p:g}: {site.note}."
+        say("{name} = {p:g}: {note}.", name=site.name, p=site.p, note=site.note)
         if site.kind == "number"
-        else f"{site.name} does not run: its module hands p = {site.p:g} to a function."
+        else say("{name} does not run: its module hands p = {p:g} to a function.", name=site.name, p=site.p)
         for site in unread
     ]
     if not isfinite(seen.off.variances.get("", 0.0)):
-        notes.append("The model's output holds NaN or infinity; what dropout changes in such numbers cannot be seen.")
+        notes.append(
+            say("The model's output holds NaN or infinity; what dropout changes in such numbers cannot be seen.")
+        )
     changed = [path for path in seen.off.outputs if is_changed(path, seen)]
     calm = [path for path in changed if seen.again.outputs.get(path) == seen.off.outputs[path]]
-    lost = [path or "the model" for path in calm if not seen.follower.reach.get(path)]
+    lost = [path or say("the model") for path in calm if not seen.follower.reach.get(path)]
     if lost:
-        notes.append(
-            f"The output of {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''} changes with dropout, but no "
-            "site could be followed there: a number drawn at random decides in Python what runs."
-        )
+        names = joined(lost[:5], LIST)
+        why = say("no site could be followed there: a number drawn at random decides in Python what runs.")
+        if len(lost) > 5:
+            notes.append(say("The output of {names} and others changes with dropout, but {why}", names=names, why=why))
+        else:
+            notes.append(say("The output of {names} changes with dropout, but {why}", names=names, why=why))
     if not seen.on[0].gradients and not seen.off.gradients:
-        notes.append("No gradient was computed: no floating output of the model requires grad.")
+        notes.append(say("No gradient was computed: no floating output of the model requires grad."))
     return tuple(notes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ...language import SEMICOLON, joined, say, template
 from ...torch.finding.inventory import Site as Found
 from ...torch.layers import Drawn
 from ..facts import Gradient, Layer, Shape, Site, draws_for_one
@@ -176,9 +177,9 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     drawn = _drawn(number, mask, seen)
     if target_of(number, follower) == "output" and number in seen.active and not seen.zeroed[number]:
         if dropped.weights:
-            notes.append("it drops weights")
+            notes.append(say("it drops weights"))
         elif dropped.inside:
-            notes.append("what it drops stays inside its layer")
+            notes.append(say("what it drops stays inside its layer"))
     return Site(
         name=name,
         kind=found.kind,
@@ -207,7 +208,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
         idle=found.note if idle else _told_never(module) if found.place is None else "",
-        note="; ".join(notes),
+        note=joined(notes, SEMICOLON),
         source=found.source,
     )
 
@@ -280,7 +281,7 @@ def _shifted(number: int, seen: Seen) -> dict[str, Any]:
 
 
 def _told_never(module: nn.Module) -> str:
-    return "off by name: when='never'" if isinstance(module, Drawn) and module.when == "never" else ""
+    return say("off by name: when='never'") if isinstance(module, Drawn) and module.when == "never" else ""
 
 
 def _shape_of_noise(module: nn.Module, shape: Shape | None) -> Shape | None:
@@ -328,7 +329,8 @@ def _twins(number: int, seen: Seen) -> list[int]:
 def _gradient_check(number: int, seen: Seen) -> str:
     site, dropped = seen.sites[number], seen.follower.dropped[number]
     if dropped.unlike:
-        return f"FAILED: recomputed in the backward pass with another mask, unlike in {dropped.unlike} elements"
+        words = template("recomputed in the backward pass with another mask, unlike in {number} elements")
+        return say("FAILED: {why}", why=say(words, number=dropped.unlike))
     if "learned" in site.note:
         return "not checked: its noise is not a mask"
     why = "it never drops in training" if site.p else "p is 0"

@@ -9,6 +9,7 @@ from torch import nn
 
 from ...axes.noise import Noise
 from ...errors import DropkitTypeError
+from ...language import SEMICOLON, joined, say
 from ..layers import Drawn
 from ..reading.calls import Shape
 from ..reading.structure import config_numbers, holds_survival, numbers
@@ -19,14 +20,14 @@ from .trace import Tagged, Traces, traces_of
 
 __all__ = ["Site", "config_numbers", "numbers", "sites", "table"]
 
-_LEARNED = "its rate is learned"
-_UNSEEN = "a number; whether a forward reads it, inputs would tell"
-_ONE_LAYER = "one layer: there is nothing between layers to drop"
-_FAST = "the layer's fast path skips it under no_grad while the layer is in eval"
-_DECIDES = "a number that a forward compares with what it draws; it draws by means that no run shows"
-_NOT_REACHED = "not reached with these inputs"
-_SKIPPED = "its layer did not run in training: the model skips it, always or at random"
-_MADE_INSIDE = "a layer made inside forward: eval() does not reach it"
+_LEARNED = say("its rate is learned")
+_UNSEEN = say("a number; whether a forward reads it, inputs would tell")
+_ONE_LAYER = say("one layer: there is nothing between layers to drop")
+_FAST = say("the layer's fast path skips it under no_grad while the layer is in eval")
+_DECIDES = say("a number that a forward compares with what it draws; it draws by means that no run shows")
+_NOT_REACHED = say("not reached with these inputs")
+_SKIPPED = say("its layer did not run in training: the model skips it, always or at random")
+_MADE_INSIDE = say("a layer made inside forward: eval() does not reach it")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def sites(model: nn.Module, *inputs: Any, **kwargs: Any) -> list[Site]:
         for rate in known:
             if rate.kind == NUMBER and (rate.owner, rate.attribute) not in spoken_for:
                 if not any(seen.train.visits[path] for path in rate.read_by):
-                    found.append(_number(rate, f"{_UNSEEN}; {_NOT_REACHED}"))
+                    found.append(_number(rate, joined((_UNSEEN, _NOT_REACHED), SEMICOLON)))
                 elif rate.decides and rate.p > 0 and not any(_within(site, rate) for site in found):
                     found.append(_number(rate, _DECIDES))
     order = {path: number for number, (path, _) in enumerate(model.named_modules())}
@@ -173,7 +174,7 @@ def _ran(site: Site, module: nn.Module, seen: Traces) -> Site:
     if not visits and not seen.eval.visits[site.name]:
         notes.append(_NOT_REACHED)
     if visits > 1:
-        notes.append(f"called {visits} times in a forward")
+        notes.append(say("called {visits} times in a forward", visits=visits))
     if seen.fast and _in_fast_path(site.name, seen):
         notes.append(_FAST)
     active = [any(_dropped(call, site.p) for call in mode) and _ONE_LAYER not in notes for mode in calls]
@@ -186,7 +187,7 @@ def _ran(site: Site, module: nn.Module, seen: Traces) -> Site:
     if skipped:
         notes.append(_SKIPPED)
     train = None if skipped and p > 0 else active[0]
-    return replace(site, p=p, mask_shape=shape, train=train, eval=active[1], note="; ".join(notes))
+    return replace(site, p=p, mask_shape=shape, train=train, eval=active[1], note=joined(notes, SEMICOLON))
 
 
 def _dropped(call: Call, p: float) -> bool:

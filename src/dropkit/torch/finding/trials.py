@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
+from ...language import say, template
 from ..drawing import coordinates, ranks
 from ..drawing.recomputation import in_backward
 from ..layers import Drawn
@@ -53,7 +54,7 @@ class Evidence:
     def verdict(self, site: Site) -> str:
         """The result as it is reported."""
         if self.failure:
-            return f"FAILED: {self.failure}"
+            return say("FAILED: {why}", why=self.failure)
         if self.condition:
             return f"conditional: {self.condition}"
         if not site.train:
@@ -257,16 +258,19 @@ def _examine_elements(trial: Trial, called: _Called, x: torch.Tensor, how: str) 
     try:
         gradient = once.gradients([ones])[0]
     except RuntimeError as error:
-        evidence.failure = f"its gradient cannot be computed: {str(error).splitlines()[0]}"
+        evidence.failure = say("its gradient cannot be computed: {error}", error=str(error).splitlines()[0])
         return called.on({})
     if gradient is None:
         gradient = torch.zeros_like(x)
     seen = outcome(trial.site, y.detach(), gradient, called.other, tuple(x.shape))
-    what = "forward and backward" if how == "gradient" else "forward and recomputation"
-    drawn = "numbers" if seen.values else "masks"
+    what = say("forward and backward") if how == "gradient" else say("forward and recomputation")
+    drawn = say("numbers") if seen.values else say("masks")
     if seen.wrong or not once.repeats:
-        evidence.failure = f"{what} draw other {drawn}"
-        evidence.failure += f", which differ in {seen.wrong} of {seen.forward.numel()} elements" if seen.wrong else ""
+        evidence.failure = say("{what} draw other {drawn}", what=what, drawn=drawn)
+    if seen.wrong:
+        counts = {"wrong": seen.wrong, "every": seen.forward.numel()}
+        words = template("{other}, which differ in {wrong} of {every} elements")
+        evidence.failure = say(words, other=evidence.failure, **counts)
     if how == "gradient":
         evidence.unseen = seen.unseen
     elif len(once.results) < 2:
@@ -304,11 +308,11 @@ def _examine_result(trial: Trial, called: _Called, how: str) -> Any:
     try:
         once.gradients(list(roots.values()))
         if not once.repeats:
-            evidence.failure = "forward and recomputation draw other masks"
+            evidence.failure = say("forward and recomputation draw other masks")
         elif len(once.results) < 2:
             evidence.unseen = _NOT_AGAIN
     except RuntimeError as error:
-        evidence.failure = f"it cannot be recomputed: {str(error).splitlines()[0]}"
+        evidence.failure = say("it cannot be recomputed: {error}", error=str(error).splitlines()[0])
     evidence.add(trial.site.p, _draws(trial.site, 1))
     return result
 
@@ -330,7 +334,7 @@ def _examine_attention(trial: Trial, called: _Called) -> Any:
     if forward.shape != backward.shape:  # heads that share their keys and values
         forward, backward, size = (x.sum(-2 if x.dim() > 1 else -1) for x in (forward, backward, size))
     if bool(((forward - backward).abs() > _CLOSE * size).any()):
-        evidence.failure = "forward and backward draw other masks"
+        evidence.failure = say("forward and backward draw other masks")
     evidence.add(trial.site.p, _draws(trial.site, 1))
     return y
 
