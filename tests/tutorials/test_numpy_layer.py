@@ -207,4 +207,5 @@ def test_the_recipe_is_this_layer() -> None:
     recipe = get("numpy-layer")
     hidden = recipe.build(recipe.settings("tutorial", "digits"), (8, 8), 10, 0)["hidden1"]
     assert (hidden.placement, hidden.activation) == ("pre", "sigmoid")
-    assert "dropkit train numpy-layer --size tutorial" in PAGE.split("\n\n")[1]
+    _, chinese, first = PAGE.split("\n\n")[:3]  # the command comes before any words
+    assert chinese.startswith("[中文]") and "dropkit train numpy-layer --size tutorial" in first
