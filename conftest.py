@@ -15,6 +15,7 @@ import pytest
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["src/dropkit/kernels/triton/*"]
 if not os.environ.get("DROPKIT_KERAS_SUITE"):
     collect_ignore_glob += ["src/dropkit/keras/*", "src/dropkit/probe/keras/*", "tests/conformance/columns_keras.py"]
+    collect_ignore_glob += ["tests/tutorials/keras_runs.py"]
 
 # Launches of several processes, which the tests of this folder share.
 RANKS = "tests/distributed/"
