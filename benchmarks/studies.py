@@ -34,10 +34,10 @@ STUDIES: dict[str, Study | Callable[..., None]] = {
     "order": ORDER,
     "decay-or-dropout": Study(
         "Weight decay or dropout, where a network over-fits?",
-        "ten minutes",
+        "five minutes",
         {"mlp-functional": ("none", "fixed", "fixed:0.5", "weight-decay:0.0001", "weight-decay:0.001")},
         "fashion-mnist",
-        seeds=10,
+        seeds=3,
         epochs=30,
         changed={"train_samples": 5_000, "evaluated": 5_000},
     ),
