@@ -52,7 +52,7 @@ def test_a_plan_is_the_same_after_a_journey(recipe: str, strategy: str) -> None:
 
 
 def test_every_strategy_is_of_some_recipe() -> None:
-    assert {strategy for _, strategy in ALL} == {*SCHEDULED, *ADAPTIVE, DECAY, "decay"}
+    assert {strategy for _, strategy in ALL} == {*SCHEDULED, *ADAPTIVE, DECAY, "decay", "pathwise", "literal"}
 
 
 def test_a_strategy_that_is_a_closure_does_not_travel() -> None:
@@ -140,7 +140,7 @@ OWN = {
     compare: ("strategies", "seeds", "tensorboard"),
     tune: ("trials", "low", "high", "shared", "seeds", "seed"),
 }
-COMMON = ("recipe", "out", "resume", "on_start", "on_epoch", *Asked.__annotations__)
+COMMON = ("recipe", "out", "resume", "lang", "on_start", "on_epoch", *Asked.__annotations__)
 
 
 @pytest.mark.parametrize("function", OWN)
