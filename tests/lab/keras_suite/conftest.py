@@ -1,6 +1,7 @@
 """Keras has one backend for a process, so these tests run in processes of their own; see ../test_keras_recipes.py."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::DeprecationWarning:tensorflow.*",
     ):
         config.addinivalue_line("filterwarnings", theirs)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of a module's own, which its tests share."""
+    return tmp_path_factory.mktemp("cache")

@@ -16,11 +16,6 @@ from dropkit.lab.recipes.features import entering  # noqa: E402
 from dropkit.lab.recipes.transfer_pretrained import FULL, TINY  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
 def _cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROPKIT_CACHE", str(cache))

@@ -4,7 +4,6 @@ Rates follow schedules (`dropkit.keras.RateSchedule`); learned and controlled on
 is one file of tensors: the model's variables, the counters of its masks among them, and the optimizer's.
 """
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from ...axes.rate import Rate, controllers
 from ...errors import DataError, DropkitValueError, UnknownNameError
 from ..files.arrays import load_arrays, save_arrays
-from ..keras_backend import require
+from ..keras_backend import batches, require
 from ..order import CHUNK, epoch_order
 from ..plan import Plan
 from ..recipes.keras_weights import path_in
@@ -82,16 +81,7 @@ class KerasTrainer:
         """Samples of a part in this order, as a dataset that Keras takes on any backend."""
         x, y, _ = self.parts[part]
         y = y[:, None].astype(np.float32) if self.binary else y.astype(np.int32)
-
-        class Batches(self.keras.utils.PyDataset):  # type: ignore[name-defined]
-            def __len__(self) -> int:
-                return math.ceil(len(order) / size)
-
-            def __getitem__(self, number: int) -> tuple[NDArray, NDArray]:
-                index = order[number * size : (number + 1) * size]
-                return x[index], y[index]
-
-        return Batches()
+        return batches(x, y, order, size)
 
     @contextmanager
     def _device(self) -> Iterator[None]:

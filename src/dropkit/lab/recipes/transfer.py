@@ -86,13 +86,17 @@ def whole_model(settings: Settings = FULL, weights: Path | None = None) -> Any:
         DropkitValueError: no image_size.
         DataError: the weights cannot be read or do not fit.
     """
-    from ..keras_backend import require
-
-    keras = require()
     size = settings.image_size
     if size is None:
         raise DropkitValueError("image_size is None; give the side of the images in pixels, such as 150")
-    trunk = frozen.frozen((size, size, 3), weights)
+    return topped(frozen.frozen((size, size, 3), weights), settings)
+
+
+def topped(trunk: Any, settings: Settings) -> Any:
+    """A frozen `keras.Model` and what is trained on it as one, its dropout at the fixed rate."""
+    from ..keras_backend import require
+
+    keras = require()
     top = build(settings, tuple(trunk.output_shape[1:]), 2, seed=0)
     top.get_layer("dropout").rate = FIXED["dropout"]
     inputs = keras.Input(trunk.input_shape[1:], name="images")

@@ -15,7 +15,7 @@ from typing import Any
 from .engine import KERAS
 from .recipe import Recipe
 from .strategies import scheduled
-from .transfer import FIXED, build
+from .transfer import FIXED, build, topped
 from .trunk import TrunkSettings, frozen, prepare
 
 SIDE = 32  # of CIFAR-10's images, and of those of a folder
@@ -66,16 +66,8 @@ def whole_model(settings: TrunkSettings = FULL) -> Any:
     """
     from ..keras_backend import require
 
-    keras = require()
-    last = keras.config.image_data_format() == "channels_last"
-    trunk = frozen(settings, (SIDE, SIDE, 3) if last else (3, SIDE, SIDE))
-    top = build(settings, tuple(trunk.output_shape[1:]), 2, seed=0)
-    top.get_layer("dropout").rate = FIXED["dropout"]
-    inputs = keras.Input(trunk.input_shape[1:], name="images")
-    x = trunk(inputs)
-    for layer in top.layers:
-        x = layer(x)
-    return keras.Model(inputs, x, name="transfer")
+    last = require().config.image_data_format() == "channels_last"
+    return topped(frozen(settings, (SIDE, SIDE, 3) if last else (3, SIDE, SIDE)), settings)
 
 
 TRANSFER_PRETRAINED = Recipe(

@@ -5,7 +5,6 @@ Keras' version and backend; they are kept on disk, and so are the features that 
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +188,7 @@ def _trunk(data: Data, settings: TrunkSettings, about: str) -> Trunk:
 
 def train(data: Data, settings: TrunkSettings) -> Trunk:
     """Train the trunk with a softmax layer on top of it, which is thrown away; then score it on the test images."""
-    from ..keras_backend import require
+    from ..keras_backend import batches, require
     from .keras_weights import path_in, set_first_weights
 
     keras = require()
@@ -201,23 +200,9 @@ def train(data: Data, settings: TrunkSettings) -> Trunk:
     model = set_first_weights(keras.Sequential(layers, name="trunk"), settings.trunk_seed, settings.weight_std)
     model.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
     for epoch in range(1, settings.trunk_epochs + 1):
-        model.fit(_batches(x, y, epoch_order(count, settings.trunk_seed, epoch)), shuffle=False, verbose=0)
+        order = epoch_order(count, settings.trunk_seed, epoch)
+        model.fit(batches(x, y, order, BATCH), shuffle=False, verbose=0)
     test = entering(data.test_x), data.test_y.astype(np.int32)
     accuracy = model.evaluate(*test, batch_size=CHUNK, verbose=0, return_dict=True)["accuracy"]
     found = {path_in(model, weight): keras.ops.convert_to_numpy(weight) for weight in model.weights}
     return Trunk({name: value for name, value in found.items() if not name.startswith("classes/")}, float(accuracy))
-
-
-def _batches(x: NDArray[np.float32], y: NDArray[np.int32], order: NDArray[np.int64]) -> Any:
-    """Samples in this order, as a dataset that Keras takes on any backend: no copy of them all."""
-    from ..keras_backend import require
-
-    class Batches(require().utils.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return math.ceil(len(order) / BATCH)
-
-        def __getitem__(self, number: int) -> tuple[NDArray, NDArray]:
-            index = order[number * BATCH : (number + 1) * BATCH]
-            return x[index], y[index]
-
-    return Batches()
