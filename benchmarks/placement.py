@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from study import marked
+
 from dropkit.lab import Comparison, compare
 from dropkit.lab.recipes.mlp import DIGITS
 from dropkit.lab.recipes.recipe import Recipe, Settings
 from dropkit.lab.recipes.strategies import chosen
-from dropkit.lab.telling.table import between, plain, signed
+from dropkit.lab.telling.table import between, plain
 
 RATES = {"sigmoid": 0.5, "tanh": 0.5, "relu": 0.1}
 DEPTHS = (1, 2)
@@ -33,7 +35,7 @@ def run(out: Path, seeds: int | None, data_dir: str | None) -> None:
             behind, front = (_compared(activation, depth, place, out, seeds or SEEDS) for place in ("behind", "front"))
             none, after, before = behind.lines[0], behind.lines[1], front.lines[0]
             told = [plain(line.compared) for line in (none, after, before)]
-            told += [_marked(between(*pair)) for pair in ((after, none), (before, none), (before, after))]
+            told += [marked(between(*pair)) for pair in ((after, none), (before, none), (before, after))]
             print("| " + " | ".join([activation, str(depth), *told]) + " |", flush=True)
 
 
@@ -87,10 +89,6 @@ class Build:
             inputs = width
         layers["output"] = nn.Linear(inputs, classes)
         return set_first_weights(nn.Sequential(layers), seed, settings.weight_std, settings.first_weights)
-
-
-def _marked(difference: Any) -> str:
-    return signed(difference) + (r" \*" if difference.excludes_zero else "")
 
 
 def _say(plan: Any, row: dict[str, float], epochs: int) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from study import ORDER
+from study import ORDER, marked
 
 import dropkit
 from dropkit.lab import load_data
 from dropkit.lab.recipes.recipe import Strategy
 from dropkit.lab.telling.stats import mean_interval, paired_difference
-from dropkit.lab.telling.table import plain, signed
+from dropkit.lab.telling.table import plain
 
 DRAWS = 5  # of missing units; their mean is a network's figure
 Layers = dict[str, NDArray[np.float32]]
@@ -43,7 +43,7 @@ def run(out: Path, seeds: int | None, data_dir: str | None) -> None:
         values = {arm: [one[name] for one in found[arm]] for arm in arms}
         told = [paired_difference(values[arm], values[arms[0]]) for arm in arms[1:]]
         cells = [plain(mean_interval(values[arm])) for arm in arms]
-        cells += [signed(one) + (r" \*" if one.excludes_zero else "") for one in told]
+        cells += [marked(one) for one in told]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

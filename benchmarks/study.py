@@ -7,6 +7,7 @@ from typing import Any
 
 from dropkit.lab import Comparison, compare
 from dropkit.lab.recipes import Recipe, get
+from dropkit.lab.telling.stats import Interval
 from dropkit.lab.telling.table import Line, between, plain, signed
 
 
@@ -77,9 +78,14 @@ def differences(lines: dict[str, Line]) -> str:
     rows = [["arm", next(iter(lines.values())).figures.title, f"difference from {first}", f"difference from {second}"]]
     rows.append(["---", "---:", "---:", "---:"])
     for name, line in lines.items():
-        told = [signed(between(line, lines[base])) if base != name else "-" for base in (first, second)]
+        told = [marked(between(line, lines[base])) if base != name else "-" for base in (first, second)]
         rows.append([name, plain(line.compared), *told])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def marked(difference: Interval) -> str:
+    """A difference with its interval, and an asterisk where that excludes 0."""
+    return signed(difference) + (r" \*" if difference.excludes_zero else "")
 
 
 def _say(plan: Any, row: dict[str, float]) -> None:
