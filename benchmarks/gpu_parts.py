@@ -3,6 +3,7 @@
     tests     the tests of the Triton kernels and of the torch frontend, with their tensors on the device
     graph     replays of a captured bound model draw the CPU's masks, step by step, forward and backward
     large     more than 2**31 elements have the CPU's mask, on slices
+    host      microseconds of the host for one call on a small tensor, eager and compiled
     training  one training step of a transformer layer: torch's dropout, ours, ours bound, none; eager and compiled
     vgg       one epoch of `vgg-adaptive --size full`
 
@@ -132,6 +133,51 @@ def large(lines: Lines) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# what a call costs the host
+
+
+def host(lines: Lines) -> None:
+    """A tensor so small that the device waits for the host: what is left is the price of a call."""
+    x = torch.ones(8, 64, device=DEVICE, requires_grad=True)
+    body: dict[str, Callable[[], nn.Module]] = {
+        "torch.nn.Dropout": lambda: nn.Sequential(nn.Identity(), nn.Dropout(0.1)),
+        "dropkit": lambda: nn.Sequential(nn.Identity(), Dropout(0.1)),
+        "dropkit, bound": lambda: bind(Held(Dropout(0.1)).to(DEVICE), seed=1),
+    }
+    for compiled in (False, True):
+        for name, make in body.items():
+            torch.compiler.reset()
+            model = make().train()
+            call = torch.compile(model, backend=COMPILER) if compiled else model
+            forward = _host_us(lambda call=call: call(x))
+            both = _host_us(lambda call=call: call(x).sum().backward())
+            mode = "compiled" if compiled else "eager"
+            lines.add(dropout=name, mode=mode, forward_us=forward, both_us=both)
+
+
+class Held(nn.Sequential):
+    """Holds a parameter, which says where the clock of a bound model lies."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.here = nn.Parameter(torch.zeros(()))
+
+
+def _host_us(call: Callable[[], Any]) -> float:
+    """Microseconds until the call returns, the mean of many that nobody waits for."""
+    rounds = 2 if DRY else 200
+    for _ in range(rounds // 10 + 1):
+        call()
+    synchronize()
+    begun = time.perf_counter()
+    for _ in range(rounds):
+        call()
+    seconds = time.perf_counter() - begun
+    synchronize()
+    return 1e6 * seconds / rounds
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # one training step of a transformer layer
 
 WIDTH, HEADS, BATCH, LENGTH = (8, 2, 1, 4) if DRY else (1024, 16, 16, 1024)
@@ -252,7 +298,7 @@ def vgg(lines: Lines) -> None:
         lines.add(strategy=strategy, data=kind, seconds=time.perf_counter() - begun, **row)
 
 
-PARTS = {part.__name__: part for part in (tests, graph, large, training, vgg)}
+PARTS = {part.__name__: part for part in (tests, graph, large, host, training, vgg)}
 
 
 def main() -> None:

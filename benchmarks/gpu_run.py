@@ -48,6 +48,7 @@ PARTS = (  # what must be right first, then what is dearest to know
     Part.of("graph", 45),
     Part.of("large", 45),
     Part.of("tests", 120),
+    Part.of("host", 60),
     Part.of("training", 130),
     Part("kernels", KERNELS, 130),
     Part.of("vgg", 90),

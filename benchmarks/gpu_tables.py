@@ -23,8 +23,19 @@ def page(rows: Sequence[Row]) -> str:
         for r in of.get("tests", [])
     ]
     parts.append(table("| part | check | result |", checks))
-    parts += [training(of.get("training", [])), kernels(of.get("kernels", [])), vgg(of.get("vgg", []))]
+    parts += [
+        host(of.get("host", [])),
+        training(of.get("training", [])),
+        kernels(of.get("kernels", [])),
+        vgg(of.get("vgg", [])),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def host(rows: Sequence[Row]) -> str:
+    """What a call costs the host, however small the tensor."""
+    head = "| one call, on the host | mode | forward, us | forward and backward, us |"
+    return table(head, [[r["dropout"], r["mode"], number(r["forward_us"]), number(r["both_us"])] for r in rows])
 
 
 def training(rows: Sequence[Row]) -> str:

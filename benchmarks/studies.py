@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("study", nargs="?", choices=sorted(STUDIES))
     parser.add_argument("--seeds", type=int, help="in place of the study's own")
     parser.add_argument("--data-dir", help="see `dropkit compare`")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, default=Path("runs/studies"))
     asked = parser.parse_args(arguments)
     if asked.study is None:
@@ -81,8 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name:17} {_question(study)}")
         return
     found = STUDIES[asked.study]
-    run = found.run if isinstance(found, Study) else found
-    run(asked.out / asked.study, asked.seeds, asked.data_dir)
+    if isinstance(found, Study):
+        found.run(asked.out / asked.study, asked.seeds, asked.data_dir, asked.device)
+    elif asked.device != "cpu":
+        parser.error(f"{asked.study} runs on the CPU alone; leave --device {asked.device} out")
+    else:
+        found(asked.out / asked.study, asked.seeds, asked.data_dir)
 
 
 def _question(study: Study | Callable[..., None]) -> str:

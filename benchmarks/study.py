@@ -32,9 +32,9 @@ class Study:
     epochs: int | None = None
     changed: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, out: Path, seeds: int | None, data_dir: str | None) -> None:
+    def run(self, out: Path, seeds: int | None, data_dir: str | None, device: str) -> None:
         """Train what is not trained yet; print tables, verdicts, and what the recipes differ by."""
-        found = {name: self.compared(name, out, seeds or self.seeds, data_dir) for name in self.arms}
+        found = {name: self.compared(name, out, seeds or self.seeds, data_dir, device) for name in self.arms}
         for name, one in found.items():
             table = (one.folder / "table.md").read_text()
             print(f"## {name}\n\n{table}\n{' '.join(one.verdict)}\n")
@@ -42,7 +42,7 @@ class Study:
         if len(found) > 1:
             print(differences(lines))
 
-    def compared(self, name: str, out: Path, seeds: int, data_dir: str | None) -> Comparison:
+    def compared(self, name: str, out: Path, seeds: int, data_dir: str | None, device: str = "cpu") -> Comparison:
         """One of its comparisons."""
         recipe = get(name)
         return compare(
@@ -53,7 +53,7 @@ class Study:
             data=self.data,
             epochs=self.epochs,
             data_dir=data_dir,
-            device="cpu",
+            device=device,
             out=out / name,
             resume=True,
             on_epoch=_say,

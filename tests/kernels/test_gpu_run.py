@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 RUN = Path(__file__).parents[2] / "benchmarks" / "gpu_run.py"
-PARTS = ["graph", "large", "tests", "training", "kernels", "vgg"]
+PARTS = ["graph", "large", "tests", "host", "training", "kernels", "vgg"]
 
 
 def run(out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

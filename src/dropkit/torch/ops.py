@@ -384,7 +384,8 @@ def _checked(p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     functorch = torch._C._functorch
     if torch._C._are_functorch_transforms_active() if compiling else functorch.is_functorch_wrapped_tensor(p):
         pass  # its values are not to be had inside a function transform
-    elif p.device.type != "cpu" or compiling:
+    elif compiling or p.is_meta or (p.device.type != "cpu" and (traced() or cuda.capturing())):
+        # A failed assertion ends the process's use of the device: only where nobody can wait for the values.
         torch._assert_async(inside.all(), "dropout probability has to be between 0 and 1")
     elif not inside.all():
         wrong = p[~inside].flatten()[0].item()

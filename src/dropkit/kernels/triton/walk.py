@@ -11,6 +11,8 @@ arguments of the kernels, in tuples of as many entries as axes are left.
 # mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, untyped-decorator, valid-type"
 
 import contextlib
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +157,44 @@ def walk(
     """
     source = x
     x = x.contiguous() if whole_rows else dense(x, gathered=gather is not None)
-    axes = _axes(x, c_order(x.shape) if noise is None else noise, other, gather is not None)
+    lowered = _lowered(
+        tuple(x.shape),
+        None if x.is_contiguous() else x.stride(),  # of an axis of one element a contiguous tensor may say any stride
+        None if noise is None else tuple(noise),
+        None if other is None else tuple(other),
+        gather is not None,
+        whole_rows,
+        own_words,
+    )
+    arguments = lowered.arguments | {
+        "base": base,
+        "gather": None if gather is None else gather.contiguous(),
+        "ALIGNED": base % 32 == 0 and lowered.aligned,
+    }
+    return Walk(source, x, arguments, lowered.others)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """What the shapes alone say of a walk: the arguments but for those of the call, and whether rows start at words."""
+
+    arguments: dict[str, Any]
+    others: dict[str, Any]
+    aligned: bool
+
+
+@functools.lru_cache(maxsize=1024)  # a training loop has few shapes, and this costs as much as a launch
+def _lowered(
+    shape: tuple[int, ...],
+    steps: tuple[int, ...] | None,
+    noise: tuple[int, ...] | None,
+    other: tuple[int, ...] | None,
+    gathered: bool,
+    whole_rows: bool,
+    own_words: bool,
+) -> _Lowered:
+    whole = c_order(shape)
+    axes = _axes(shape, steps or whole, noise or whole, other, gathered)
     if whole_rows:
         *outer, inner = axes
         axes = [*joined([axis for axis in outer if axis.extent != 1 or axis.gathered]), inner]
@@ -163,20 +202,19 @@ def walk(
         axes = joined([axis for axis in axes if axis.extent != 1 or axis.gathered])
         axes = [*axes, Axis(1, 1, 0)] if not axes or axes[-1].gathered else axes
     *outer, inner = axes
+    kind = {0: SHARED, 1: RUN}.get(inner.noise, SCATTERED)
+    rows = math.prod(shape) // inner.extent
     arguments: dict[str, Any] = {
-        "rows": x.numel() // inner.extent,
+        "rows": rows,
         "columns": inner.extent,
-        "base": base,
         "extents": tuple(axis.extent for axis in outer),
         "strides": tuple(axis.noise for axis in outer),
         "stride": inner.noise,
-        "gather": None if gather is None else gather.contiguous(),
-        "INNER": {0: SHARED, 1: RUN}.get(inner.noise, SCATTERED),
-        "ALIGNED": base % 32 == 0 and all(axis.noise % 32 == 0 for axis in outer),
+        "INNER": kind,
     }
-    size = OWN_WORD_TILE if own_words or arguments["INNER"] == SCATTERED else TILE
-    arguments |= tile(arguments["rows"], inner.extent, size, whole_rows)
-    return Walk(source, x, arguments, {"others": tuple(axis.other for axis in outer), "OTHER": inner.other})
+    arguments |= tile(rows, inner.extent, OWN_WORD_TILE if own_words or kind == SCATTERED else TILE, whole_rows)
+    others = {"others": tuple(axis.other for axis in outer), "OTHER": inner.other}
+    return _Lowered(arguments, others, all(axis.noise % 32 == 0 for axis in outer))
 
 
 def tile(rows: int, columns: int, size: int, whole_rows: bool) -> dict[str, Any]:
@@ -206,16 +244,19 @@ def dense(x: torch.Tensor, gathered: bool = False) -> torch.Tensor:
     """x, or a copy without gaps or overlaps, in the strides of `empty_like`; with axis 0 outermost where asked."""
     if gathered and x.dim() > 0 and x.stride(0) < max(x.stride()):
         return x.contiguous()
+    if x.is_contiguous():
+        return x
     like = torch.empty_like(x)
     return x if like.stride() == x.stride() else like.copy_(x)
 
 
-def _axes(x: torch.Tensor, noise: Sequence[int], other: Sequence[int] | None, gathered: bool) -> list[Axis]:
+def _axes(
+    shape: Sequence[int], steps: Sequence[int], noise: Sequence[int], other: Sequence[int] | None, gathered: bool
+) -> list[Axis]:
     """Axes in memory order, outermost first; a gathered axis 0 is outermost."""
-    steps = x.stride()
-    order = sorted(range(x.dim()), key=lambda axis: (not (gathered and axis == 0), -steps[axis], axis))
+    order = sorted(range(len(shape)), key=lambda axis: (not (gathered and axis == 0), -steps[axis], axis))
     return [
-        Axis(x.shape[axis], noise[axis], other[axis] if other is not None else 0, gathered and axis == 0)
+        Axis(shape[axis], noise[axis], other[axis] if other is not None else 0, gathered and axis == 0)
         for axis in order
     ]
 
@@ -264,6 +305,10 @@ def rate_arguments(rate: int | torch.Tensor, device: torch.device) -> dict[str, 
     return {"t": rate, "rate": None}
 
 
+_HERE = contextlib.nullcontext()
+
+
 def on_device(x: torch.Tensor) -> Any:
     """The context in which a launch goes to x's device."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    elsewhere = x.is_cuda and x.device.index != torch.cuda.current_device()
+    return torch.cuda.device(x.device) if elsewhere else _HERE

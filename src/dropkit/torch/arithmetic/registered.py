@@ -83,12 +83,16 @@ def _on_cuda(
     x: torch.Tensor, p: torch.Tensor, key: torch.Tensor, noise: Sequence[int], base: int, rows: Optional,
     law: str = BERNOULLI, site: int | None = None, numbers: Optional = None, other: Optional = None,
 ) -> torch.Tensor:  # fmt: skip
-    lowered = laws.unstacked(p, law, numbers)
+    # What lies in the host's memory goes to the kernel as a number: a copy to the device would wait for it.
+    rate: Any = threshold(p.item()) if p.dim() == 0 and p.device.type == "cpu" else p
+    lowered = laws.unstacked(rate, law, numbers)
     if other is not None or not cuda.usable(x, lowered):
         return _anywhere(x, p, key, noise, base, rows, law, site, numbers, other)
-    words = key.to(x.device)
-    if site is not None:
-        words = cuda.stored_key(words[0], site & MASK64, words[1])
+    words: Any
+    if key.device.type == "cpu":
+        words = tuple(key.tolist()) if site is None else _folded_on_cpu(key, site)
+    else:
+        words = key if site is None else cuda.stored_key(key[0], site & MASK64, key[1])
     return cuda.scale_kept(x, words, lowered, _place(x, noise, base, rows))
 
 
