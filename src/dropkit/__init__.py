@@ -26,6 +26,7 @@ from .mask import keep as keep  # noqa: E402
 from .mask import normal as normal  # noqa: E402
 from .mask import uniform as uniform  # noqa: E402
 from .mask import words as words  # noqa: E402
+from .weights import attention_mask_block as attention_mask_block  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "DropkitError",
     "Key",
     "__version__",
+    "attention_mask_block",
     "axes",
     "doctor",
     "explain",

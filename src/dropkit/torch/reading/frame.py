@@ -242,7 +242,7 @@ class Frame(ast.NodeVisitor):
         if getattr(function, "__name__", None) in _THROUGH and isinstance(function, BuiltinFunctionType | type):
             return NOTHING.union(*args)
         plain = underlying(function)
-        if plain is not None and plain.__module__.startswith("dropkit.torch.") and DROPS.search(plain.__name__):
+        if plain is not None and plain.__module__.startswith("dropkit.torch.") and _takes_a_key(plain):
             given = arguments(plain, args, named)
             if given.get("key", frozenset({Known(None)})) == {Known(None)}:
                 self._note(node, f"dropkit.{plain.__name__}", True, given.get("p", NOTHING))
@@ -280,6 +280,12 @@ class Frame(ast.NodeVisitor):
         call = Handed(name, known, chains, frozenset(map(float, numbers)), source)
         if call not in self.reader.reading.handed:
             self.reader.reading.handed.append(call)
+
+
+def _takes_a_key(function: FunctionType) -> bool:
+    """Whether a function of ours drops by a key that it may be given."""
+    code = function.__code__
+    return {"p", "training", "key"} <= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
 def _rate_like(chain: Chain) -> bool:
