@@ -13,3 +13,5 @@ from .keys import key as key
 from .ops import dropout as dropout
 from .ops import normal as normal
 from .ops import uniform as uniform
+from .weighted import attention as attention
+from .weighted import attention_mask_block as attention_mask_block
