@@ -17,6 +17,7 @@ from . import interrupts as _interrupts
 _interrupts.importing()  # of the command `dropkit` alone: what follows takes a while
 
 from . import axes as axes  # noqa: E402
+from .attention import attention_mask_block as attention_mask_block  # noqa: E402
 from .choice import info as info  # noqa: E402
 from .counter import Key as Key  # noqa: E402
 from .drop import Drop as Drop  # noqa: E402
@@ -26,7 +27,6 @@ from .mask import keep as keep  # noqa: E402
 from .mask import normal as normal  # noqa: E402
 from .mask import uniform as uniform  # noqa: E402
 from .mask import words as words  # noqa: E402
-from .weights import attention_mask_block as attention_mask_block  # noqa: E402
 
 __version__ = "0.1.0"
 

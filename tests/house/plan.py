@@ -5,7 +5,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors", "language", "finding", "plain", "frontends", "visible", "writing", "interrupts"},
     {"counter", "threshold", "place", "patterns"},
     {"mask", "axes", "lint"},
-    {"drop", "kernels", "choice"},
+    {"drop", "kernels", "choice", "attention"},
     {"grid", "numpy", "torch", "jax"},
     # What draws pages needs no dropout: it stands below all that shows something, above all that must not reach for it.
     {"keras", "report"},

@@ -11,7 +11,7 @@ import dropkit
 from dropkit import DropkitError, Key
 from dropkit.mask import threshold
 from dropkit.torch import at, attention, attention_mask_block, bind
-from dropkit.torch.attending import blocks
+from dropkit.torch.attention import blocks
 
 KEY = Key(3, "attention", 1)
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}

@@ -2,10 +2,10 @@
 
 import torch
 
+from ...attention import block_of
 from ...counter import Key
 from ...place import place_of
 from ...threshold import threshold
-from ...weights import block_of
 from ..arithmetic import formula
 
 

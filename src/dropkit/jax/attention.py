@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..attention import block_of
 from ..errors import DropkitTypeError, DropkitValueError
-from ..weights import block_of
 from .keys import AnyKey
 from .ops import dropout
 
