@@ -22,7 +22,21 @@ from .drawing.coordinates import Site, draw_for
 _world = ranks.world
 
 
-class Drawn(nn.Module):
+class Named(nn.Module):
+    """What `bind` names: something that draws, by the site that it has been given."""
+
+    site: Site | None = None  # set by bind
+
+    @property
+    def active(self) -> bool:
+        """Whether a forward now may draw."""
+        return self.training
+
+    def _draw(self, lowered: Any) -> Draw:
+        return draw_for(lowered, site=self.site)
+
+
+class Drawn(Named):
     """What every dropout module of dropkit shares: a rate that may move, when it is on, and where its draws come from.
 
     `p` is data: it is kept as a number for eager calls and as a 0-dim tensor for compiled ones, so that assigning
@@ -32,7 +46,6 @@ class Drawn(nn.Module):
     __jit_unused_properties__: ClassVar = ["p", "active", "drop"]
     __jit_ignored_attributes__: ClassVar = ["noise", "share", "_lowered"]  # which TorchScript would try to compile
 
-    site: Site | None = None  # set by bind
     when: str
     inplace: bool
     noise: Noise = Bernoulli()
@@ -112,9 +125,6 @@ class Drawn(nn.Module):
         if self.active and (torch.compiler.is_compiling() or 0 < self._p < 1):  # p's value is no code
             channels.check(input, axes)
         return self._dropped(input, share)
-
-    def _draw(self, lowered: Any) -> Draw:
-        return draw_for(lowered, site=self.site)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, unexpected: list[str], errors: Any

@@ -17,7 +17,7 @@ from ...place import Place
 from ...threshold import ONE
 from ..arithmetic import cpu
 from ..arithmetic.formula import plain
-from .request import Drawn, Request
+from .request import KernelDraw, Request
 
 QUERIES = 256  # of a block
 SCORES = 1 << 20  # of a block, about: a few heads at once, so that they stay in a cache between the products
@@ -32,7 +32,7 @@ def usable(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request, drawn: Drawn
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request, drawn: KernelDraw
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What comes out, and the logarithm of each row's sum of exponentials."""
     return _Attention.apply(q, k, v, request, drawn)
@@ -41,7 +41,7 @@ def attend(
 class _Rows:
     """The kernel's view of one call: the blocks of scores, and what it remembers of each row."""
 
-    def __init__(self, q: torch.Tensor, k: torch.Tensor, request: Request, drawn: Drawn) -> None:
+    def __init__(self, q: torch.Tensor, k: torch.Tensor, request: Request, drawn: KernelDraw) -> None:
         self.batch, self.heads, self.queries, _ = q.shape
         self.keys = k.shape[2]
         self.groups = self.heads // k.shape[1]
@@ -161,7 +161,9 @@ def _rows_of(x: torch.Tensor, piece: _Piece) -> torch.Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request, drawn: Drawn) -> Any:
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request, drawn: KernelDraw
+    ) -> Any:
         rows, heads, memory = _Rows(q, k, request, drawn), k.shape[1], _Memory()
         wide_q, wide_k, wide_v = _wide(q, heads), _wide(k, heads)[:, 0], _wide(v, heads)[:, 0]
         out = torch.empty(*wide_q.shape[:3], v.shape[3], dtype=q.dtype)

@@ -13,8 +13,9 @@ from ...place import Part
 from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
+from ..draw import Fresh
 from . import blocks, composed
-from .request import Drawn, Masked, Request, checked_mask, checked_shapes
+from .request import KernelDraw, Masked, Request, checked_mask, checked_shapes
 
 
 def attention(
@@ -75,28 +76,46 @@ def attention(
     (torch.Size([1, 1, 4, 4]), True)
     """
     shape = checked_shapes(q, k, v, enable_gqa)
-    mask = checked_mask(mask, shape)
-    part, axes = Part.of(offset, global_shape, rows), _axes(share)
-    masked = Masked(mask, _diagonal(part, shape) if is_causal else None)
+    part = Part.of(offset, global_shape, rows)
+    masked = Masked(checked_mask(mask, shape), _diagonal(part, shape) if is_causal else None)
     scale = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
     request = Request(masked, scale, before_softmax)
+    out, lse = attended(q, k, v, shape, request, _one(p), ops.mode(training), ops.fresh_with(key, part), _axes(share))
+    return (out, lse) if return_lse else out
+
+
+def attended(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    shape: tuple[int, ...],
+    request: Request,
+    p: Any,
+    training: bool,
+    fresh: Fresh,
+    axes: Sequence[int] = (),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `attention` gives, and each row's log-sum-exp, for a request that is checked and a draw that is given."""
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
-    lowered = ops.lower(weights, _one(p), ops.mode(training))
-    fresh = ops.fresh_with(key, part)
-    nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not before_softmax
-    if ops.traced() or not blocks.usable(q, k, v, mask) or (lowered is not None and type(lowered.t) is not int):
+    lowered = ops.lower(weights, p, training)
+    nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before
+    if (
+        ops.traced()
+        or not blocks.usable(q, k, v, request.masked.mask)
+        or (lowered is not None and type(lowered.t) is not int)
+    ):
         drop = None if lowered is None else lambda weights: ops.apply(weights, lowered, fresh, axes, False)
         out, lse = composed.attend(q, k, v, request, drop)
     else:
-        drawn = Drawn((0, 0), ONE, None)
+        drawn = KernelDraw((0, 0), ONE, None)
         if lowered is not None and not nothing:
             draw, place = ops.prepare(weights, lowered, fresh, axes)
             assert not isinstance(place, Refined)  # `_axes` has refused what refines
-            drawn = Drawn(draw.key, draw.lowered.t, place)
+            drawn = KernelDraw(draw.key, draw.lowered.t, place)
         out, lse = blocks.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
             out = out.masked_fill(torch.ones((), dtype=torch.bool), 0.0)
-    return (out, lse) if return_lse else out
+    return out, lse
 
 
 def _one(p: Any) -> Any:

@@ -29,7 +29,7 @@ class Request(NamedTuple):
     before: bool
 
 
-class Drawn(NamedTuple):
+class KernelDraw(NamedTuple):
     """A dropout as a kernel takes it: the key's words, kept of 65536, and where the weights lie in the whole."""
 
     key: tuple[int, int]
