@@ -61,7 +61,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"ops"},
         {"layers", "functional", "fused", "attention"},
         {"reading"},
-        {"binding", "release", "pipelines", "sharding", "learned", "weights", "structures"},
+        {"binding", "release", "pipelines", "sharding", "learned", "weights", "structures", "taken"},
         {"finding"},
         {"changing"},
         {"moving"},

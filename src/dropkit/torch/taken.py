@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from ..place import place_of, symbolic_place
+from .arithmetic import continuous, registered
 from .attention.call import attended
 from .attention.request import Masked, Request, checked_mask, checked_shapes
+from .draw import Unfolded
 from .functional import drawn_by
 from .layers import Named
 from .reading import calls
@@ -41,11 +44,15 @@ class Called(Named):
 
 
 class Sites(nn.ModuleDict):
-    """The sites of one module: of its dropouts, and of its attention or of what stands between recurrent layers."""
+    """The sites of one module: of its dropouts, and of its attention or of what stands between recurrent layers.
 
-    def __init__(self, recurrent: bool) -> None:
-        super().__init__({name: Called() for name in (("layers",) if recurrent else ("dropout", "attention"))})
-        self.recurrent = recurrent
+    random: it drops by numbers that it draws itself, and these are drawn by a site too.
+    """
+
+    def __init__(self, recurrent: bool = False, random: bool = False) -> None:
+        names = ["layers"] if recurrent else ["dropout", "attention"]
+        super().__init__({name: Called() for name in [*names, *(["random"] if random else [])]})
+        self.recurrent, self.draws = recurrent, random
 
 
 _BETWEEN = {func: known for func, known in calls.torchs().items() if known.name in RECURRENT}
@@ -99,11 +106,23 @@ class Taking(TorchFunctionMode):
         kwargs = kwargs or {}
         known = (_BETWEEN if self.sites.recurrent else _OTHERS).get(func)
         if known is None:
-            return func(*args, **kwargs)
+            draw = _NUMBERS.get(func) if self.sites.draws else None
+            return func(*args, **kwargs) if draw is None else draw(self.sites["random"], *args, **kwargs)
         if known.name in RECURRENT:
             known = calls.find(func, args, kwargs) or known  # packed sequences have other arguments
-        if not torch.compiler.is_compiling():
-            args, kwargs = _heard(known, args, kwargs)
+        if torch.compiler.is_compiling():
+            return self._answered(func, known, args, kwargs)
+        watchers = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, calls.Watcher)]
+        for watcher in reversed(watchers):
+            args, kwargs = watcher.asked(known, args, kwargs)
+            watcher.resting = True  # it has heard of this call
+        try:
+            return self._answered(func, known, args, kwargs)
+        finally:
+            for watcher in watchers:
+                watcher.resting = False
+
+    def _answered(self, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
         site: Any = self.sites[SITES.get(known.name, "dropout")]
         p, training = known.read(args, kwargs)
         if site.when == "never":
@@ -176,12 +195,51 @@ def _multi_head_by(sites: Sites, *args: Any, **kwargs: Any) -> Any:
         _inside.sites = outside
 
 
-def _heard(known: calls.Dropping, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """The arguments, as the watching modes around this one want them."""
-    for mode in reversed(torch.overrides._get_current_function_mode_stack()):
-        if isinstance(mode, calls.Watcher):
-            args, kwargs = mode.asked(known, args, kwargs)
-    return args, kwargs
+# ---------------------------------------------------------------------------------------------------------------------
+# what drops by numbers that it draws itself: DropPath, LayerDrop, locked dropout
+
+
+def _uniform(site: Any, like: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers of this shape, by the site."""
+    draw = site._draw(None)
+    shape = tuple(like.shape)
+    place = place_of(shape, (), draw.part) if shape and not draw.part.whole else symbolic_place(shape, ())
+    key = registered.fold_key(draw.key) if isinstance(draw.key, Unfolded) else draw.key
+    return continuous.uniform(key, place, like.device)
+
+
+def _rand(site: Any, *size: Any, generator: Any = None, **kwargs: Any) -> torch.Tensor:
+    y = torch.empty(*size, **kwargs)
+    return _uniform(site, y).to(y.dtype).requires_grad_(y.requires_grad)
+
+
+def _rand_like(site: Any, input: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    y = torch.empty_like(input, **kwargs)
+    return _uniform(site, y).to(y.dtype).requires_grad_(y.requires_grad)
+
+
+def _bernoulli(site: Any, input: torch.Tensor, p: Any = None, *, generator: Any = None) -> torch.Tensor:
+    return (_uniform(site, input) < (input if p is None else p)).to(input.dtype)
+
+
+def _bernoulli_in_place(site: Any, input: torch.Tensor, p: Any = 0.5, *, generator: Any = None) -> torch.Tensor:
+    return input.copy_(_uniform(site, input) < p)
+
+
+def _uniform_in_place(
+    site: Any, input: torch.Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None
+) -> torch.Tensor:
+    return input.copy_(a + (b - a) * _uniform(site, input))
+
+
+_NUMBERS: dict[Any, Any] = {
+    torch.rand: _rand,
+    torch.rand_like: _rand_like,
+    torch.bernoulli: _bernoulli,
+    torch.Tensor.bernoulli: _bernoulli,
+    torch.Tensor.bernoulli_: _bernoulli_in_place,
+    torch.Tensor.uniform_: _uniform_in_place,
+}
 
 
 def attend(

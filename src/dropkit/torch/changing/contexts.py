@@ -141,7 +141,7 @@ class _Rewrite(Intercept):
         if not torch.compiler.is_compiling():
             return super().__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
-        known = self._known.get(func)
+        known = None if self.resting else self._known.get(func)
         if known is not None and known.name in _RECURRENT:
             known = calls.find(func, args, kwargs)  # whose arguments stand elsewhere for packed sequences
         if known is not None and self._traced:

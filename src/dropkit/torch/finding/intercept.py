@@ -168,6 +168,8 @@ class Intercept(TorchFunctionMode, Watcher):
         if func in _Backward.FUNCTIONS:
             with _Backward.waiting(self):
                 return func(*args, **kwargs)
+        if self.resting:
+            return func(*args, **kwargs)
         known = find(func, args, kwargs)
         drawing = known is None and self.random is not None and is_random(func)
         running = self.innermost() if known is not None or drawing else None

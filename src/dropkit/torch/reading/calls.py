@@ -17,6 +17,8 @@ Arguments = Mapping[str, Any]
 class Watcher:
     """A mode that hears of every call that drops."""
 
+    resting = False  # while a call is under way that it has heard of
+
     def asked(
         self, known: "Dropping", args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

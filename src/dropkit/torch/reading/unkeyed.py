@@ -52,7 +52,7 @@ def unkeyed(model: nn.Module, keyed: type[nn.Module]) -> list[Unkeyed]:
             continue
         if rate is None:
             found += _calls(path, module, code[id(module)])
-            for chain in _deciding(module, code[id(module)]):
+            for chain in [] if taken(module, random=True) else _deciding(module, code[id(module)]):
                 name = called(path, module, chain, known)
                 if name not in numbers:
                     numbers.add(name)
