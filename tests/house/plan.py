@@ -58,7 +58,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"drawing"},
         {"bound"},
         {"parts"},
-        {"ops"},
+        {"ops", "named"},
         {"layers", "functional", "fused", "attention"},
         {"reading"},
         {"binding", "release", "pipelines", "sharding", "learned", "weights", "structures", "taken"},

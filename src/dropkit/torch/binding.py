@@ -11,7 +11,7 @@ from .bound.bond import MARK, bond_of, clock_of
 from .bound.clock import BoundSite, Clock, pieces_of
 from .bound.state import Own, tensor_of
 from .drawing import ranks
-from .layers import Named
+from .named import Named
 from .reading.structure import CALLS
 from .reading.unkeyed import told, unkeyed
 

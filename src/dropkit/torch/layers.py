@@ -15,25 +15,10 @@ from ..threshold import ONE, threshold
 from . import channels, ops
 from .arithmetic import laws, scripted
 from .bound import state
-from .draw import Draw
 from .drawing import ranks
-from .drawing.coordinates import Site, draw_for
+from .named import Named
 
 _world = ranks.world
-
-
-class Named(nn.Module):
-    """What `bind` names: something that draws, by the site that it has been given."""
-
-    site: Site | None = None  # set by bind
-
-    @property
-    def active(self) -> bool:
-        """Whether a forward now may draw."""
-        return self.training
-
-    def _draw(self, lowered: Any) -> Draw:
-        return draw_for(lowered, site=self.site)
 
 
 class Drawn(Named):
@@ -104,7 +89,7 @@ class Drawn(Named):
                 self.site.seen(input)
         if not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, lowered, self._draw, share, self.inplace, other)
+        return ops.apply(input, lowered, self.fresh, share, self.inplace, other)
 
     def _without_noise(self, input: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         """The input, or what a law that is not the identity without noise makes of it."""
@@ -116,7 +101,7 @@ class Drawn(Named):
             lowered = lower(self.noise, threshold(self._p), training=False)
         if lowered is None or not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, lowered, self._draw, (), self.inplace, other)
+        return ops.apply(input, lowered, self.fresh, (), self.inplace, other)
 
     def _channels_dropped(self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]]) -> torch.Tensor:
         if isinstance(input, torch.fx.Proxy):

@@ -10,7 +10,7 @@ from .binding import Model
 from .bound.bond import MARK, SEED, STEP, bond_of, clock_of
 from .bound.clock import BoundSite, pieces_of
 from .drawing.coordinates import Sharded
-from .layers import Named
+from .named import Named
 
 
 def unbind(model: Model) -> Model:

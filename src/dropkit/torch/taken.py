@@ -23,7 +23,7 @@ from .attention.call import attended
 from .attention.request import Masked, Request, checked_mask, checked_shapes
 from .draw import Unfolded
 from .functional import drawn_by
-from .layers import Named
+from .named import Named
 from .reading import calls
 from .reading.structure import CALLS
 
@@ -141,7 +141,7 @@ class Taking(TorchFunctionMode):
             return attend(site, **{name: value for name, value in given.items() if name != "dropout_p"}, p=p)
         inplace = bool(given.get("inplace", False)) or known.kind.endswith("_")
         x = given["input"]
-        y = drawn_by(known.name.removeprefix("native_"), x, p, True, inplace, site._draw)
+        y = drawn_by(known.name.removeprefix("native_"), x, p, True, inplace, site.fresh)
         return (y, (y != 0) | (x == 0)) if known.name == "native_dropout" else y
 
 
@@ -157,7 +157,7 @@ _inside = _Inside()
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     site: Any = _inside.sites["dropout"]  # type: ignore[index]
-    return drawn_by("dropout", input, p, training, inplace, site._draw)
+    return drawn_by("dropout", input, p, training, inplace, site.fresh)
 
 
 def _attention(
@@ -201,7 +201,7 @@ def _multi_head_by(sites: Sites, *args: Any, **kwargs: Any) -> Any:
 
 def _uniform(site: Any, like: torch.Tensor) -> torch.Tensor:
     """Uniform numbers of this shape, by the site."""
-    draw = site._draw(None)
+    draw = site.fresh(None)
     shape = tuple(like.shape)
     place = place_of(shape, (), draw.part) if shape and not draw.part.whole else symbolic_place(shape, ())
     key = registered.fold_key(draw.key) if isinstance(draw.key, Unfolded) else draw.key
@@ -263,7 +263,7 @@ def attend(
         mask = checked_mask(attn_mask.expand(whole).reshape(shape) if query.dim() != 4 else attn_mask, shape)
     scale = 1 / max(query.shape[-1], 1) ** 0.5 if scale is None else scale
     request = Request(Masked(mask, 0 if is_causal else None), scale, False)
-    out, _ = attended(q, k, v, shape, request, p, True, site._draw)
+    out, _ = attended(q, k, v, shape, request, p, True, site.fresh)
     return out.reshape(*query.shape[:-1], value.shape[-1])
 
 
@@ -282,7 +282,7 @@ def _recurrent(func: Any, site: Called, given: Mapping[str, Any], packed: bool) 
     ends: list[list[torch.Tensor]] = []
     for layer in range(layers):
         if layer:
-            x = drawn_by("dropout", x, given["dropout"], True, False, site._draw)
+            x = drawn_by("dropout", x, given["dropout"], True, False, site.fresh)
         own = [state[layer * ways : (layer + 1) * ways] for state in states]
         start = tuple(own) if isinstance(hx, tuple | list) else own[0]
         rest = (weights[layer * each : (layer + 1) * each], given["has_biases"], 1, 0.0, True, given["bidirectional"])

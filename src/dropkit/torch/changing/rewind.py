@@ -11,7 +11,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ..bound.bond import STEP
 from ..bound.clock import BoundSite, Clock
 from ..drawing import coordinates, recomputation
-from ..layers import Named
+from ..named import Named
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
 _WORDS = slice(24, 24 + 8 * 624)  # the words of the Mersenne twister in torch's CPU state

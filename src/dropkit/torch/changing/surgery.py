@@ -19,6 +19,7 @@ from ...threshold import threshold
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import FoundRate, rates
+from ..named import Named
 from ..reading.structure import taken
 from ..reading.unkeyed import Unkeyed, told, unkeyed
 from .receipt import INSERTED, Assignment, Edit, Insertion, Position, Receipt, Replacement, described, positions
@@ -86,7 +87,7 @@ def swap(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     edits += [Replacement(place, news[id(place.module)]) for place in found]
     _warn_if_bound(model, [place.path for place in found])
     receipt = Receipt(edits, [])
-    left = unkeyed(model, layers.Named)
+    left = unkeyed(model, Named)
     receipt.lines += tuple(_left_alone(model, left))
     if left:
         warnings.warn(told("swap leaves dropouts that it cannot replace", left), stacklevel=2)
