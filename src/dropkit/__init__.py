@@ -17,6 +17,7 @@ from . import interrupts as _interrupts
 _interrupts.importing()  # of the command `dropkit` alone: what follows takes a while
 
 from . import axes as axes  # noqa: E402
+from .attention import attention_mask_block as attention_mask_block  # noqa: E402
 from .choice import info as info  # noqa: E402
 from .counter import Key as Key  # noqa: E402
 from .drop import Drop as Drop  # noqa: E402
@@ -37,6 +38,7 @@ __all__ = [
     "DropkitError",
     "Key",
     "__version__",
+    "attention_mask_block",
     "axes",
     "doctor",
     "explain",

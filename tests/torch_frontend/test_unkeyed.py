@@ -223,3 +223,47 @@ def test_the_attention_of_bert_is_named(implementation: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dt.bind(dt.unbind(model))
+
+
+GLOBAL_KEY = dropkit.Key(1, "a", 2)
+
+
+class Stating(nn.Module):
+    """Calls of our functions with a key that is written in four ways, and one without."""
+
+    key = GLOBAL_KEY
+
+
+class ByGlobal(Stating):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropkit.torch.dropout(x, 0.1, training=True, key=GLOBAL_KEY)
+
+
+class ByAttribute(Stating):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropkit.torch.attention(x, x, x, p=0.1, training=True, key=self.key)
+
+
+class ByCall(Stating):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropkit.torch.attention(x, x, x, p=0.1, training=True, key=dropkit.Key(1, "a", 2))
+
+
+class ByNone(Stating):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropkit.torch.dropout(x, 0.1, training=True, key=None)
+
+
+class ByNothing(Stating):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropkit.torch.attention(x, x, x, p=0.1, training=True)
+
+
+@pytest.mark.parametrize("kind", [ByGlobal, ByAttribute, ByCall])
+def test_a_key_that_is_stated_is_seen_however_it_is_written(kind: type[Stating]) -> None:
+    assert not unkeyed(kind(), Drawn)
+
+
+@pytest.mark.parametrize("kind, name", [(ByNone, "dropkit.dropout"), (ByNothing, "dropkit.attention")])
+def test_a_call_of_ours_without_a_key_is_named(kind: type[Stating], name: str) -> None:
+    assert [site.what for site in unkeyed(kind(), Drawn)] == [name]

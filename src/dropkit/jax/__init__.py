@@ -5,6 +5,8 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError('dropkit.jax needs JAX: pip install "dropkit[jax]"', name="jax") from error
 
+from .attention import attention as attention
+from .attention import attention_mask_block as attention_mask_block
 from .binding import at as at
 from .binding import bind as bind
 from .binding import sites as sites

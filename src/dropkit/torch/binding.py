@@ -11,7 +11,8 @@ from .bound.bond import MARK, bond_of, clock_of
 from .bound.clock import BoundSite, Clock, pieces_of
 from .bound.state import Own, tensor_of
 from .drawing import ranks
-from .layers import Drawn
+from .named import Named
+from .reading.structure import CALLS
 from .reading.unkeyed import told, unkeyed
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -105,7 +106,7 @@ def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed: int) -> None:
+def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Named]], seed: int) -> None:
     if not named:
         foreign = [
             f"{name} ({type(part).__name__})"
@@ -124,7 +125,7 @@ def _check_bindable(model: torch.nn.Module, named: list[tuple[str, Drawn]], seed
         if name in sites and id(drop) in parts[id(sites[name].clock)] and (owner := sites[name].clock.model) is not None
     }
     _check_owners(model, held, [name for name, _ in named if name not in held], seed)
-    left = unkeyed(model, Drawn)
+    left = unkeyed(model, Named)
     if left:
         warnings.warn(told("bind leaves torch's own dropouts unbound", left, _SWAPPABLE), stacklevel=3)
 
@@ -157,7 +158,7 @@ def _check_owners(model: torch.nn.Module, held: dict[str, torch.nn.Module], new:
         )
 
 
-def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:
+def _named_drops(model: torch.nn.Module) -> list[tuple[str, Named]]:
     """Every dropkit dropout by its path, without the parts of the path that wrappers add."""
     parallel = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
     around = {f"{path}.module".lstrip(".") for path, part in model.named_modules() if isinstance(part, parallel)}
@@ -165,9 +166,9 @@ def _named_drops(model: torch.nn.Module) -> list[tuple[str, Drawn]]:
     def clean(path: str) -> str:
         parts = path.split(".")
         keep = [part for i, part in enumerate(parts) if part not in WRAPPED and ".".join(parts[: i + 1]) not in around]
-        return ".".join(keep)
+        return ".".join(keep).replace(f".{CALLS}.", ":").replace(f"{CALLS}.", ":")  # a call, as `sites` names it
 
-    return [(clean(path), part) for path, part in model.named_modules() if isinstance(part, Drawn)]
+    return [(clean(path), part) for path, part in model.named_modules() if isinstance(part, Named)]
 
 
 def _device(model: torch.nn.Module) -> torch.device:

@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..axes.noise import Alpha, Bernoulli, Noise
 from . import channels, ops
+from .draw import Fresh
 from .drawing import coordinates
 
 _INVERTED, _ALPHA = Bernoulli(), Alpha()
@@ -99,10 +100,16 @@ def feature_alpha_dropout(
 
 
 def _drop(
-    x: torch.Tensor, p: float, training: bool, inplace: bool, share: Sequence[int], law: Noise = _INVERTED
+    x: torch.Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    share: Sequence[int],
+    law: Noise = _INVERTED,
+    fresh: Fresh = coordinates.draw_for,
 ) -> torch.Tensor:
     lowered = ops.lower(x, p, bool(training), law)
-    return x if lowered is None else ops.apply(x, lowered, coordinates.draw_for, share, inplace)
+    return x if lowered is None else ops.apply(x, lowered, fresh, share, inplace)
 
 
 def _drop_channels(
@@ -112,6 +119,7 @@ def _drop_channels(
     inplace: bool,
     axes: Callable[[torch.Tensor], tuple[int, ...]],
     law: Noise = _INVERTED,
+    fresh: Fresh = coordinates.draw_for,
 ) -> torch.Tensor:
     lowered = ops.lower(x, p, bool(training), law)
     share = axes(x)
@@ -119,4 +127,26 @@ def _drop_channels(
         return x
     if isinstance(lowered.t, torch.Tensor) or lowered.t != 0:  # a tensor's value is no code to compile
         channels.check(x, axes)
-    return ops.apply(x, lowered, coordinates.draw_for, share, inplace)
+    return ops.apply(x, lowered, fresh, share, inplace)
+
+
+def drawn_by(name: str, x: torch.Tensor, p: float, training: bool, inplace: bool, fresh: Fresh) -> torch.Tensor:
+    """The function of this name, or torch's of the same law, with a draw that is given.
+
+    >>> drawn_by("dropout", torch.ones(2), 1.0, True, False, coordinates.draw_for)
+    tensor([0., 0.])
+    """
+    axes = _CHANNELS.get(name)
+    law = _ALPHA if "alpha" in name else _INVERTED
+    if axes is None:
+        return _drop(x, p, training, inplace, (), law, fresh)
+    return _drop_channels(x, p, training, inplace, axes, law, fresh)
+
+
+_CHANNELS: dict[str, Callable[[torch.Tensor], tuple[int, ...]]] = {
+    "dropout1d": channels.of_1d,
+    "dropout2d": channels.of_2d,
+    "dropout3d": channels.of_3d,
+    "feature_dropout": channels.of_features,
+    "feature_alpha_dropout": channels.of_features,
+}

@@ -15,14 +15,13 @@ from ..threshold import ONE, threshold
 from . import channels, ops
 from .arithmetic import laws, scripted
 from .bound import state
-from .draw import Draw
 from .drawing import ranks
-from .drawing.coordinates import Site, draw_for
+from .named import Named
 
 _world = ranks.world
 
 
-class Drawn(nn.Module):
+class Drawn(Named):
     """What every dropout module of dropkit shares: a rate that may move, when it is on, and where its draws come from.
 
     `p` is data: it is kept as a number for eager calls and as a 0-dim tensor for compiled ones, so that assigning
@@ -32,7 +31,6 @@ class Drawn(nn.Module):
     __jit_unused_properties__: ClassVar = ["p", "active", "drop"]
     __jit_ignored_attributes__: ClassVar = ["noise", "share", "_lowered"]  # which TorchScript would try to compile
 
-    site: Site | None = None  # set by bind
     when: str
     inplace: bool
     noise: Noise = Bernoulli()
@@ -91,7 +89,7 @@ class Drawn(nn.Module):
                 self.site.seen(input)
         if not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, lowered, self._draw, share, self.inplace, other)
+        return ops.apply(input, lowered, self.fresh, share, self.inplace, other)
 
     def _without_noise(self, input: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         """The input, or what a law that is not the identity without noise makes of it."""
@@ -103,7 +101,7 @@ class Drawn(nn.Module):
             lowered = lower(self.noise, threshold(self._p), training=False)
         if lowered is None or not ops.droppable(input, lowered):
             return input
-        return ops.apply(input, lowered, self._draw, (), self.inplace, other)
+        return ops.apply(input, lowered, self.fresh, (), self.inplace, other)
 
     def _channels_dropped(self, input: torch.Tensor, axes: Callable[[torch.Tensor], tuple[int, ...]]) -> torch.Tensor:
         if isinstance(input, torch.fx.Proxy):
@@ -112,9 +110,6 @@ class Drawn(nn.Module):
         if self.active and (torch.compiler.is_compiling() or 0 < self._p < 1):  # p's value is no code
             channels.check(input, axes)
         return self._dropped(input, share)
-
-    def _draw(self, lowered: Any) -> Draw:
-        return draw_for(lowered, site=self.site)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: Any, unexpected: list[str], errors: Any

@@ -10,7 +10,7 @@ from .binding import Model
 from .bound.bond import MARK, SEED, STEP, bond_of, clock_of
 from .bound.clock import BoundSite, pieces_of
 from .drawing.coordinates import Sharded
-from .layers import Drawn
+from .named import Named
 
 
 def unbind(model: Model) -> Model:
@@ -33,7 +33,7 @@ def unbind(model: Model) -> Model:
     if not isinstance(model, torch.nn.Module):
         raise DropkitTypeError(f"unbind needs a torch.nn.Module, got {type(model).__name__}")
     bonds = [bond for part in model.modules() if (bond := bond_of(part)) is not None]
-    drops = [part for part in model.modules() if isinstance(part, Drawn) and isinstance(part.site, BoundSite)]
+    drops = [part for part in model.modules() if isinstance(part, Named) and isinstance(part.site, BoundSite)]
     if not bonds and not drops:
         raise DropkitValueError(f"this {type(model).__name__} is not bound; bind(model, seed=...) comes first")
     for bond in bonds:
@@ -81,7 +81,7 @@ def reseed(model: Model, seed: int) -> Model:
     if len(bound) > 1:
         raise DropkitValueError(f"several parts are bound by themselves, {', '.join(bound)}: reseed each of them")
     if not bound:
-        part = any(isinstance(part, Drawn) and isinstance(part.site, BoundSite) for part in model.modules())
+        part = any(isinstance(part, Named) and isinstance(part.site, BoundSite) for part in model.modules())
         raise DropkitValueError(
             f"this {type(model).__name__} is a part of a bound model, which has the seed: reseed that, or unbind the "
             f"part and bind(part, seed={seed})"
@@ -101,7 +101,7 @@ def _dissolve(bond: Any) -> None:
         delattr(owner, name)
 
 
-def _release(drop: Drawn) -> None:
+def _release(drop: Named) -> None:
     pieces = pieces_of(drop.site)
     del drop.site
     if pieces:

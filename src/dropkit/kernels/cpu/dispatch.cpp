@@ -105,6 +105,17 @@ struct Uniform {
     float* out;
 };
 
+struct Attention {
+    const Path* path;
+    const Rows* rows;
+    int64_t total;
+};
+
+void attention_part(void* context, int64_t part, int64_t parts) {
+    const Attention& a = *static_cast<const Attention*>(context);
+    a.path->attend(*a.rows, a.total * part / parts, a.total * (part + 1) / parts);
+}
+
 void uniform_part(void* context, int64_t part, int64_t parts) {
     const Uniform& u = *static_cast<const Uniform*>(context);
     Range r = part_range(u.n, part, parts);
@@ -174,6 +185,13 @@ void run(const Problem& p, int path, int threads) {
 void run_uniform(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t n, float* out, int path, int threads) {
     Uniform work = {compiled(path), key, domain, base, n, out};
     if (n > 0) parallel(parts_of(n, threads), threads, uniform_part, &work);
+}
+
+void run_attention(const Rows& r, int path, int threads) {
+    Attention work = {compiled(path), &r, r.heads * r.queries};
+    int64_t parts = parts_of(work.total * r.keys, threads);
+    if (parts > work.total) parts = work.total;
+    if (work.total > 0 && r.keys > 0) parallel(parts, threads, attention_part, &work);
 }
 
 void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]) {

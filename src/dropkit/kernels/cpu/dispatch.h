@@ -26,6 +26,9 @@ void collapse(Problem& p);
 void run(const Problem& p, int path, int threads);
 void run_uniform(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t n, float* out, int path, int threads);
 
+// The softmax between attention's matrix products, forward or backward.
+void run_attention(const Rows& r, int path, int threads);
+
 // First two words of philox4x32-10(counter = (site, step), key = seed).
 void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]);
 

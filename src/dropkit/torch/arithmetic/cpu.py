@@ -29,6 +29,11 @@ if kernels is not None:
     }
 
 
+def extension() -> Any:
+    """The kernels on raw pointers; only where `usable` says that they are there."""
+    return _raw
+
+
 def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:
     """Whether a kernel may take this tensor by its pointer, and knows the law."""
     known = lowered is None or type(lowered.law) is Bernoulli or (type(lowered.t) is int and lowered.a is not None)

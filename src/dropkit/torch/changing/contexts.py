@@ -16,6 +16,7 @@ from ..finding.rates import NUMBER, FoundRate, rates
 from ..layers import Drawn
 from ..reading import calls
 from ..reading.structure import layer_rate
+from ..taken import Called
 from .overlay import Overlay, beneath
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -54,6 +55,9 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """
     _check(model, "disabled")
     with ExitStack() as stack:
+        for part in model.modules():
+            if isinstance(part, Called):
+                _lay(stack, Overlay(part, "when", "never", wins=True))
         for rate in rates(model):
             if isinstance(rate.module, Drawn):
                 _lay(stack, Overlay(rate.module, "when", "never", wins=True))
@@ -137,7 +141,7 @@ class _Rewrite(Intercept):
         if not torch.compiler.is_compiling():
             return super().__torch_function__(func, types, args, kwargs)
         kwargs = kwargs or {}
-        known = self._known.get(func)
+        known = None if self.resting else self._known.get(func)
         if known is not None and known.name in _RECURRENT:
             known = calls.find(func, args, kwargs)  # whose arguments stand elsewhere for packed sequences
         if known is not None and self._traced:

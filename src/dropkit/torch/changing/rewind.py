@@ -11,7 +11,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ..bound.bond import STEP
 from ..bound.clock import BoundSite, Clock
 from ..drawing import coordinates, recomputation
-from ..layers import Drawn
+from ..named import Named
 
 _REGENERATIONS = 4096  # how far one state of the CPU generator is looked for behind another
 _WORDS = slice(24, 24 + 8 * 624)  # the words of the Mersenne twister in torch's CPU state
@@ -197,7 +197,7 @@ def _checked(models: tuple[nn.Module, ...]) -> list[list[Clock]]:
 
 
 def _clocks(model: nn.Module) -> list[Clock]:
-    sites = [part.site for part in model.modules() if isinstance(part, Drawn)]
+    sites = [part.site for part in model.modules() if isinstance(part, Named)]
     clocks = list({id(site.clock): site.clock for site in sites if isinstance(site, BoundSite)}.values())
     parts = {id(part) for part in model.modules()}
     for clock in clocks:
@@ -214,7 +214,7 @@ def _described(model: nn.Module, clocks: list[Clock]) -> list[_Bound]:
     found = []
     for clock in clocks:
         names = tuple(
-            drop.site.name for drop in clock.drops if isinstance(drop, Drawn) and isinstance(drop.site, BoundSite)
+            drop.site.name for drop in clock.drops if isinstance(drop, Named) and isinstance(drop.site, BoundSite)
         )
         found.append(_Bound(paths[id(clock.model)], clock.seed, names))
     return found

@@ -19,8 +19,11 @@ from ...threshold import threshold
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import FoundRate, rates
-from ..reading.unkeyed import told, unkeyed
+from ..named import Named
+from ..reading.structure import taken
+from ..reading.unkeyed import Unkeyed, told, unkeyed
 from .receipt import INSERTED, Assignment, Edit, Insertion, Position, Receipt, Replacement, described, positions
+from .taking import takings
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(layers, name)
@@ -32,7 +35,7 @@ _INNER = set(layers.Dropout().__dict__) - set(nn.Dropout().__dict__)  # how our 
 Where = str | type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool]
 
 
-def swap(model: nn.Module) -> Receipt:
+def swap(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     """Replace torch's dropout modules by dropkit's of the same name: same p, inplace, mode, hooks and extra attributes.
 
     Only the exact classes `torch.nn.Dropout`, `Dropout1d`, `Dropout2d`, `Dropout3d`, `AlphaDropout` and
@@ -41,8 +44,15 @@ def swap(model: nn.Module) -> Receipt:
     functional calls, LayerDrop. The receipt names them, as far as structure and source show them, and so does a
     warning. A module that sits in several places is one new module in all of them.
 
+    With inputs the model is run as `sites(model, *inputs)` runs it, and what the run shows is taken over too: the calls
+    of functions that drop (`F.dropout` and its kin, `scaled_dot_product_attention`), `nn.MultiheadAttention`, and
+    dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN`. Each module that calls gets sites of its own, which
+    `bind` names "path:function"; rates, masks and arguments stay the caller's. On a CPU attention runs by
+    `dropkit.torch.attention`, which stores no weights.
+
     Args:
         model: holds the dropouts; edited in place.
+        inputs, kwargs: what its forward takes, to take over what it calls.
 
     Returns:
         A `Receipt`, whose `restore()` gives the original back.
@@ -51,6 +61,7 @@ def swap(model: nn.Module) -> Receipt:
         DropkitValueError: no such dropout; the model itself is one; one that cannot be replaced alike (a forward of
             its own, compiled, with parameters, buffers or submodules, p outside [0, 1]). Nothing is changed then.
         DropkitTypeError: not a module.
+        DropkitRuntimeError: the model fails with these inputs.
 
     Warns:
         UserWarning: dropouts stay on torch's generator; all are named, with what can be done. The model is bound: what
@@ -60,30 +71,47 @@ def swap(model: nn.Module) -> Receipt:
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
     >>> print(dropkit.torch.swap(model))
     1: torch.nn Dropout(p=0.3, inplace=False) -> dropkit Dropout(p=0.3, inplace=False)
+    >>> import torch
+    >>> model = nn.LSTM(4, 4, num_layers=2, dropout=0.3)
+    >>> print(dropkit.torch.swap(model, torch.ones(2, 1, 4)))
+    the model itself (LSTM): dropout between layers, drawn by dropkit
     """
     _check_model(model, "swap", SWAPS)
+    edits: list[Edit] = []
+    if inputs or kwargs:
+        edits += takings(model, sites(model, *inputs, **kwargs))
     found = [place for place in positions(model) if type(place.module) in SWAPS]
-    if not found:
+    if not found and not edits:
         raise DropkitValueError(f"no dropout of torch.nn to swap in {type(model).__name__}: {_what_there_is(model)}")
     news = {id(place.module): _twin(place) for place in found}
-    notes = [
-        f"{place.path}: left alone, {type(place.module).__name__} is a subclass of {kind.__name__}"
-        for place in positions(model)
-        for kind in SWAPS
-        if isinstance(place.module, kind) and type(place.module) is not kind
-        if not isinstance(place.module, layers.Drawn)
-    ]
-    subclasses = {id(place.module) for place in positions(model) if isinstance(place.module, tuple(SWAPS))}
-    left = [site for site in unkeyed(model, layers.Drawn) if type(site.module) not in SWAPS]
-    notes += [
-        f"{site.name}: left alone, torch draws what {'it' if site.what == 'number' else site.what} drops"
-        for site in left
-        if id(site.module) not in subclasses
-    ]
+    edits += [Replacement(place, news[id(place.module)]) for place in found]
+    _warn_if_bound(model, [place.path for place in found])
+    receipt = Receipt(edits, [])
+    left = unkeyed(model, Named)
+    receipt.lines += tuple(_left_alone(model, left))
     if left:
         warnings.warn(told("swap leaves dropouts that it cannot replace", left), stacklevel=2)
-    _warn_if_bound(model, [place.path for place in found])
-    return Receipt([Replacement(place, news[id(place.module)]) for place in found], notes)
+    return receipt
+
+
+def _left_alone(model: nn.Module, left: list[Unkeyed]) -> list[str]:
+    """Lines on what stays with torch."""
+    kinds = tuple(SWAPS)
+    subclasses = [
+        (place, next(kind for kind in kinds if isinstance(place.module, kind)))
+        for place in positions(model)
+        if isinstance(place.module, kinds) and not isinstance(place.module, layers.Drawn) and not taken(place.module)
+    ]
+    notes = [
+        f"{place.path}: left alone, {type(place.module).__name__} is a subclass of {kind.__name__}"
+        for place, kind in subclasses
+    ]
+    told_of = {id(place.module) for place, _ in subclasses}
+    return notes + [
+        f"{site.name}: left alone, torch draws what {'it' if site.what == 'number' else site.what} drops"
+        for site in left
+        if id(site.module) not in told_of
+    ]
 
 
 def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Module]) -> Receipt:

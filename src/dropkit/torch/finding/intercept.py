@@ -20,7 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ...axes.noise import Noise
-from ..reading.calls import Shape, find, is_random
+from ..reading.calls import Dropping, Shape, Watcher, find, is_random
 
 _autograd: Any = torch.autograd
 
@@ -74,7 +74,7 @@ class Running:
         return f"{self.path}:{function}" + (f"#{before}" if before else "")
 
 
-class Intercept(TorchFunctionMode):
+class Intercept(TorchFunctionMode, Watcher):
     """Inside the block, `answer(call)` is asked at every dropping call of the model and may change it.
 
     Args:
@@ -168,6 +168,8 @@ class Intercept(TorchFunctionMode):
         if func in _Backward.FUNCTIONS:
             with _Backward.waiting(self):
                 return func(*args, **kwargs)
+        if self.resting:
+            return func(*args, **kwargs)
         known = find(func, args, kwargs)
         drawing = known is None and self.random is not None and is_random(func)
         running = self.innermost() if known is not None or drawing else None
@@ -179,14 +181,25 @@ class Intercept(TorchFunctionMode):
             name = func.__name__.rstrip("_")
             self.random(self.call_of(running, name, f"random.{name}", mask_shape=_shape_of(result)), result)
             return result
+        args, kwargs = self._answered(running, known, args, kwargs)
+        return func(*args, **kwargs)
+
+    def asked(
+        self, known: Dropping, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What is made of a call that somebody else has taken over."""
+        running = self.innermost()
+        return (args, kwargs) if running is None else self._answered(running, known, args, kwargs)
+
+    def _answered(
+        self, running: Running, known: Dropping, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         p, training = known.read(args, kwargs)
         shape = known.shape_of_mask(args, kwargs)
         axes = known.axes(args, kwargs)
         call = self.call_of(running, known.name, known.kind, p=p, training=training, mask_shape=shape, **axes)
         answer = self.answer(call)
-        if answer is not None:
-            args, kwargs = known.write(args, kwargs, *answer)
-        return func(*args, **kwargs)
+        return (args, kwargs) if answer is None else known.write(args, kwargs, *answer)
 
     def call(self, function: str, kind: str, **more: Any) -> Call | None:
         """What a call by the innermost running module is to be called; None outside the model's forward."""

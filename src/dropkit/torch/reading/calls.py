@@ -14,6 +14,18 @@ Shape = tuple[int, ...]
 Arguments = Mapping[str, Any]
 
 
+class Watcher:
+    """A mode that hears of every call that drops."""
+
+    resting = False  # while a call is under way that it has heard of
+
+    def asked(
+        self, known: "Dropping", args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that the call is to have."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Dropping:
     """A function that drops: where its probability and its training flag stand among its parameters."""
@@ -144,6 +156,8 @@ _SHAPES: dict[str, Callable[[Arguments], Shape]] = {
     "feature_alpha_dropout": _channels(),
 }
 _FUNCTIONAL = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout",
+            "feature_alpha_dropout", "native_dropout")  # fmt: skip
 _NATIVE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 

@@ -138,7 +138,8 @@ class Frame(ast.NodeVisitor):
         self.reader.reading.decides |= {held.chain for value in values for held in value if isinstance(held, At)}
 
     def _Constant(self, node: ast.Constant) -> Value:
-        return frozenset({Known(node.value)}) if type(node.value) in (bool, int, float, str) else NOTHING
+        plain = node.value is None or type(node.value) in (bool, int, float, str)
+        return frozenset({Known(node.value)}) if plain else NOTHING
 
     def _Lambda(self, node: ast.Lambda) -> Value:
         self.value(node.body)
@@ -151,7 +152,7 @@ class Frame(ast.NodeVisitor):
         for place in (cells_of(self.code), self.code.__globals__, vars(builtins)):
             held = place.get(node.id, missing)
             if held is not missing:
-                return frozenset({Known(hashable(held))})
+                return frozenset(_known(held))
         return NOTHING
 
     def _Attribute(self, node: ast.Attribute) -> Value:
@@ -180,7 +181,7 @@ class Frame(ast.NodeVisitor):
                 inner = inspect.getattr_static(held.value, name, None)
                 inner = getattr(held.value, name, None) if isinstance(held.value, ModuleType) else unwrapped(inner)
                 if inner is not None:
-                    found.add(Known(hashable(inner)))
+                    found |= _known(inner)
         return frozenset(found)
 
     def _Call(self, node: ast.Call) -> Value:
@@ -242,7 +243,7 @@ class Frame(ast.NodeVisitor):
         if getattr(function, "__name__", None) in _THROUGH and isinstance(function, BuiltinFunctionType | type):
             return NOTHING.union(*args)
         plain = underlying(function)
-        if plain is not None and plain.__module__.startswith("dropkit.torch.") and DROPS.search(plain.__name__):
+        if plain is not None and plain.__module__.startswith("dropkit.torch.") and _takes_a_key(plain):
             given = arguments(plain, args, named)
             if given.get("key", frozenset({Known(None)})) == {Known(None)}:
                 self._note(node, f"dropkit.{plain.__name__}", True, given.get("p", NOTHING))
@@ -280,6 +281,18 @@ class Frame(ast.NodeVisitor):
         call = Handed(name, known, chains, frozenset(map(float, numbers)), source)
         if call not in self.reader.reading.handed:
             self.reader.reading.handed.append(call)
+
+
+def _known(held: Any) -> set[Known]:
+    """What a name means, where that can be said: an object of another kind is something, and not None."""
+    value = hashable(held)
+    return set() if value is None and held is not None else {Known(value)}
+
+
+def _takes_a_key(function: FunctionType) -> bool:
+    """Whether a function of ours drops by a key that it may be given."""
+    code = function.__code__
+    return {"p", "training", "key"} <= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
 def _rate_like(chain: Chain) -> bool:

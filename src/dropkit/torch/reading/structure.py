@@ -15,6 +15,17 @@ _LAYER_RATE = (re.compile("drop", re.IGNORECASE), re.compile("^(p|prob|rate)$"))
 _SURVIVAL = re.compile("surviv|keep", re.IGNORECASE)
 _CONFIG = re.compile(r"^_?(.*config|.*cfg|args|hparams|options?|opts?)$", re.IGNORECASE)
 _DEEP = 4  # how far configs nest
+CALLS = "dropkit_calls"  # the submodule that holds the sites of calls that are taken over
+
+
+def taken(module: nn.Module, random: bool = False) -> bool:
+    """Whether the calls of this module are drawn by sites of ours; and the numbers that it draws itself.
+
+    >>> taken(nn.Linear(2, 2))
+    False
+    """
+    sites: Any = module._modules.get(CALLS)
+    return sites is not None and (sites.draws or not random)
 
 
 class Number(NamedTuple):

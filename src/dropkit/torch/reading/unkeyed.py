@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .forwards import called, holders, readings
-from .structure import dropped, held, is_probability, layer_p, layer_rate
+from .structure import dropped, held, is_probability, layer_p, layer_rate, taken
 from .values import ANY, DROPS, Chain, Handed, Reading
 
 _SHOWN = 60  # sites that a message names
@@ -48,11 +48,11 @@ def unkeyed(model: nn.Module, keyed: type[nn.Module]) -> list[Unkeyed]:
     numbers: set[str] = set()
     for path, module in model.named_modules():
         rate = layer_rate(module)
-        if isinstance(module, keyed):
+        if isinstance(module, keyed) or (rate is not None and taken(module)):
             continue
         if rate is None:
             found += _calls(path, module, code[id(module)])
-            for chain in _deciding(module, code[id(module)]):
+            for chain in [] if taken(module, random=True) else _deciding(module, code[id(module)]):
                 name = called(path, module, chain, known)
                 if name not in numbers:
                     numbers.add(name)
@@ -84,7 +84,7 @@ def _ours(found: Iterable[Unkeyed]) -> bool:
 
 def _calls(path: str, module: nn.Module, reading: Reading) -> list[Unkeyed]:
     found: dict[str, Unkeyed] = {}
-    for call in reading.handed:
+    for call in () if taken(module) else reading.handed:
         p = _rate_of(module, call)
         unknown = p is None and call.known and not call.rates and call.function != _ATTENTION
         if unknown or (p is not None and p > 0):

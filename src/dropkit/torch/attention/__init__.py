@@ -1,0 +1,1 @@
+"""Attention whose dropout is keyed, exact and never stored."""
