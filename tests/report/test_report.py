@@ -33,7 +33,7 @@ from dropkit.report.plots import DARK, GREY, LIGHT, colours, embed, line_figure
 class Reader(HTMLParser):
     """Collects what a page would load, its text outside scripts, its JSON blocks, and tags left open."""
 
-    VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
+    VOID = frozenset({"meta", "link", "br", "hr", "img", "input", "wbr"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,6 +305,12 @@ def test_nothing_in_a_name_becomes_markup() -> None:
     blocks = [json.loads(block) for block in read(html).blocks]
     assert [block["kind"] for block in blocks] == ["rows", "points", "lines"]
     assert blocks[0]["rows"][0]["name"] == blocks[1]["series"][0]["name"] == blocks[2]["panels"][0]["name"] == name
+
+
+def test_a_long_name_breaks_behind_its_kind_and_before_its_place() -> None:
+    table = Table("", ("strategy",), (("channel:0.1@encoder.layers.*",),))
+    html = render(Page(title="t", subtitle="s", answer="a", table=table))
+    assert "channel:<wbr>0.1<wbr>@encoder.<wbr>layers.*</span>" in html
 
 
 def test_not_a_number_becomes_a_gap() -> None:

@@ -1,6 +1,9 @@
 """A page's HTML: the answer first, then the table, differences, curves, and at the end the settings."""
 
+import re
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from ..language import ENGLISH, Catalogue, catalogue, say, told
 from ..visible import visible
@@ -43,6 +46,7 @@ def render(page: Page, lang: str | Catalogue = ENGLISH) -> str:
         finalize=lambda value: told(value, lang),  # whatever the page shows
     )
     environment.globals["say"] = say
+    environment.filters["breaking"] = _breaking
     environment.filters["figure"] = lambda figure: embed(told(figure, lang))
     found = catalogue(lang)
     html = environment.get_template("page.html.j2").render(
@@ -54,6 +58,12 @@ def render(page: Page, lang: str | Catalogue = ENGLISH) -> str:
         **_drawn(page),
     )
     return visible(html)  # in a script's strings an escape means the same
+
+
+def _breaking(name: str) -> Markup:
+    """A name that may break behind its kind and its place, and nowhere else if that will do."""
+    text = str(escape(name)).replace("@", "<wbr>@").replace(":", ":<wbr>")
+    return Markup(re.sub(r"(?<=[^\W\d])\.(?=[^\W\d])", ".<wbr>", text))
 
 
 def _drawn(page: Page) -> dict[str, Any]:

@@ -135,14 +135,14 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a matrix: its value, its interval, and whether that leaves out zero.
+    """A cell of a matrix: its value, half of its interval, and whether that leaves out zero.
 
-    >>> Cell("+0.50", "+0.10 to +0.90", apart=True).apart
+    >>> Cell("+0.50", "± 0.40", apart=True).apart
     True
     """
 
     text: str
-    interval: str
+    half: str
     apart: bool
 
 

@@ -116,10 +116,10 @@ def pairs(lines: Sequence[Line]) -> Matrix | None:
         for row, line in enumerate(order[:-1])
     ]
     title = say("{figure}, every pair: the row's minus the column's", figure=capital(kind.title))
-    words = template("The mean difference over paired seeds and its 95 % interval, the best first; *: it excludes 0")
+    words = template("mean difference over paired seeds ± half of its 95 % interval, the best first; *: it excludes 0")
     if proportion(kind.compared):
         words = template(
-            "The mean difference over paired seeds in percent points and its 95 % interval, the best first; *: it "
+            "mean difference over paired seeds in percent points ± half of its 95 % interval, the best first; *: it "
             "excludes 0"
         )
     return Matrix(
@@ -133,11 +133,9 @@ def _uncorrected(strategies: int) -> str:
 
 def _cell(found: Interval, kind: Figures, shown: Scale) -> Cell | None:
     found = _times(found, _factor(kind.compared))
-    if not math.isfinite(found.mean) or found.low is None or found.high is None:
+    if not math.isfinite(found.mean) or found.half is None:
         return None
-    return Cell(
-        shown.signed(found.mean), f"{shown.signed(found.low)} … {shown.signed(found.high)}", found.excludes_zero
-    )
+    return Cell(shown.signed(found.mean), f"± {found.half:.{shown.digits}f}", found.excludes_zero)
 
 
 def rated(lines: Sequence[Line], runs: Mapping[str, Sequence[Run]]) -> Rated | None:
