@@ -13,6 +13,7 @@ from ...torch import bind
 from ..order import CHUNK
 from ..plan import Plan
 from ..recipes.recipe import Settings
+from .calibration import Calibration
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
 from .loop import Loop, Row
 from .moves import Sites
@@ -101,11 +102,14 @@ class Trainer(Loop):
     def _evaluate(self, name: str, part: Part) -> Row:
         self.model.eval()
         score = self._score(name)
+        calibration = Calibration()
         for index in torch.arange(len(part.x), device=self.fabric.device).split(CHUNK):
             chunk = part.rows(index)
             logits = self.model(chunk.x)
             score.add(functional.cross_entropy(logits, chunk.y), logits, chunk.y)
-        return score.row()
+            if name == "test":
+                calibration.add(logits, chunk.y)
+        return score.row() | ({"test_ece": calibration.error()} if name == "test" else {})
 
     def _score(self, name: str) -> Score:
         return Score(name, self.plan.choices.data.classes, self.fabric.device)
