@@ -5,6 +5,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..recipes.objective import CLASSES, LOSSES, Objective
+
 BINS = 15
 
 
@@ -39,6 +41,15 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS)
     hit = (np.bincount(group, hit, len(values)) / np.bincount(group, minlength=len(values)))[group]
     parts = np.array_split(order, min(bins, len(sure)))
     return float(sum(abs((hit[part] - sure[part]).sum()) for part in parts) / len(sure))
+
+
+def calibrated(objective: Objective) -> bool:
+    """Whether outputs are logits of classes, or logarithms of their probabilities, whose softmax is a confidence.
+
+    >>> calibrated(Objective.of("classification")), calibrated(Objective.of("regression"))
+    (True, False)
+    """
+    return objective.kind == CLASSES and objective.loss in LOSSES[CLASSES]
 
 
 class Calibration:
