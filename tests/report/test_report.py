@@ -307,10 +307,13 @@ def test_nothing_in_a_name_becomes_markup() -> None:
     assert blocks[0]["rows"][0]["name"] == blocks[1]["series"][0]["name"] == blocks[2]["panels"][0]["name"] == name
 
 
-def test_a_long_name_breaks_behind_its_kind_and_before_its_place() -> None:
-    table = Table("", ("strategy",), (("channel:0.1@encoder.layers.*",),))
-    html = render(Page(title="t", subtitle="s", answer="a", table=table))
-    assert "channel:<wbr>0.1<wbr>@encoder.<wbr>layers.*</span>" in html
+def test_a_long_name_breaks_before_its_place_and_in_narrow_columns_behind_its_kind() -> None:
+    name = "channel:0.1@encoder.layers.*"
+    table = Table("", ("strategy",), (("none",), (name,)))
+    matrix = Matrix("", "", ("none", name), ((Cell("+0.1", "± 0.2", False),),))
+    html = render(Page(title="t", subtitle="s", answer="a", table=table, pairs=matrix))
+    assert "<span>channel:0.1<wbr>@encoder.<wbr>layers.*</span>" in html
+    assert '<th scope="col">channel:<wbr>0.1<wbr>@encoder.<wbr>layers.*</th>' in html
 
 
 def test_not_a_number_becomes_a_gap() -> None:

@@ -60,9 +60,10 @@ def render(page: Page, lang: str | Catalogue = ENGLISH) -> str:
     return visible(html)  # in a script's strings an escape means the same
 
 
-def _breaking(name: str) -> Markup:
-    """A name that may break behind its kind and its place, and nowhere else if that will do."""
-    text = str(escape(name)).replace("@", "<wbr>@").replace(":", ":<wbr>")
+def _breaking(name: str, narrow: bool = False) -> Markup:
+    """A name that may break before its place and within it, in narrow columns also behind its kind."""
+    text = str(escape(name)).replace("@", "<wbr>@")
+    text = text.replace(":", ":<wbr>") if narrow else text
     return Markup(re.sub(r"(?<=[^\W\d])\.(?=[^\W\d])", ".<wbr>", text))
 
 
