@@ -239,11 +239,12 @@ def _chosen(what: str, name: str | None, kind: str, known: Mapping[str, Iterable
 def _own(name: str, kind: str) -> Metric:
     """The metric that a function of the user's makes."""
     called = name.rpartition(":")[2].rpartition(".")[2]
-    words = {"title": say("test {metric}", metric=called), "short": called}
+    title = say("test {metric}", metric=called)
     lower, each = lower_is_better(name, kind), of_each(name, kind)
     if each is None:
-        return Metric(key=called, lower_is_better=lower, whole=lambda *arrays: judged(name, kind, *arrays), **words)
-    return Metric(key=called, lower_is_better=lower, each=each, **words)
+        whole = lambda *arrays: judged(name, kind, *arrays)  # noqa: E731
+        return Metric(key=called, title=title, short=called, lower_is_better=lower, whole=whole)
+    return Metric(key=called, title=title, short=called, lower_is_better=lower, each=each)
 
 
 def figures_of(metric: Metric) -> Figures:

@@ -36,7 +36,8 @@ def resolved(trained: Trained, asked: Mapping[str, Any]) -> tuple[Recipe, Asked]
     if task is None:
         return _with_settings(recipes.get(trained), given), rest  # type: ignore[arg-type]
     data = data_of(given)
-    return recipe_of(task, data), {**rest, "data": data}
+    rest["data"] = data
+    return recipe_of(task, data), rest
 
 
 def is_task(trained: Trained) -> bool:
@@ -73,7 +74,7 @@ def data_of(given: Mapping[str, Any]) -> Data:
             raise DropkitValueError("data and train both say what is trained on: leave one out")
         if not isinstance(test, tuple | list):
             raise DropkitTypeError("train=(X, y) needs test=(X, y), the samples that strategies are compared on")
-        return Data.of(tuple(train), tuple(test), given.get("kind"))  # type: ignore[arg-type]
+        return Data.of(tuple(train), tuple(test), given.get("kind"))
     if isinstance(source, Data):
         return source
     if source is None:
