@@ -80,14 +80,19 @@ MOST_CLASSES = 1 << 20  # a wrong label must not make a layer of billions
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Images in [0, 1] and labels, split into training and test set.
+    """Samples and what is to be learned of them, split into training and test set.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", or the path of a folder or archive.
-        train_x, test_x: float32, shape (samples, height, width), in colour (samples, 3, height, width).
-        train_y, test_y: int64, shape (samples,), values in [0, classes).
-        classes: number of classes.
+        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", or the path or name of a source of one's own.
+        train_x, test_x: float32, or int64 where they are tokens; sets of images have pixels in [0, 1], of shape
+            (samples, height, width), in colour (samples, 3, height, width).
+        train_y, test_y: by kind: class numbers in [0, classes), int64, (samples,); zeros and ones, float32, (samples,)
+            or (samples, labels); numbers, float32; or the next tokens, int64, (samples, length).
+        classes: number of a model's outputs.
         fingerprint: sha256 over the arrays, so that a resumed run meets the data it began with.
+        kind: "classification", "binary", "multi-label", "regression" or "next-token".
+        labels: names of the classes, or of the columns of the target, where there are any.
+        notes: sentences on how the source was understood.
 
     >>> data = load_data("digits")
     >>> data.name, data.shape
@@ -95,12 +100,15 @@ class Data:
     """
 
     name: str
-    train_x: NDArray[np.float32]
-    train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32]
-    test_y: NDArray[np.int64]
+    train_x: NDArray
+    train_y: NDArray
+    test_x: NDArray
+    test_y: NDArray
     classes: int
     fingerprint: str
+    kind: str = "classification"
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
