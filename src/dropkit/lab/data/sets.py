@@ -93,6 +93,8 @@ class Data:
         kind: of the targets: "classification", "binary" (int64, 0 or 1), "multi-label" (float32, 0 or 1, of shape
             (samples, classes)), "regression" (float32, (samples,) or (samples, classes)), or "next-token" (int64,
             (samples, time), the samples' tokens moved on by one; below 0 is padding).
+        labels: names of the classes, or of the columns of the target, where there are any.
+        notes: sentences on how the source was understood.
 
     >>> data = load_data("digits")
     >>> data.name, data.shape, data.kind
@@ -107,6 +109,8 @@ class Data:
     classes: int
     fingerprint: str
     kind: str = "classification"
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(

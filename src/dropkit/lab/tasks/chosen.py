@@ -11,7 +11,7 @@ def told_of(name: str, data: Data, settings: TaskSettings, examined: Examined) -
     """Sentences: the data and the options, those that were chosen by default among them; the sites; what no rate
     reaches.
     """
-    found = [_data(name, data, settings), _options(settings, examined)]
+    found = [_data(name, data, settings), *data.notes, _options(settings, examined)]
     if examined.places:
         sites = (say("{site} {p:g}", site=site, p=place.p) for site, place in examined.places.items())
         found.append(say("Sites, and their rates as the model is: {sites}.", sites=joined(sites, LIST)))

@@ -17,7 +17,7 @@ from ..data.sets import Data
 from ..imported import generators_kept, is_named, made
 from ..recipes.engine import Engine
 from ..recipes.learning_rate import CONSTANT, factor
-from ..recipes.objective import Objective
+from ..recipes.objective import BINARY, CLASSES, Objective
 from ..recipes.recipe import Recipe, at_least_one
 from .chosen import told_of
 from .examined import Examined as Examined
@@ -188,7 +188,7 @@ def recipe_of(task: Task, data: Data) -> Recipe:
         model = task.made(0)
         framework = framework_of(task, model)
         known = models(framework)
-        objective = Objective.of(data.kind, task.options.loss, task.options.metric)
+        objective = _objective(data, task.options)
         _check_names(task.options, known)
         examined = known.examine(task, model, data, objective)
     settings = _settings(task, data, framework, examined)
@@ -210,6 +210,20 @@ def recipe_of(task: Task, data: Data) -> Recipe:
         elsewhere=Elsewhere(own, frozenset(site for site, place in examined.places.items() if place.inserted)),
         own_draws=True,
     )
+
+
+def _objective(data: Data, options: Options) -> Objective:
+    """What is trained for, before the outputs are seen; names that two classes have with one output alone are that."""
+    try:
+        return Objective.of(data.kind, options.loss, options.metric)
+    except DropkitValueError:
+        if (data.kind, data.classes) != (CLASSES, 2):
+            raise
+        try:
+            return Objective.of(BINARY, options.loss, options.metric)
+        except DropkitValueError:
+            pass
+        raise
 
 
 def _check_names(options: Options, known: Framework) -> None:
