@@ -24,7 +24,8 @@ from .plan import Asked, Choices, Plan, spelled_out
 from .recipes.recipe import Recipe, Strategy, at_least_one, strategy_rates
 from .runs.folder import check_same, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
-from .telling.stats import MOST_SEEDS, Interval, mean_interval
+from .statistics.interval import Interval, mean_interval
+from .statistics.needed import MOST_SEEDS
 from .telling.table import BASELINE, LAST
 
 FIXED = "fixed"

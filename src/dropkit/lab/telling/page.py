@@ -9,7 +9,7 @@ from ...language import capital, counted, joined, say, template
 from ...report import Curve, Differences, Figure, Page, Picture, Whisker
 from ..recipes.measures import Figures
 from ..runs.run import Run
-from .stats import mean_interval
+from ..statistics.interval import mean_interval
 from .table import BASELINE, Line, cells, headings, notes
 
 # What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
@@ -39,7 +39,10 @@ SETTINGS = (
     template("latent"),
     template("learning rate"),
     template("logits"),
+    template("looks"),
     template("machine"),
+    template("margin"),
+    template("max seeds"),
     template("optimizer"),
     template("precision"),
     template("prepared"),
@@ -58,6 +61,7 @@ SETTINGS = (
     template("trunk epochs"),
     template("trunk samples"),
     template("trunk seed"),
+    template("until settled"),
     template("train samples"),
     template("validation"),
     template("weight decay"),
@@ -82,7 +86,7 @@ def page(
         verdict=tuple(verdict),
         headings=headings(kind),
         rows=tuple(cells(line) for line in lines),
-        notes=notes(config["epochs"], seeds, kind),
+        notes=notes(config["epochs"], seeds, kind, lines[0].looked),
         figures=_figures(runs, seeds, kind),
         differences=_differences(lines),
         settings=_settings({**config, **environment}),
