@@ -68,10 +68,12 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     "lab": (
-        {"data", "order", "files", "statistics", "task", "keras_backend", "pictures"},
+        {"imported", "order", "files", "statistics", "keras_backend", "pictures"},
+        {"data"},
         {"recipes"},
         {"plan"},
         {"engines"},
+        {"tasks"},
         {"runs"},
         {"telling"},
         {"settling"},

@@ -195,6 +195,18 @@ def test_a_few_hard_samples_dominate_and_are_said_to() -> None:
     assert "which excludes 0" in text or "which includes 0" in text
 
 
+def test_without_the_scores_of_every_run_nothing_is_said_of_new_samples() -> None:
+    found = scored(np.full(50, 0.5), 5, np.random.default_rng(3), fixed=np.full(50, 0.6))
+    for lacking in (
+        (),
+        (lambda: None,) * 5,
+        (lambda: np.zeros(49, np.float32),) * 5,
+        (lambda: np.full(50, np.nan),) * 5,
+    ):
+        text = verdict((found[0], replace(found[1], scores=lacking)), "toys")
+        assert "There is no score for each test sample" in text[1]
+
+
 def test_pairs_turn_around() -> None:
     rng = np.random.default_rng(2)
     found = scored(rng.random(50), 5, rng, fixed=rng.random(50))

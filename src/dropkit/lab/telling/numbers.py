@@ -50,12 +50,12 @@ def ends(kind: Figures, difference: Interval) -> str:
     return say("{low} to {high}", low=given["low"], high=given["high"])
 
 
-def amount(kind: Figures, value: float) -> str:
-    """A size of differences, such as "0.5 points of test accuracy"."""
+def amount(kind: Figures, value: float, digits: int = 4) -> str:
+    """A size of differences to so many digits, such as "0.5 points of test accuracy"."""
     if kind.proportion:
-        size = f"{100 * value:.4g}"
+        size = f"{100 * value:.{digits}g}"
         return say("{size} points of {figure}", size=size if "." in size else f"{size}.0", figure=kind.title)
-    return say("{size} of {figure}", size=f"{value:.4g}", figure=kind.title)
+    return say("{size} of {figure}", size=f"{value:.{digits}g}", figure=kind.title)
 
 
 def named(strategy: str) -> str:

@@ -1,10 +1,12 @@
 """Strategies held against each other, all pairs at once: what each pair tells, by Holm's correction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
+
+from numpy.typing import NDArray
 
 from ..statistics import sequence
 from ..statistics.crossed import Crossed, crossed
@@ -184,8 +186,23 @@ def _p_values(pair: Pair, margin: float | None) -> tuple[float, float]:
 
 def _table(one: Line, other: Line) -> Crossed | None:
     """Of seeds and samples, read row by row; None where there are no scores, or too few, or they are not numbers."""
-    if one.looked or one.scores is None or other.scores is None or one.seeds < 2:
+    if one.looked or one.seeds < 2 or not one.scores or not other.scores:
         return None
-    rows = (first() - second() for first, second in zip(one.scores, other.scores, strict=True))
-    found = crossed(rows)
+    try:
+        found = crossed(_rows(one, other))
+    except _NoScoresError:
+        return None
     return found if all(map(math.isfinite, (found.mean, *found.squares))) else None
+
+
+def _rows(one: Line, other: Line) -> Iterator[NDArray]:
+    """Of each seed, the differences of the test samples."""
+    for reads, base in zip(one.scores, other.scores, strict=True):
+        scores, others = reads(), base()
+        if scores is None or others is None or scores.shape != others.shape or scores.size < 2:
+            raise _NoScoresError
+        yield scores.astype(float) - others
+
+
+class _NoScoresError(Exception):
+    """A run has no score for each test sample."""

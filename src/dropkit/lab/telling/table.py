@@ -4,31 +4,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from ...language import ENGLISH, Catalogue, say, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
+from ..runs.scores import LAST as LAST
+from ..runs.scores import Scores
 from ..statistics import sequence
 from ..statistics.interval import Interval, differences, mean_interval
 
 BASELINE = "none"
-Scores = tuple[Callable[[], NDArray], ...]
-"""What reads the scores of the test samples, for each seed."""
-LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed; the scores of
-    the test samples, where they are known; and whether seeds were added until all was settled.
+    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed; what reads the
+    scores of the test samples, for each seed; and whether seeds were added until all was settled.
     """
 
     strategy: str
     values: Mapping[str, tuple[float, ...]]
     differences: tuple[float, ...] | None
     figures: Figures = CLASSIFICATION
-    scores: Scores | None = None
+    scores: tuple[Callable[[], Scores | None], ...] = ()
     looked: bool = False
 
     def interval(self, figure: str) -> Interval:
@@ -94,14 +91,8 @@ def lines(runs: Mapping[str, Sequence[Run]], looked: bool = False) -> tuple[Line
         minus = None
         if baseline is not None and strategy != BASELINE:
             minus = tuple(differences(figure[kind.compared], baseline[kind.compared]))
-        found.append(Line(strategy, figure, minus, kind, _scores(runs[strategy]), looked))
+        found.append(Line(strategy, figure, minus, kind, tuple(run.scores for run in runs[strategy]), looked))
     return tuple(found)
-
-
-def _scores(runs: Sequence[Run]) -> Scores | None:
-    """What reads the scores of each run; None where one of them has none."""
-    found = tuple(getattr(run, "scores", None) for run in runs)
-    return None if None in found else found  # type: ignore[return-value]
 
 
 def between(line: Line, other: Line, figure: str | None = None) -> Interval:

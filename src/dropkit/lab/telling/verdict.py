@@ -217,7 +217,7 @@ def _needed(pairs: Pairs) -> list[str]:
             "A new comparison with {low} to more than {most} seeds would show a difference of {size} four times in "
             "five; these runs tell their spread no better."
         )
-    return [say(words, size=amount(main.one.figures, size), low=low, high=high, most=MOST_SEEDS)]
+    return [say(words, size=amount(main.one.figures, size, digits=2), low=low, high=high, most=MOST_SEEDS)]
 
 
 def _looked_before(pairs: Pairs, looks: Sequence[int]) -> list[str]:
