@@ -8,7 +8,7 @@ from ...language import SEMICOLON, capital, joined, say, template
 from ...report import Cell, Curve, Differences, Dot, Figure, Matrix, Panel, Rated, Scale, Whisker
 from ..recipes.measures import Chart, Figures
 from ..runs.run import Run
-from .stats import Interval, mean_interval
+from ..statistics.interval import Interval, mean_interval
 from .table import BASELINE, Line, between
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from ...language import counted, joined, say, template
 from ...report import Page, Picture, Table
 from ..runs.run import Run
+from ..statistics.interval import Interval, differences
 from . import charts
-from .stats import Interval, mean_interval, paired_difference
 from .table import LAST, Line, cells, headings, notes
 
 # What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
@@ -45,8 +45,11 @@ SETTINGS = (
     template("learning rate"),
     template("literal"),
     template("logits"),
+    template("looks"),
     template("loss"),
     template("machine"),
+    template("margin"),
+    template("max seeds"),
     template("metric"),
     template("model"),
     template("optimizer"),
@@ -72,6 +75,7 @@ SETTINGS = (
     template("trunk epochs"),
     template("trunk samples"),
     template("trunk seed"),
+    template("until settled"),
     template("validation"),
     template("variant"),
     template("weight decay"),
@@ -93,12 +97,13 @@ def page(
     """The page of a comparison, or of a single run."""
     seeds, kind = lines[0].seeds, lines[0].figures
     answer, *details = verdict
+    noted = notes(config["epochs"], seeds, kind, lines[0].looked)
     return Page(
         title=say("{recipe} on {data}", recipe=config["recipe"], data=config["data"]),
         subtitle=_subtitle(config, len(runs), seeds),
         answer=answer,
         details=details,
-        table=Table("", headings(kind), [cells(line) for line in lines], notes(config["epochs"], seeds, kind)),
+        table=Table("", headings(kind), [cells(line) for line in lines], noted),
         differences=charts.differences(lines),
         pairs=charts.pairs(lines),
         rated=charts.rated(lines, runs),
@@ -133,10 +138,10 @@ def _calibration(lines: Sequence[Line], runs: Mapping[str, Sequence[Run]]) -> Ta
         row = [
             line.strategy,
             _plain(line.interval(line.figures.loss), 4),
-            _percent(mean_interval(errors[line.strategy])),
+            _percent(line.of(errors[line.strategy])),
         ]
         if base is not None:
-            difference = paired_difference(errors[line.strategy], errors[base])
+            difference = line.of(differences(errors[line.strategy], errors[base]))
             row.append("-" if line.strategy == base else _percent(difference, signed=True))
         rows.append(row)
     found = [say("strategy"), say("test NLL"), say("test ECE, %")]
