@@ -1,7 +1,7 @@
 """A small convolutional network, to be tried with dropout on images in folders, one for each class.
 
-    cd examples
-    dropkit compare own_cnn:cnn --data PHOTOS --image-size 16 --insert conv2=channel:0.1
+cd examples
+dropkit compare own_cnn:cnn --data PHOTOS --image-size 16 --insert conv2=channel:0.1
 """
 
 from collections import OrderedDict

@@ -1,7 +1,7 @@
 """A small transformer that predicts the next token, to be tried with dropout on token arrays: X and y, one step on.
 
-    cd examples
-    dropkit compare own_transformer:Model --data tokens.npz --kind next-token --strategies none,as-is,token:0.1
+cd examples
+dropkit compare own_transformer:Model --data tokens.npz --kind next-token --strategies none,as-is,token:0.1
 """
 
 import torch
