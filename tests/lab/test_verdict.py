@@ -116,7 +116,7 @@ def test_what_excludes_zero_by_itself_alone_is_told_as_such() -> None:
     text = words(
         none=NONE, step=[value + 0.03 + d for value, d in zip(NONE, (0, 1e-3, 2e-3, 0, 0), strict=True)], fixed=weak
     )
-    assert text.startswith("step helps on toys")
+    assert text.startswith("Dropout (step) helps on toys")
     assert "excludes 0 by itself, but among all pairs that may be chance." in text or "Dropout (fixed) helps" in text
 
 
@@ -129,9 +129,11 @@ def test_the_best_that_helps_is_named_even_if_another_has_the_better_mean() -> N
 
 def test_without_no_dropout_the_best_is_held_against_the_others() -> None:
     assert words(fixed=NONE, step=CLEAR).startswith(
-        "step is best on toys: against dropout (fixed), the next, +20.2 points"
+        "Dropout (step) is best on toys: against dropout (fixed), the next, +20.2 points"
     )
-    assert words(fixed=NONE, step=CLOSE).startswith("Not settled on toys: step against dropout (fixed), +0.4 points")
+    assert words(fixed=NONE, step=CLOSE).startswith(
+        "Not settled on toys: dropout (step) against dropout (fixed), +0.4 points"
+    )
     assert words(fixed=NONE, step=NONE).startswith("No difference at all on toys: ")
 
 
@@ -238,7 +240,7 @@ def test_runs_that_diverged_are_no_comparison() -> None:
     assert "dropout (fixed) diverged (loss not finite) in 1 of 2 seeds." in verdict(lines(runs), "toys")
     for bad in (math.nan, math.inf):
         text = words(none=NONE, fixed=[*CLEAR[:4], bad], step=CLEAR)
-        assert text.startswith("step helps on toys")
+        assert text.startswith("Dropout (step) helps on toys")
         assert words(none=NONE, fixed=[*CLEAR[:4], bad]).startswith(
             "Nothing to compare on toys: test accuracy is no finite number for dropout (fixed) or no dropout."
         )
@@ -266,7 +268,7 @@ def test_whether_adapting_helped_is_told_against_fixed_and_none() -> None:
         gap=[0.40, 0.41, 0.421, 0.40, 0.411],
         disarm=[0.60, 0.62, 0.61, 0.59, 0.63],
     )
-    assert text.startswith("concrete helps on toys: +20.06 points")
+    assert text.startswith("Dropout (concrete) helps on toys: +20.06 points")
     assert (
         "Adapting the rate helped against dropout (fixed): concrete did better, gap did worse, "
         "disarm cannot be told apart from it."

@@ -15,7 +15,8 @@ from ...counter import Key
 from ...errors import DataError, UnknownNameError
 from ...mask import uniform
 from . import cifar, images
-from .arrays import MOST_CLASSES, of_arrays
+from .arrays import MOST_CLASSES as MOST_CLASSES
+from .arrays import of_arrays
 from .idx import parse_idx
 
 FILES = (
