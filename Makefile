@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup browser demo test quick lint bench gpu gpu-dry wheel clean
 
 help:
-	@echo "make demo    set up, train an MLP with and without dropout on embedded data, say where the report is"
+	@echo "make demo    set up, train an MLP with and without dropout on embedded data, answer whether it helped"
 	@echo "make test    set up, then lint, types and all tests"
 	@echo "make quick   the tests that start no processes, compile and train nothing: a minute and a half on two cores"
 	@echo "make bench   set up, then every figure that the README claims"
@@ -39,8 +39,12 @@ browser:
 	    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } \
 	    || echo "No browser: the tests of pages will skip. Install one with: sudo apt-get install chromium"
 
+# What a newcomer reads last is the answer, in a sentence, and what to type for a model of their own.
 demo: setup
 	$(BIN)/dropkit compare mlp --out runs/demo --resume
+	@echo
+	@$(BIN)/python -c 'import json; print("In short:", json.load(open("runs/demo/result.json"))["verdict"][0])'
+	@echo "Next, your own model on your own data: $(BIN)/dropkit compare my_model:make --data my_data.csv --target label"
 
 # A worker for each core, four at most, since each takes some 2 GB. One thread in each: the tensors are small, and on a
 # busy machine threads mostly wait for each other. Tests that are about threads ask for theirs.

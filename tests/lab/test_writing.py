@@ -11,7 +11,7 @@ import pytest
 from dropkit import cli, writing
 from dropkit.errors import OutputError
 from dropkit.lab import train
-from dropkit.lab.files import claim, lock, write_bytes, write_text
+from dropkit.lab.files import claim, lock, write_bytes, write_rows, write_text
 from dropkit.torch.moving.rate_log import _write as write_log
 
 RUN = ["train", "mlp", "--size", "tiny", "--epochs", "1", "--device", "cpu"]
@@ -178,3 +178,9 @@ def test_many_processes_are_never_inside_together(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "shared"), str(tmp_path)]
     crowd = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     assert [each.communicate()[1] for each in crowd] == [""] * 4
+
+
+def test_a_row_that_lacks_what_later_ones_have_is_written_with_nan(tmp_path: Path) -> None:
+    """An older version's epochs, gone on with by one that measures more."""
+    write_rows(tmp_path / "metrics.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "ece": 0.125}])
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,loss,ece\n1,0.5,nan\n2,0.25,0.125\n"

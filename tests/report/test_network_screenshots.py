@@ -1,5 +1,6 @@
 """Screenshots for the docs, taken where DROPKIT_SCREENSHOTS is set: tests otherwise write no tracked file."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dropkit.probe.fold import fold
 from dropkit.probe.page.network import render_network
@@ -24,17 +26,24 @@ def dropkit(folder: Path, *words: str) -> None:
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
 
-def test_screenshot_of_the_report(browser: Any, tmp_path: Path) -> None:
-    """Of what `make demo` runs, with the values of one epoch shown."""
+def test_screenshots_of_the_report(browser: Any, tmp_path: Path) -> None:
+    """Of what `make demo` runs, and of six rates of one kind; of the latter from the differences on, in the dark."""
     dropkit(tmp_path, "compare", "mlp", "--out", "demo")
-    page = browser.new_page(color_scheme="light", reduced_motion="reduce", viewport={"width": 1160, "height": 1560})
-    page.goto((tmp_path / "demo" / "report.html").as_uri())
+    rates = ",".join(["none", *(f"fixed:0.{n}" for n in range(1, 7))])
+    dropkit(tmp_path, "compare", "mlp", "--strategies", rates, "--epochs", "15", "--out", "rates")
+    take_report(browser, tmp_path / "demo" / "report.html", "report", "light", "header", 1500)
+    take_report(browser, tmp_path / "rates" / "report.html", "report-rates", "dark", "h2:text('Differences')", 1290)
+
+
+def take_report(browser: Any, file: Path, name: str, scheme: str, first: str, height: int) -> None:
+    """A part of a page from an element on, in 160 colours, which is a third of the file."""
+    page = browser.new_page(color_scheme=scheme, reduced_motion="reduce", viewport={"width": 1160, "height": 900})
+    page.goto(file.as_uri())
     settled(page)
-    plot = page.locator("figure .plot").nth(1)
-    box = plot.bounding_box()
-    page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
-    assert page.locator("figure .tip").nth(1).is_visible()
-    page.screenshot(path=SHOTS / "report.png")
+    top = max(0, page.locator(first).first.bounding_box()["y"] - 24)
+    clip = {"x": 0, "y": top, "width": 1160, "height": height}
+    shot = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))).convert("RGB")
+    shot.quantize(160, dither=Image.Dither.NONE).save(SHOTS / f"{name}.png", optimize=True)
     page.close()
 
 

@@ -45,9 +45,12 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`write_bytes` of a CSV table; floats are written so that reading gives the same bits."""
+    """`write_bytes` of a CSV table; floats are written so that reading gives the same bits. What a row lacks, since an
+    older version wrote it, is "nan".
+    """
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = csv.DictWriter(text, fieldnames=list(names), restval="nan", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_text(path, text.getvalue())

@@ -1,16 +1,18 @@
-"""A comparison as a page of the report: which words, which table, which curves, which settings."""
+"""A comparison as a page of the report: which words, which tables, which charts, which pictures, which settings."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...language import capital, counted, joined, say, template
-from ...report import Curve, Differences, Figure, Page, Picture, Whisker
-from ..recipes.measures import Figures
+from ...language import counted, joined, say, template
+from ...report import Page, Picture, Table
 from ..runs.run import Run
-from .stats import mean_interval
-from .table import BASELINE, Line, cells, headings, notes
+from ..statistics.interval import Interval, differences
+from . import charts
+from .table import LAST, Line, cells, headings, notes
 
 # What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
 SETTINGS = (
@@ -26,6 +28,7 @@ SETTINGS = (
     template("fingerprint"),
     template("first weights"),
     template("frame"),
+    template("framework"),
     template("fresh"),
     template("gap gain"),
     template("gap target"),
@@ -34,37 +37,54 @@ SETTINGS = (
     template("hidden"),
     template("hypergradient every"),
     template("image size"),
+    template("insert"),
     template("iterations"),
+    template("kind"),
     template("l2"),
     template("latent"),
     template("learning rate"),
+    template("literal"),
     template("logits"),
+    template("looks"),
+    template("loss"),
     template("machine"),
+    template("margin"),
+    template("max seeds"),
+    template("metric"),
+    template("model"),
     template("optimizer"),
+    template("places"),
     template("precision"),
     template("prepared"),
     template("rate learning rate"),
     template("recipe"),
+    template("schedule epochs"),
+    template("schedule"),
     template("scored"),
     template("seed"),
     template("seeds"),
+    template("sites"),
     template("size"),
     template("step epochs"),
     template("strategies"),
     template("strategy"),
     template("test samples"),
     template("threads"),
+    template("train samples"),
     template("trained"),
     template("trunk epochs"),
     template("trunk samples"),
     template("trunk seed"),
-    template("train samples"),
+    template("until settled"),
     template("validation"),
+    template("variant"),
     template("weight decay"),
     template("weight std"),
     template("weights"),
 )
 MOST = 6  # pictures of a run that a page shows
+BYTES = 160_000  # of all pictures, so that the page stays small
+ECE = "test_ece"
 
 
 def page(
@@ -75,17 +95,22 @@ def page(
     environment: Mapping[str, Any],
 ) -> Page:
     """The page of a comparison, or of a single run."""
-    seeds, kind = len(next(iter(runs.values()))), lines[0].figures
+    seeds, kind = lines[0].seeds, lines[0].figures
+    answer, *details = verdict
+    noted = notes(config["epochs"], seeds, kind, lines[0].looked)
     return Page(
         title=say("{recipe} on {data}", recipe=config["recipe"], data=config["data"]),
         subtitle=_subtitle(config, len(runs), seeds),
-        verdict=tuple(verdict),
-        headings=headings(kind),
-        rows=tuple(cells(line) for line in lines),
-        notes=notes(config["epochs"], seeds, kind),
-        figures=_figures(runs, seeds, kind),
-        differences=_differences(lines),
+        answer=answer,
+        details=details,
+        table=Table("", headings(kind), [cells(line) for line in lines], noted),
+        differences=charts.differences(lines),
+        pairs=charts.pairs(lines),
+        rated=charts.rated(lines, runs),
+        figures=(*charts.curves(runs, kind), *charts.moving(runs)),
+        tables=tuple(table for table in (_calibration(lines, runs), _cost(lines, config["epochs"])) if table),
         settings=_settings({**config, **environment}),
+        reference=charts.reference(list(runs)),
         pictures=_pictures(runs),
     )
 
@@ -102,79 +127,105 @@ def _subtitle(config: Mapping[str, Any], strategies: int, seeds: int) -> str:
     )
 
 
-def _figures(runs: Mapping[str, Sequence[Run]], seeds: int, kind: Figures) -> tuple[Figure, ...]:
-    band = say("band: 95 % interval over seeds") if seeds > 1 else ""
-    figures = []
-    for chart in kind.charts:
-        curves = [
-            _curve(strategy, group, line.figure, line.part, line.dotted)
-            for strategy, group in runs.items()
-            for line in chart.lines
-        ]
-        figures.append(Figure(chart.title, joined((chart.caption, band)), tuple(curves), True))
-    for site in next(iter(runs.values()))[0].config["rates"]:
-        rates = [_curve(strategy, group, f"rate_{site}", site, False, "hv") for strategy, group in runs.items()]
-        title, caption = (
-            say("Drop probability of {site}", site=site),
-            say("at each epoch's end; of a learned rate the mean"),
-        )
-        figures.append(Figure(title, joined((caption, band)), tuple(rates)))
-    return tuple(figures)
-
-
-def _curve(
-    strategy: str,
-    group: Sequence[Run],
-    figure: str,
-    part: str,
-    dotted: bool,
-    shape: Literal["linear", "hv"] = "linear",
-) -> Curve:
-    seeds = [[row[figure] for row in run.rows] for run in group]
-    intervals = [mean_interval(values) for values in zip(*seeds, strict=True)]
-    low = tuple(interval.low for interval in intervals if interval.low is not None)
-    high = tuple(interval.high for interval in intervals if interval.high is not None)
-    means = tuple(interval.mean for interval in intervals)
-    if low == high:  # a rate that no seed moves has no band
-        low = high = ()
-    return Curve(strategy, part, _epochs(group), means, low, high, dotted, shape)
-
-
-def _epochs(group: Sequence[Run]) -> tuple[int, ...]:
-    return tuple(row["epoch"] for row in group[0].rows)
-
-
-def _differences(lines: Sequence[Line]) -> Differences | None:
-    whiskers = []
-    for line in lines:
-        difference = line.difference
-        if line.differences is not None and difference is not None:
-            whiskers.append(Whisker(line.strategy, difference.mean, difference.low, difference.high, line.differences))
-    if not whiskers:
+def _calibration(lines: Sequence[Line], runs: Mapping[str, Sequence[Run]]) -> Table | None:
+    """NLL and ECE of classifiers, where the engine measured the latter."""
+    errors = {strategy: [_ece(run) for run in group] for strategy, group in runs.items()}
+    if all(math.isnan(error) for group in errors.values() for error in group):
         return None
-    title = lines[0].figures.title
-    words = template('{figure} minus that of "{baseline}", seed by seed')
-    return Differences(say(words, figure=capital(title), baseline=BASELINE), tuple(whiskers), title)
+    base = charts.reference(list(runs))
+    rows = []
+    for line in lines:
+        row = [
+            line.strategy,
+            _plain(line.interval(line.figures.loss), 4),
+            _percent(line.of(errors[line.strategy])),
+        ]
+        if base is not None:
+            difference = line.of(differences(errors[line.strategy], errors[base]))
+            row.append("-" if line.strategy == base else _percent(difference, signed=True))
+        rows.append(row)
+    found = [say("strategy"), say("test NLL"), say("test ECE, %")]
+    if base is not None:
+        found.append(say("ECE, difference from {baseline}", baseline=base))
+    words = say(
+        "NLL: the mean negative logarithm of the probability given to the right class (the test loss). ECE: how far "
+        "confidence and accuracy lie apart, mean over 15 bins that hold as many samples each. Lower is better."
+    )
+    return Table(say("Calibration"), found, rows, (words,))
+
+
+def _ece(run: Run) -> float:
+    last = [row.get(ECE, math.nan) for row in run.rows[-LAST:]]
+    return sum(last) / len(last)
+
+
+def _percent(found: Interval, signed: bool = False) -> str:
+    if math.isnan(found.mean):
+        return "-"
+    half = None if found.half is None else 100 * found.half
+    text = _plain(Interval(100 * found.mean, half, None, found.n), 2, "+" if signed else "")
+    return text + (" *" if signed and found.excludes_zero else "")
+
+
+def _plain(found: Interval, digits: int, sign: str = "") -> str:
+    text = f"{found.mean:{sign}.{digits}f}"
+    return text if found.half is None else f"{text} ± {found.half:.{digits}f}"
+
+
+def _cost(lines: Sequence[Line], epochs: int) -> Table | None:
+    """What a run takes, and how many times as much as one of the reference."""
+    base = charts.reference([line.strategy for line in lines])
+    if base is None:
+        return None
+    (against,) = (line.interval("seconds").mean for line in lines if line.strategy == base)
+    rows = []
+    for line in lines:
+        seconds = line.interval("seconds").mean
+        times = f"{seconds / against:.2f}" if against else "-"
+        rows.append((line.strategy, _seconds(seconds), _seconds(seconds / epochs), times))
+    titles = (
+        say("strategy"),
+        say("seconds a run"),
+        say("seconds an epoch"),
+        say("times that of {baseline}", baseline=base),
+    )
+    words = say("Training and scoring on this machine, mean over seeds; what else ran on it meanwhile is in it.")
+    return Table(say("Cost"), titles, rows, (words,))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def _pictures(runs: Mapping[str, Sequence[Run]]) -> tuple[tuple[Picture, ...], ...]:
-    """A row for each strategy: what its first run drew after its first epoch, its last, and some between."""
-    rows = []
-    for strategy, group in runs.items():
-        drawn = group[0].pictures
-        # About as far from one to the next as the later is from the start: most happens early.
-        wanted = np.geomspace(1, len(drawn), MOST) if drawn else ()
-        row = []
-        for number in sorted({round(float(epoch)) for epoch in wanted}):
-            given = {"strategy": strategy, "epoch": number}
-            words = template("Images made under {strategy}, seed {seed}, after epoch {epoch}")
-            alternative, caption = (
-                say(words, seed=group[0].config["seed"], **given),
-                say("{strategy}, epoch {epoch}", **given),
-            )
-            row.append(Picture(caption, alternative, drawn[number - 1].read_bytes()))
-        rows.append(tuple(row))
+    """A row for each strategy: what its first run drew after its first epoch, its last, and some between; fewer where
+    they are large, for at most so many bytes are read.
+    """
+    drawn = {strategy: group[0].pictures for strategy, group in runs.items()}
+    for most in range(MOST, 0, -1):
+        chosen = {strategy: _chosen(paths, most) for strategy, paths in drawn.items()}
+        if sum(path.stat().st_size for paths in chosen.values() for _, path in paths) <= BYTES or most == 1:
+            break
+    rows, left = [], BYTES
+    for strategy, paths in chosen.items():
+        left -= sum(path.stat().st_size for _, path in paths)
+        if left >= 0:
+            rows.append(tuple(_picture(strategy, runs[strategy][0], epoch, path) for epoch, path in paths))
     return tuple(row for row in rows if row)
+
+
+def _chosen(paths: Sequence[Path], most: int) -> list[tuple[int, Path]]:
+    # About as far from one to the next as the later is from the start: most happens early.
+    wanted = np.geomspace(1, len(paths), most) if paths else ()
+    epochs = {round(float(epoch)) for epoch in wanted} if most > 1 else {len(paths)} - {0}
+    return [(epoch, paths[epoch - 1]) for epoch in sorted(epochs)]
+
+
+def _picture(strategy: str, run: Run, epoch: int, path: Path) -> Picture:
+    given = {"strategy": strategy, "epoch": epoch}
+    words = template("Images made under {strategy}, seed {seed}, after epoch {epoch}")
+    caption = say("{strategy}, epoch {epoch}", **given)
+    return Picture(caption, say(words, seed=run.config["seed"], **given), path.read_bytes())
 
 
 def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
