@@ -161,12 +161,12 @@ def judged(lines: Sequence[Line], margin: float | None = None) -> Pairs:
         (pair.one.strategy, pair.other.strategy): replace(pair, p=p, p_within=within)
         for pair, p, within in zip(pairs, first, second, strict=True)
     }
-    pairs = Pairs(tuple(sorted(lines, key=_rank)), margin, found)
-    for pair in pairs.told:  # the scores of others need not be read
+    whole = Pairs(tuple(sorted(lines, key=_rank)), margin, found)
+    for pair in whole.told:  # the scores of others need not be read
         key = pair.one.strategy, pair.other.strategy
         key = key if key in found else key[::-1]
         found[key] = replace(found[key], table=_table(found[key].one, found[key].other))
-    return pairs
+    return whole
 
 
 def _rank(line: Line) -> float:
