@@ -209,6 +209,21 @@ def test_without_the_scores_of_every_run_nothing_is_said_of_new_samples() -> Non
         assert "There is no score for each test sample" in text[1]
 
 
+def test_scores_of_pairs_that_are_not_told_are_not_read() -> None:
+    rng = np.random.default_rng(4)
+    reads = []
+
+    def read() -> NDArray:
+        reads.append(1)
+        return rng.random(9).astype(np.float32)
+
+    names = ("none", "fixed", "step", "gap", "concrete", "disarm")
+    found = of({name: [0.5 + rng.random() / 9 for _ in range(5)] for name in names})
+    pairs = judged([replace(line, scores=(read,) * 5) for line in found])
+    assert len(pairs.found) == 15 and len(reads) == 2 * 5 * len(pairs.told) <= 2 * 5 * 9
+    assert all(pair.table is not None for pair in pairs.told)
+
+
 def test_pairs_turn_around() -> None:
     rng = np.random.default_rng(2)
     found = scored(rng.random(50), 5, rng, fixed=rng.random(50))
