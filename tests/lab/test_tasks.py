@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from dropkit.axes.noise import Gaussian
 from dropkit.axes.rate import Constant
 from dropkit.errors import DataError, DropkitError
-from dropkit.lab import Data, compare, train
+from dropkit.lab import Data, compare, train, tune
 from dropkit.lab.engines.losses import NAMED, Score, losses, outputs_of
 from dropkit.lab.engines.optimizing import family
 from dropkit.lab.plan import Choices, Plan
@@ -180,6 +180,13 @@ def test_scores_of_a_lengthened_run_are_those_of_its_last_epochs(tmp_path: Path)
 def test_a_metric_of_the_whole_has_no_scores(tmp_path: Path) -> None:
     run = train(cnn, out=tmp_path, epochs=1, metric="f1", **PAIR)
     assert run.scores() is None and 0 <= run.rows[0]["test_f1"] <= 1
+
+
+def test_recipes_have_scores_with_and_without_a_framework(tmp_path: Path) -> None:
+    for name in ("mlp", "numpy-mlp"):
+        run = train(name, size="tiny", epochs=2, device="cpu", out=tmp_path / name)
+        scores, mean = run.scores(), np.mean([row["test_accuracy"] for row in run.rows])
+        assert scores is not None and float(scores.mean()) == pytest.approx(mean, abs=1e-6)
 
 
 def test_damaged_scores_are_refused(tmp_path: Path) -> None:
@@ -365,6 +372,22 @@ def test_a_strategy_that_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(DropkitError, match=message):
         compare(make, strategies=["none", strategy], out=tmp_path / "out", epochs=1, seeds=1, **PAIR)
     assert not (tmp_path / "out").exists()
+
+
+class Unreached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.out = nn.Flatten(), nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(functional.dropout(self.flat(x), 0.25, self.training))
+
+
+def test_a_model_whose_rates_cannot_be_set_is_compared_and_not_tuned(tmp_path: Path) -> None:
+    found = compare(Unreached, out=tmp_path / "compared", epochs=1, seeds=1, **PAIR)
+    assert [line.strategy for line in found.lines] == ["none", "as-is"]
+    with pytest.raises(DropkitError, match=r"has no site whose rate can be set: put dropouts in with --insert"):
+        tune(Unreached, out=tmp_path / "tuned", trials=1, seeds=1, epochs=1, **PAIR)
 
 
 def test_options_of_models_are_refused_for_recipes_but_for_those_that_recipes_have() -> None:

@@ -210,7 +210,13 @@ def _sites(choices: Choices) -> tuple[str, ...]:
             f"tune chooses rates by validation loss, and validation {choices.validation} holds out no sample: hold "
             "some out with --validation, such as --validation 0.1"
         )
-    return tuple(strategy_rates(choices.recipe, Strategy(FIXED), choices.settings, choices.steps))
+    found = tuple(strategy_rates(choices.recipe, Strategy(FIXED), choices.settings, choices.steps))
+    if not found:
+        raise DropkitValueError(
+            f"tune searches rates, and {choices.recipe.name} has no site whose rate can be set: put dropouts in with "
+            "--insert PATTERN=RATE"
+        )
+    return found
 
 
 def _epochs(folder: Path, total: int) -> tuple[int, int]:

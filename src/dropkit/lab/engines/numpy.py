@@ -17,7 +17,7 @@ from ..files.arrays import load_arrays, save_arrays
 from ..order import drawn_with_replacement, epoch_order
 from ..plan import Plan
 from ..recipes.recipe import LearnedRate, Rates, Settings
-from .by_hand import score, train_epoch
+from .by_hand import right, score, train_epoch
 from .checkpoint import Progress
 from .moves import Moves
 
@@ -61,6 +61,10 @@ class NumpyTrainer:
         row |= self.sites.row(step)
         self.sites.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def sample_scores(self) -> NDArray[np.float32]:
+        """Of each test sample whether its class is right, after the last epoch."""
+        return right(self.network, *self.parts["test"])
 
     def _order(self, samples: int, number: int, step: int) -> NDArray[np.int64]:
         """Which samples an epoch trains on, in order: each once, or batches drawn with replacement."""

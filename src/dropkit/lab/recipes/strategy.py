@@ -13,7 +13,7 @@ class Strategy:
     Behind an @ a pattern of sites, which it is limited to.
 
     >>> Strategy.parse("fixed:.2:0.5")
-    Strategy(name='fixed', values=(0.2, 0.5))
+    Strategy(name='fixed', values=(0.2, 0.5), places='')
     >>> str(Strategy.parse("fixed:.2:0.5")), Strategy.parse("fixed:.2:0.5").folder
     ('fixed:0.2:0.5', 'fixed-0.2-0.5')
     >>> str(Strategy.parse("step:100"))

@@ -21,7 +21,7 @@ from ..plan import Choices, Plan
 from ..recipes.measures import CLASSIFICATION, Figures
 from .events import Events
 from .folder import open_folder
-from .scores import SCORES, Scores, ScoresSamples, keep_scores, read_scores
+from .scores import LAST, SCORES, Scores, ScoresSamples, keep_scores, read_scores
 
 OnEpoch = Callable[[Plan, Row], None]
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
@@ -102,9 +102,8 @@ def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tenso
             progress.step = row["step"]
             if isinstance(trainer, MakesPictures):  # before the state, so that an epoch that counts has its picture
                 write_bytes(_pictures(folder) / _picture(number), trainer.picture())
-            if isinstance(trainer, ScoresSamples):
-                epochs, scores = plan.choices.settings.epochs, trainer.sample_scores()
-                keep_scores(folder, progress.run, number, epochs, scores)
+            if isinstance(trainer, ScoresSamples) and number > plan.choices.settings.epochs - LAST:
+                keep_scores(folder, progress.run, number, plan.choices.settings.epochs, trainer.sample_scores())
             _keep(trainer, plan, progress, folder)
             if log is not None:
                 log.add(row)

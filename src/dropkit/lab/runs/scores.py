@@ -33,7 +33,7 @@ class ScoresSamples(Protocol):
 
 
 def keep_scores(folder: Path, run: str, epoch: int, epochs: int, scores: Scores | None) -> None:
-    """Write an epoch's scores where it is one of the last; with the last one their mean.
+    """Write the scores of one of the last epochs; with the last one their mean.
 
     Args:
         folder: of the run.
@@ -41,7 +41,7 @@ def keep_scores(folder: Path, run: str, epoch: int, epochs: int, scores: Scores 
         epoch, epochs: its number, and how many there will be.
         scores: of the test samples, if there are any.
     """
-    if scores is None or epoch <= epochs - LAST:
+    if scores is None:
         return
     kept = {number: found for number, found in _read(folder, run).items() if epoch - LAST < number < epoch}
     kept[epoch] = np.asarray(scores, np.float32)
