@@ -75,7 +75,8 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"runs"},
         {"telling"},
         {"experiment"},
-        {"tuning"},
+        {"tuning", "own"},
+        {"comparing"},
         {"__init__"},
     ),
 }

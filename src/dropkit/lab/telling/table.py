@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...language import ENGLISH, Catalogue, say, told
+from ...language import ENGLISH, Catalogue, say, template, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
+from .folds import of_folds
 from .stats import Interval, mean_interval, paired_difference
 
 BASELINE = "none"
+PAIRS = template(
+    'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data order); * '
+    "marks an interval that excludes 0."
+)
+OWN_PAIRS = template(
+    'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0.'
+)
 LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
 
 
@@ -23,7 +31,7 @@ class Line:
 
     def interval(self, figure: str) -> Interval:
         """Mean and 95 % interval of a figure over seeds."""
-        return mean_interval(self.values[figure])
+        return of_folds(mean_interval(self.values[figure]), self.figures.overlap)
 
     @property
     def compared(self) -> Interval:
@@ -43,7 +51,9 @@ class Line:
     @property
     def difference(self) -> Interval | None:
         """Mean and 95 % interval of the paired difference from "none"; None where there is nothing to pair with."""
-        return None if self.differences is None else mean_interval(self.differences)
+        if self.differences is None:
+            return None
+        return of_folds(mean_interval(self.differences), self.figures.overlap)
 
 
 def _last(count: Count) -> str:
@@ -85,7 +95,7 @@ def _minus(
 def between(line: Line, other: Line, figure: str | None = None) -> Interval:
     """A figure of one strategy minus another's, paired by seed; by default the one that they are compared by."""
     figure = figure or line.figures.compared
-    return paired_difference(line.values[figure], other.values[figure])
+    return of_folds(paired_difference(line.values[figure], other.values[figure]), line.figures.overlap)
 
 
 def headings(kind: Figures) -> tuple[str, ...]:
@@ -139,13 +149,8 @@ def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str,
     if seeds > 1:
         spread = say("± is half of the 95 % t interval over {seeds} seeds", seeds=seeds)
     return (
-        say("Each seed's figure: {each}; {spread}.", each=each, spread=spread),
-        say(
-            'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data '
-            "order); * marks an interval that excludes 0.",
-            figure=kind.title,
-            baseline=BASELINE,
-        ),
+        say("Each seed's figure: {each}; {spread}.", each=kind.told or each, spread=spread),
+        say(OWN_PAIRS if kind.told else PAIRS, figure=kind.title, baseline=BASELINE),
         *kind.notes,
         say("Seconds: training and scoring of one run, mean over seeds."),
     )

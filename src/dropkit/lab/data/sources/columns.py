@@ -58,8 +58,7 @@ def _check_objects(name: str, column: Any, known: Any) -> None:
         if not isinstance(value, str | bool | int | float | np.number | np.bool_):
             raise DataError(
                 f"{name}: column {shown(column)} holds a {type(value).__name__} in row {row + 1}, and tables hold "
-                "numbers "
-                "and text; leave the column out, or give arrays (.npz)"
+                "numbers and text; leave the column out, or give arrays (.npz)"
             )
 
 
@@ -103,9 +102,8 @@ def as_numbers(name: str, column: Any, values: Any) -> NDArray[np.float64]:
         found = numbers.to_numpy(np.float64, na_value=np.nan)
     if (wrong := np.isinf(found)).any():
         raise DataError(
-            f"{name}: column {shown(column)} is infinite in row {values.index[wrong.argmax()] + 1}; leave it "
-            "empty where "
-            "the number is missing"
+            f"{name}: column {shown(column)} is infinite in row {values.index[wrong.argmax()] + 1}; leave it empty "
+            "where the number is missing"
         )
     return found
 

@@ -72,8 +72,8 @@ def _module(name: str) -> Any:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             modules = [path.stem for path in Path.cwd().glob("*.py")]
             raise DropkitValueError(
-                f"there is no module {error.name!r} here or installed: run the command in the folder that it lies in"
-                f"{_near(name, modules)}"
+                f"there is no module {error.name!r} here or installed: run the command in the folder that it lies "
+                f"in{_near(name, modules)}"
             ) from None
         raise DropkitRuntimeError(_failed(f"importing {name}", error)) from error
     except (Exception, SystemExit) as error:

@@ -153,9 +153,8 @@ def _read(name: str, source: Any) -> Part:
         raise
     except Exception as error:  # somebody's code, and torch's stacking
         raise DataError(
-            f"{name}: {type(source).__name__} cannot be read: {type(error).__name__}: {one_line(error)[:300]}; "
-            "samples must "
-            "be tensors or arrays of one shape, or numbers"
+            f"{name}: {type(source).__name__} cannot be read: {type(error).__name__}: {one_line(error)[:300]}; samples "
+            "must be tensors or arrays of one shape, or numbers"
         ) from error
 
 

@@ -114,9 +114,8 @@ def _plain(name: str, called: str, y: Any) -> NDArray:
         array = array[:, 0]
     if array.ndim not in (1, 2):
         raise DataError(
-            f"{name}: {called} has shape {array.shape}; a target is a number or a class for each sample, "
-            "(samples,), or "
-            "several, (samples, k)"
+            f"{name}: {called} has shape {array.shape}; a target is a number or a class for each sample, (samples,), "
+            "or several, (samples, k)"
         )
     if array.dtype.kind == "O":
         array = _typed(name, called, array)
@@ -235,9 +234,8 @@ def _numeric(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Tar
     notes: tuple[str, ...] = ()
     if scale > FAR or scale < 1 / FAR:
         words = template(
-            "{target} has mean {mean:.3g} and standard deviation {sd:.3g}, and stays in its units: let the model "
-            "end in "
-            "that scale, or divide it"
+            "{target} has mean {mean:.3g} and standard deviation {sd:.3g}, and stays in its units: let the model end "
+            "in that scale, or divide it"
         )
         notes = (say(words, target=called, mean=float(found.mean()), sd=float(found.std())),)
     return Target(REGRESSION, found, 1 if found.ndim == 1 else found.shape[1], labels, notes)
@@ -273,8 +271,7 @@ def check_classes(name: str, found: Target, train: NDArray, test: NDArray) -> No
         names = ", ".join(repr(found.labels[int(number)]) for number in new[:SHOWN])
         raise DataError(
             f"{name}: the test part holds {len(new)} of the classes that the training part has not: {names}; put "
-            "samples "
-            "of each into both"
+            "samples of each into both"
         )
     if len(np.unique(train)) < 2:
         raise DataError(f"{name}: the training part holds one class alone; it needs two or more")
