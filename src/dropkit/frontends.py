@@ -25,6 +25,15 @@ def is_keras(model: Any) -> bool:
     return _made_by("keras", "Layer", model)
 
 
+def is_nnx(model: Any) -> bool:
+    """Whether it is a module of flax.nnx.
+
+    >>> is_nnx(len)
+    False
+    """
+    return _made_by("flax.nnx", "Module", model)
+
+
 def _made_by(module: str, name: str, value: Any) -> bool:
     # While a framework is being imported, its module is there and its classes are not.
     kind = getattr(sys.modules.get(module), name, None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DropkitValueError
-from ..lab import recipes
+from ..lab.imported import imported, is_named
 from ..language import joined, say, template, told
 from .options import Comparing
 
@@ -20,12 +20,11 @@ def loop_of(target: str) -> Callable[..., Any] | None:
     Raises:
         DropkitError: its module cannot be imported, or has no such name.
     """
-    if ":" not in target or target.partition(":")[0] in recipes.RECIPES:
+    if not is_named(target):
         return None
-    from ..lab.data.sources.modules import attribute
     from ..lab.own.loop import is_loop
 
-    found = attribute(target)
+    found = imported(target)
     return found if is_loop(found) else None
 
 
@@ -63,7 +62,7 @@ def compare(
             loop,
             strategies=names,
             seeds=SEEDS if options.seeds is None else options.seeds,
-            metric=getattr(options, "metric", None),
+            metric=options.metric,
             out=folder,
             resume=options.resume,
             lang=options.language,

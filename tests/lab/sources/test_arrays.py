@@ -84,7 +84,7 @@ def test_the_kind_is_guessed_and_said(y: np.ndarray, kind: str, outputs: int, la
     data = load((X, y))
     assert (data.kind, data.classes, data.labels) == (kind, outputs, labels)
     assert any(f"taken as {kind}" in note and "--kind" in note for note in data.notes)
-    assert data.train_y.dtype == (np.int64 if kind == "classification" else np.float32)
+    assert data.train_y.dtype == (np.int64 if kind in ("classification", "binary") else np.float32)
 
 
 def test_an_asked_kind_wins() -> None:

@@ -39,7 +39,7 @@ class Folds:
     def data(self, number: int) -> Data:
         """Of a fold, encoded by its training samples alone."""
         if self.last is None or self.last[0] != number:
-            self.last = number, divide(self.raw, self.target, *self.places[number])
+            self.last = number, Data(**divide(self.raw, self.target, *self.places[number]))
         return self.last[1]
 
     @property

@@ -18,12 +18,12 @@ from safetensors.numpy import load
 from ...errors import DataError, DropkitError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ...language import ENGLISH, Catalogue, catalogue, say, template
 from ...visible import one_line
-from ..data.sources.objects import seeded
 from ..experiment import Comparison, finish
 from ..files import read_sealed_json, write_sealed
 from ..files.arrays import save_arrays
 from ..files.lock import locked
 from ..files.sealed import read_sealed
+from ..imported import generators_kept, seed_all
 from ..recipes.measures import Column, Figures
 from ..recipes.recipe import at_least_one
 from ..runs.folder import open_folder
@@ -43,13 +43,11 @@ OnRun = Callable[[str, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class OwnRun(Run):
-    """A finished run of a function of one's own; of which figure the samples are compared."""
-
-    place: Path | None = None
+    """A finished run of a function of one's own."""
 
     def scores(self) -> NDArray[np.float32] | None:
         """The compared figure of each test sample, where the function returned these."""
-        path = None if self.place is None else self.place / SAMPLES
+        path = None if self.folder is None else self.folder / SAMPLES
         if path is None or not path.exists():
             return None
         return _samples(path).get(self.figures.compared)
@@ -224,7 +222,8 @@ def _check(first: Returned | None, returned: Returned, where: str) -> None:
 def _called(run: Score, strategy: Chosen, seed: int, where: str) -> Returned:
     """What the function returns, with every generator seeded, checked."""
     try:
-        with seeded(seed):
+        with generators_kept():
+            seed_all(seed)
             found = run(strategy, seed)
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -306,5 +305,5 @@ def _changed(loop: Loop, kept: Mapping[str, Sequence[_Kept]]) -> tuple[str, ...]
 def _as_run(one: _Kept, figures: Figures, remarks: tuple[str, ...]) -> OwnRun:
     row = {"epoch": 1, "step": 1, **one.returned.figures, "seconds": one.seconds}
     return OwnRun(
-        {"strategy": one.strategy, "seed": one.seed, "rates": {}}, (row,), 1, remarks, figures, place=one.place
+        {"strategy": one.strategy, "seed": one.seed, "rates": {}}, (row,), 1, remarks, figures, folder=one.place
     )

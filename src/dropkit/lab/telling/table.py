@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ...language import ENGLISH, Catalogue, say, template, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
+from ..runs.scores import LAST as LAST
 from .folds import of_folds
 from .stats import Interval, mean_interval, paired_difference
 
@@ -17,7 +18,6 @@ PAIRS = template(
 OWN_PAIRS = template(
     'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0.'
 )
-LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
 
 
 @dataclass(frozen=True, slots=True)

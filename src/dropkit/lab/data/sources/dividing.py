@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError
 from ....language import counted, say, template
-from ..sets import Data
-from . import arrays
+from . import arrays, objects
 from .encoder import Encoder
 from .numbers import notes_on, numbers, repeated
 from .raw import Raw
@@ -17,9 +16,18 @@ from .splits import divided
 from .targets import NEXT_TOKEN, Kind, Target, check_classes, understood
 from .tokens import Ragged, is_text, pairs
 
+Fields = dict[str, Any]
+"""Of a Data, by name."""
 
-def made(raw: Raw, kind: Kind | None, fraction: float) -> Data:
-    """Raw data divided, encoded and checked.
+
+def of_parts(train: Any, test: Any, kind: str | None, name: str) -> Fields:
+    """Arrays of both parts, (X, y) each: the fields of a Data; see `Data.of`."""
+    first, second = (objects.pair(name, words, given) for words, given in (("train", train), ("test", test)))
+    return made(Raw(name, first, second).checked(), None if kind is None else Kind.parse(kind), 0.0)
+
+
+def made(raw: Raw, kind: Kind | None, fraction: float) -> Fields:
+    """Raw data divided, encoded and checked: the fields of a Data.
 
     Raises:
         DataError: see `load`.
@@ -55,7 +63,7 @@ def _index(raw: Raw, found: Target, fraction: float) -> tuple[NDArray[np.int64],
     return np.arange(count), np.arange(count, count + len(raw.test.x))
 
 
-def divide(raw: Raw, found: Target, train: NDArray[np.int64], test: NDArray[np.int64]) -> Data:
+def divide(raw: Raw, found: Target, train: NDArray[np.int64], test: NDArray[np.int64]) -> Fields:
     """Data of some samples to train on and others to test on, counted through all parts.
 
     Raises:
@@ -102,27 +110,27 @@ def _tables(parts: list[Any], train: NDArray, test: NDArray) -> tuple[Any, Any]:
     return parts[0].iloc[train], parts[0].iloc[test]
 
 
-def _text(raw: Raw, kind: Kind, fraction: float) -> Data:
+def _text(raw: Raw, kind: Kind, fraction: float) -> Fields:
     train, test, vocabulary, note = pairs(raw, kind.block, fraction)
     first = say("taken as {kind}: {n} different tokens", kind=NEXT_TOKEN, n=vocabulary)
     found = Target(NEXT_TOKEN, train[1], vocabulary, (), (first, note))
     return _data(raw, found, (*train, *test), (*raw.notes, *found.notes))
 
 
-def _data(raw: Raw, found: Target, four: tuple[NDArray, ...], notes: tuple[str, ...]) -> Data:
+def _data(raw: Raw, found: Target, four: tuple[NDArray, ...], notes: tuple[str, ...]) -> Fields:
     train_x, train_y, test_x, test_y = four
-    return Data(
-        name=raw.name,
-        train_x=train_x,
-        train_y=train_y,
-        test_x=test_x,
-        test_y=test_y,
-        classes=found.outputs,
-        fingerprint=fingerprint(found.kind, four),
-        kind=found.kind,
-        labels=found.labels,
-        notes=notes,
-    )
+    return {
+        "name": raw.name,
+        "train_x": train_x,
+        "train_y": train_y,
+        "test_x": test_x,
+        "test_y": test_y,
+        "classes": found.outputs,
+        "fingerprint": fingerprint(found.kind, four),
+        "kind": found.kind,
+        "labels": found.labels,
+        "notes": notes,
+    }
 
 
 def fingerprint(kind: str, four: tuple[NDArray, ...]) -> str:

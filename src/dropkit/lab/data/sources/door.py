@@ -1,14 +1,15 @@
 """`load`: whatever `--data` takes, as arrays to train on and to test on."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ....errors import DataError, DropkitValueError, UnknownNameError
+from ...imported import generators_kept, imported
+from ...imported import made as made_by
 from ..sets import IMAGE_SIZE, NAMES, Data, load_data
-from . import arrays, builtin, hub, modules, objects, tables
+from . import arrays, builtin, hub, objects, tables
 from .dividing import made
 from .raw import Raw
 from .splits import fraction_of
@@ -33,7 +34,7 @@ def load(
     Args:
         source: a name that `load_data` knows; a file (.npz, .npy, .csv, .tsv, .parquet, the text ones also with .gz); a
             folder or .zip of images; a folder that Hugging Face's `save_to_disk` made; "sklearn:NAME";
-            "module:function", which is called; what such a function may give; or a Data.
+            "module:function", which is called, or the function; what such a function may give; or a Data.
         target: the column that is predicted, of tables; several with commas between them; the other file of .npy.
         test: which part is the test set where the source has none: a fraction, 0.2 by default, drawn once and for all,
             classes in proportion; or the file of a test part.
@@ -48,6 +49,7 @@ def load(
         DataError: missing or damaged files, values that cannot be learned from; the message names the remedy.
         DropkitValueError, DropkitTypeError, UnknownNameError: an option that does not fit.
 
+    >>> import numpy as np
     >>> x, y = np.arange(20.0).reshape(10, 2), np.arange(10) % 2
     >>> data = load((x, y), test=0.4)
     >>> data.kind, data.train_x.shape, data.test_x.shape, data.classes
@@ -65,14 +67,17 @@ def load(
         raw = _with_test(raw, read(fraction, target, image_size))
     elif raw.test is not None and test is not None:
         raise DropkitValueError(f"{raw.name} has a test part of its own, so --test {test} has no use; leave it out")
-    return made(raw, asked, fraction if isinstance(fraction, float) else 0.0)
+    return Data(**made(raw, asked, fraction if isinstance(fraction, float) else 0.0))
 
 
 def read(source: Any, target: str | None = None, image_size: int | None = None) -> Raw:
     """What a source of one's own holds, before it is divided and encoded; see `load`."""
     side = image_size or IMAGE_SIZE
     if not isinstance(source, str | Path):
-        return objects.taken("data", source, target, side).checked()
+        name = "data"
+        if inspect.isroutine(source):
+            name, source = source.__name__, _called(source.__name__, source)
+        return objects.taken(name, source, target, side).checked()
     text, path = str(source), Path(source)
     suffix = tables.suffix_of(path)
     if text.startswith(builtin.PREFIX):
@@ -92,12 +97,20 @@ def read(source: Any, target: str | None = None, image_size: int | None = None) 
     if suffix == ".npy":
         return arrays.read_array(path, target).checked()
     if ":" in text and not path.exists():
-        return objects.taken(text, modules.called(text), target, side).checked()
+        return objects.taken(text, _called(text, imported(text)), target, side).checked()
     if path.is_file():
         raise DataError(
             f"{path} is no data that is read by its suffix {path.suffix!r}; give {KNOWN}, or module:function"
         )
     raise UnknownNameError(f"data set (and no file or folder of that name; give {KNOWN}, or one by name)", text, NAMES)
+
+
+def _called(text: str, found: Any) -> Any:
+    """What a function gives, the same each time as far as it draws from the usual generators; else what is there."""
+    if not inspect.isroutine(found) and not inspect.isclass(found):
+        return found
+    with generators_kept():
+        return made_by(text, found, 0, f"a function without arguments that gives {objects.GIVES}")
 
 
 def is_known(text: str) -> bool:
@@ -137,5 +150,4 @@ def _as_kind(data: Data, kind: Kind | None) -> Data:
         raise DropkitValueError(
             f"{data.name} is data of {data.classes} outputs for {data.kind}, not {kind.name}; {remedy}"
         )
-    train, test = (y.astype(np.float32) for y in (data.train_y, data.test_y))
-    return replace(data, kind=BINARY, classes=1, train_y=train, test_y=test)
+    return replace(data, kind=BINARY, classes=1)

@@ -1,11 +1,8 @@
 """What a function of one's own gives: arrays, tables, torch Datasets and DataLoaders, parts of them. Read once, "
 "in order."""
 
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from ....errors import DataError, DropkitError
 from ....language import say
 from ....visible import one_line
+from ...imported import generators_kept, seed_all
 from ..limits import MOST, size
 from . import hub, tables
 from .arrays import X, Y, named_arrays
@@ -26,26 +24,6 @@ GIVES = (
 )
 BATCH = 256
 PARTS = ("train", "test")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators, the same each time inside, and afterwards as if nothing had "
-    "been drawn."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # others' code may use it
-    torch = sys.modules.get("torch") or (__import__("torch") if find_spec("torch") else None)
-    drawn = None if torch is None else torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    if torch is not None:
-        torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(drawn)
 
 
 def taken(name: str, found: Any, target: str | None, side: int) -> Raw:
@@ -101,6 +79,13 @@ def _raw(name: str, found: Sequence[Any]) -> Raw:
     return Raw(name, parts[0], parts[1] if len(parts) > 1 else None).noted(*notes)
 
 
+def pair(name: str, words: str, given: Any) -> Part:
+    """x and y of a part that is given as (X, y)."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise DataError(f"{name}: {words}={type(given).__name__} is no pair of arrays: give {words}=(X, y)")
+    return _pair(name, given)
+
+
 def _pair(name: str, found: Sequence[Any]) -> Part:
     x, y = found
     return Part(x.reset_index(drop=True) if _is_table(x) else _array(name, x), _array(name, y))
@@ -147,7 +132,8 @@ def _read(name: str, source: Any) -> Part:
         DataError: too large, of different shapes, or no samples of x and y.
     """
     try:
-        with seeded(0):
+        with generators_kept():
+            seed_all(0)
             return _collected(name, _in_order(source))
     except DropkitError:
         raise

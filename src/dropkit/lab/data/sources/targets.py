@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ....errors import DataError, DropkitTypeError, DropkitValueError, UnknownNameError
 from ....language import say, template
 from ....visible import one_line
-from ..sets import MOST_CLASSES
+from ..limits import MOST_CLASSES
 from .numbers import FAR, check_finite
 
 CLASSIFICATION, BINARY, MULTI_LABEL, REGRESSION = "classification", "binary", "multi-label", "regression"
@@ -59,7 +59,7 @@ class Target:
 
     Args:
         kind: see `Kind`.
-        y: int64 class numbers (n,), float32 zeros and ones (n,) or (n, k), or float32 numbers (n,) or (n, k).
+        y: class numbers, int64, (n,); zeros and ones, float32, (n, k); or numbers, float32, (n,) or (n, k).
         outputs: how many numbers a model gives for a sample.
         labels: names of the classes, or of the columns where there are several.
         notes: sentences on how it was understood.
@@ -208,7 +208,7 @@ def _binary(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Targ
             f"use --kind {CLASSIFICATION}"
         )
     notes = (say("{one} is 1, {zero} is 0", one=names[1], zero=names[0]),)
-    return Target(BINARY, numbers.astype(np.float32), 1, names, notes)
+    return Target(BINARY, numbers, 1, names, notes)
 
 
 def _several(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Target:
