@@ -14,7 +14,7 @@ from sklearn.model_selection import RepeatedKFold, StratifiedKFold, cross_val_sc
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dropkit.errors import DropkitError, DropkitTypeError, DropkitValueError
+from dropkit.errors import DataError, DropkitError, DropkitTypeError, DropkitValueError, UnknownNameError
 from dropkit.lab import compare, load_data
 
 RNG = np.random.default_rng(3)
@@ -107,6 +107,8 @@ def test_going_on_trains_only_what_is_new(tmp_path: Path) -> None:
         ({"scoring": 3}, DropkitTypeError, "a name or a function"),
         ({"seeds": 3}, DropkitValueError, "takes no seeds"),
         ({"data": X}, DropkitValueError, "no target"),
+        ({"kind": "next-token"}, DataError, "has none but the tokens"),
+        ({"kind": "binry"}, UnknownNameError, "did you mean 'binary'"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, words: dict, error: type[DropkitError], message: str) -> None:

@@ -105,6 +105,16 @@ def test_a_target_far_from_one_is_told() -> None:
     assert not any("standard deviation" in note for note in load((X, X[:, 0] * 2)).notes)
 
 
+def test_a_target_is_standardised_where_that_is_asked_for() -> None:
+    y = np.column_stack([X[:, 0] * 1e4 + 7, X[:, 1]])
+    data, plain = load((X, y), kind="regression:standardised"), load((X, y))
+    assert np.allclose(data.train_y.mean(axis=0), 0, atol=1e-6) and np.allclose(data.train_y.std(axis=0), 1, atol=1e-6)
+    mean, sd = plain.train_y.mean(axis=0), plain.train_y.std(axis=0)
+    assert np.allclose(data.test_y * sd + mean, plain.test_y, rtol=1e-4, atol=0.1)
+    assert (data.kind, plain.fingerprint != data.fingerprint) == ("regression", True)
+    assert any("units of its standard deviation" in note for note in data.notes)
+
+
 def test_repeated_samples_are_counted() -> None:
     x = np.concatenate([X[:40], X[:5], X[41:56]])
     data = load((x[:40], Y[:40] % 2, x[40:], Y[40:] % 2))

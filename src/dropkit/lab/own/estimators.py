@@ -17,7 +17,7 @@ from ..data.sets import Data, load_data
 from ..data.sources.dividing import divide, target_of
 from ..data.sources.door import is_known, read
 from ..data.sources.raw import Part, Raw
-from ..data.sources.targets import Target
+from ..data.sources.targets import Kind, Target
 from ..experiment import Comparison
 from .chosen import Chosen, chosen
 from .loop import Loop, OnRun, Told, compared
@@ -93,7 +93,7 @@ def compare_estimators(
     names = _names(estimators)
     scorer, metric = _scorer(estimators, scoring)
     raw = _raw(data, target)
-    understood = target_of(raw, kind)
+    understood = target_of(raw, None if kind is None else Kind.parse(kind))
     folds = Folds(raw, understood, _places(raw, understood, cv))
     settings = {"folds": len(folds.places), "metric": metric, "fingerprint": folds.data(0).fingerprint}
     sources = {str(name): one_line(repr(estimators[name])) for name in names}

@@ -34,11 +34,11 @@ def made(raw: Raw, kind: Kind | None, fraction: float) -> Fields:
     """
     if (kind is not None and kind.name == NEXT_TOKEN) or (kind is None and is_text(raw.train.x, raw.train.y)):
         return _text(raw, kind or Kind(NEXT_TOKEN), fraction)
-    found = target_of(raw, None if kind is None else kind.name)
+    found = target_of(raw, kind)
     return divide(raw, found, *_index(raw, found, fraction))
 
 
-def target_of(raw: Raw, kind: str | None) -> Target:
+def target_of(raw: Raw, kind: Kind | None) -> Target:
     """The targets of all parts together, of a kind that is asked for or guessed.
 
     Raises:
@@ -72,6 +72,9 @@ def divide(raw: Raw, found: Target, train: NDArray[np.int64], test: NDArray[np.i
     train_y, test_y = found.y[train], found.y[test]
     check_classes(raw.name, found, train_y, test_y)
     train_x, test_x, notes = _samples(raw, found, train, test)
+    if found.standardised:
+        train_y, test_y, said = _standardised(raw.target, train_y, test_y)
+        notes = (said, *notes)
     if train_x.shape[1:] != test_x.shape[1:]:
         raise DataError(
             f"{raw.name}: training samples of shape {train_x.shape[1:]} and test samples of {test_x.shape[1:]}; give "
@@ -102,6 +105,17 @@ def _samples(raw: Raw, found: Target, train: NDArray, test: NDArray) -> tuple[ND
     else:
         first, second = (numbers(raw.name, part) for part in parts)
     return first, second, (*notes, *notes_on(first, parts[0]))
+
+
+def _standardised(called: str, train: NDArray, test: NDArray) -> tuple[NDArray, NDArray, str]:
+    """Numbers in units of the training part's standard deviation, from its mean."""
+    mean, sd = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    sd = np.where(sd > 0, sd, 1.0)
+    first, second = (((y - mean) / sd).astype(np.float32) for y in (train, test))
+    words = template(
+        "{target} is standardised: errors are in units of its standard deviation in the training part, {sd}"
+    )
+    return first, second, say(words, target=called, sd=", ".join(f"{value:.4g}" for value in np.atleast_1d(sd)))
 
 
 def _tables(parts: list[Any], train: NDArray, test: NDArray) -> tuple[Any, Any]:
