@@ -38,6 +38,7 @@ class Examined:
         left: dropouts that no rate reaches, as a reader finds them; they stay on or off as written.
         drawn: sites whose masks the framework's own generator draws.
         sum: over names and shapes of the weights.
+        takes: the shape of a batch that it was run on, and whether of numbers with a fraction.
     """
 
     places: Mapping[str, Place]
@@ -46,3 +47,4 @@ class Examined:
     left: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
     sum: str = ""
+    takes: tuple[tuple[int, ...], bool] = ((), True)

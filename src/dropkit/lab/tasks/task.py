@@ -240,7 +240,7 @@ def _settings(task: Task, data: Data, framework: str, examined: Examined) -> Tas
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
         raise DropkitValueError(f"the learning rate must be a number above 0, got {rate!r}; try {LEARNING_RATE}")
     epochs = EPOCHS if options.epochs is None else at_least_one("epochs", options.epochs)
-    batch = min(BATCH, max(8, len(data.train_x) // 16))
+    batch = min(BATCH, 1 << max(3, (len(data.train_x) // 16).bit_length() - 1))
     return TaskSettings(
         epochs=epochs,
         seeds=SEEDS,
