@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,7 @@ def compared(
         for seed in range(seeds):
             for strategy in strategies:
                 one = _run(loop, strategy, seed, out, first, told)
+                one = replace(one, returned=one.returned.light())  # memory does not grow with the samples of all runs
                 first = first or one.returned
                 kept[strategy].append(one)
         assert first is not None  # there are a strategy and a seed
