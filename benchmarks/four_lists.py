@@ -16,7 +16,7 @@ from dropkit.lab import Data, load_data
 from dropkit.lab.engines.by_hand import score, train_epoch
 from dropkit.lab.order import drawn_with_replacement
 from dropkit.lab.recipes.numpy_layer import NUMPY_LAYER
-from dropkit.lab.telling.stats import mean_interval
+from dropkit.lab.statistics.interval import mean_interval
 from dropkit.numpy import Sequential
 
 ROUNDS, SEEDS = 200, 5

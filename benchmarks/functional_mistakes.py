@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from dropkit.lab import load_data
 from dropkit.lab.recipes import get
-from dropkit.lab.telling.stats import mean_interval
+from dropkit.lab.statistics.interval import mean_interval
 
 Drop = Callable[[Tensor, float], Tensor]
 SCORED: dict[str, Drop] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dropkit.lab import Data, Recipe, load_data, train
 from dropkit.lab.recipes import get
-from dropkit.lab.telling.stats import Interval, mean_interval, paired_difference
+from dropkit.lab.statistics.interval import Interval, mean_interval, paired_difference
 
 TRUNKS = {"trained": "transfer-pretrained", "random": "transfer-random"}
 LAST = 3  # epochs whose mean counts

@@ -18,7 +18,7 @@ from study import ORDER, marked
 import dropkit
 from dropkit.lab import load_data
 from dropkit.lab.recipes.recipe import Strategy
-from dropkit.lab.telling.stats import mean_interval, paired_difference
+from dropkit.lab.statistics.interval import mean_interval, paired_difference
 from dropkit.lab.telling.table import plain
 
 DRAWS = 5  # of missing units; their mean is a network's figure

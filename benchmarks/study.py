@@ -7,7 +7,7 @@ from typing import Any
 
 from dropkit.lab import Comparison, compare
 from dropkit.lab.recipes import Recipe, get
-from dropkit.lab.telling.stats import Interval
+from dropkit.lab.statistics.interval import Interval
 from dropkit.lab.telling.table import Line, between, plain, signed
 
 

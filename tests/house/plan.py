@@ -68,7 +68,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     "lab": (
-        {"imported", "order", "files", "keras_backend", "pictures"},
+        {"imported", "order", "files", "statistics", "keras_backend", "pictures"},
         {"data"},
         {"recipes"},
         {"plan"},
@@ -76,6 +76,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"tasks"},
         {"runs"},
         {"telling"},
+        {"settling"},
         {"experiment"},
         {"tuning", "own"},
         {"comparing"},

@@ -305,9 +305,8 @@ def test_a_recipe_brings_its_own_validation_part_and_strategies(tmp_path: Path) 
     assert [line.strategy for line in found.lines] == list(ALL)
     assert found.config["validation"] == 0.1
     text = "\n".join(found.verdict)
-    for base in ("fixed", "no dropout"):
-        assert text.count(f" against {base}: ") == 1
-        assert text.count(f" against {base}") >= 1 + len(ADAPTIVE)
+    assert text.startswith("2 seeds are too few to say") and "Adapting" not in text
+    assert text.count(" against no dropout") == len(ALL) - 1
     table = (tmp_path / "table.md").read_text()
     assert all(f"| {strategy} |" in table for strategy in ALL)
 

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -270,10 +271,28 @@ def test_verdict_table_and_report_are_chinese(name: str) -> None:
     assert shown == []
 
 
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize(("margin", "looked"), [(None, False), (0.05, False), (0.05, True)])
+def test_verdicts_of_many_seeds_are_chinese(name: str, margin: float | None, looked: bool) -> None:
+    kind, values = COMPARED[name]
+    rng = np.random.default_rng(0)
+    for spread in (0.0, 0.001, 0.1):
+        runs = {
+            strategy: [run(seeds[0] + spread * float(rng.standard_normal()), kind=kind) for _ in range(6)]
+            for strategy, seeds in values.items()
+        }
+        found = lines(runs, looked)
+        scored = [replace(line, scores=(lambda: rng.standard_normal(9),) * 6) for line in found]
+        for several in (found, scored):
+            for sentence in told(verdict(several, "toys", margin, looks=[3]), "zh"):
+                assert english(sentence, (*STRATEGIES, "fixed")) == [], sentence
+        assert english(markdown(found, 2, "zh"), STRATEGIES) == []
+
+
 def test_runs_that_diverged_are_told_in_chinese() -> None:
     runs = {"none": [run(0.7), run(0.71)], "fixed": [run(0.8, float("nan")), run(0.81)]}
     (told_of,) = [one for one in told(verdict(lines(runs), "toys"), "zh") if "发散" in one]
-    assert told_of == "fixed 在 2 个随机种子中有 1 个发散（损失不是有限值）。"
+    assert told_of == "dropout（fixed）在 2 个随机种子中有 1 个发散（损失不是有限值）。"
 
 
 def test_a_table_in_the_terminal_lines_up() -> None:

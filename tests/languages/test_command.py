@@ -91,9 +91,9 @@ def test_train_tells_in_chinese_and_writes_for_programs_in_english(
 def test_compare_in_python_writes_its_tables_in_the_language(here: Path) -> None:
     asked = {"size": "tiny", "epochs": 1, "seeds": 1, "strategies": ["none", "fixed"], "out": here / "c"}
     found = compare("numpy-mlp", **asked, lang="zh")
-    assert "one seed has no interval" in found.verdict[0]  # its text stays English, and can be told
+    assert "One seed is too few to say" in found.verdict[0]  # its text stays English, and can be told
     assert english((here / "c" / "table.md").read_text(encoding="utf-8"), NAMES) == []
-    assert "one seed has no interval" in json.loads((here / "c" / "result.json").read_text())["verdict"][0]
+    assert "One seed is too few to say" in json.loads((here / "c" / "result.json").read_text())["verdict"][0]
     # A report may be written again in another language: what is told is no part of a run.
     compare("numpy-mlp", **asked, resume=True)
     assert '<html lang="en">' in (here / "c" / "report.html").read_text()

@@ -125,7 +125,7 @@ def show(console: Console, verdict: Sequence[str], lines: Sequence[Line], epochs
         console.print(Text(sentence, style="bold" if number == 0 else ""))
     console.print()
     console.print(_table(lines, console.width, lang))
-    for note in told(notes(epochs, lines[0].seeds, lines[0].figures), lang):
+    for note in told(notes(epochs, lines[0].seeds, lines[0].figures, lines[0].looked), lang):
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
 
 

@@ -94,7 +94,10 @@ def tune(options: Searching) -> None:
     show_trials(console, found, options.language)
     show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"], options.language)
     say_where(console, folder / "yardstick" / "report.html", options.language)
-    more = say("More seeds, or other strategies beside these: the command compare with the same options, and")
+    more = say(
+        "Other strategies beside these, or more seeds with --until-settled: the command compare with the same options, "
+        "and"
+    )
     typer.echo(told(more, options.language))
     names = ",".join(line.strategy for line in found.yardstick.lines)
     typer.echo(f"--strategies {names},... --validation {options.validation} --resume --out {folder / 'yardstick'}")

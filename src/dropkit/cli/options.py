@@ -180,6 +180,17 @@ class Comparing(Watched):
         typer.Option("--strategies", metavar="NAMES", help="Comma-separated, such as none,fixed:0.2:0.5,gap; or all."),
     ] = None
     seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", help="Paired seeds 0 to N - 1.")] = None
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", metavar="D", help="A difference that would not matter, such as 0.005 of accuracy."),
+    ] = None
+    until_settled: Annotated[
+        bool,
+        typer.Option("--until-settled", help="Add seeds until every strategy is better, worse or within the margin."),
+    ] = False
+    max_seeds: Annotated[
+        int | None, typer.Option("--max-seeds", metavar="N", help="With --until-settled, at most; 50 by default.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

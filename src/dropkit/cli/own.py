@@ -11,7 +11,7 @@ from ..lab.imported import imported, is_named
 from ..language import joined, say, template, told
 from .options import Comparing
 
-TAKES = ("recipe", "strategies", "seeds", "out", "resume", "lang", "metric")
+TAKES = ("recipe", "strategies", "seeds", "out", "resume", "lang", "metric", "margin", "until_settled", "max_seeds")
 
 
 def loop_of(target: str) -> Callable[..., Any] | None:
@@ -37,7 +37,7 @@ def compare(
     """Compare strategies by the function, a line for each finished run; print a table and a verdict, write a report."""
     from rich.text import Text
 
-    from ..lab.own.loop import SEEDS, compare_loop
+    from ..lab.own.loop import compare_loop
     from .console import say_where, show
     from .terminal import console as safe_console
 
@@ -61,7 +61,10 @@ def compare(
         found = compare_loop(
             loop,
             strategies=names,
-            seeds=SEEDS if options.seeds is None else options.seeds,
+            seeds=options.seeds,
+            margin=options.margin,
+            until_settled=options.until_settled,
+            max_seeds=options.max_seeds,
             metric=options.metric,
             out=folder,
             resume=options.resume,

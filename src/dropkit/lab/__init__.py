@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .recipes.recipe import Recipe as Recipe
     from .recipes.recipe import Settings as Settings
     from .runs.run import Run as Run
-    from .telling.stats import Interval as Interval
+    from .statistics.interval import Interval as Interval
     from .tuning import Tuning as Tuning
     from .tuning import tune as tune
 
 _HOME = {
     "Comparison": "experiment",
     "Data": "data.sets",
-    "Interval": "telling.stats",
+    "Interval": "statistics.interval",
     "Recipe": "recipes.recipe",
     "Run": "runs.run",
     "Settings": "recipes.recipe",

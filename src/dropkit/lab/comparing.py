@@ -25,6 +25,8 @@ def compare(
         estimators: name -> an estimator of scikit-learn's kind, or a function that makes one; compared over folds.
         strategies: names; with `run` any, of which "none" is what others are compared with.
         seeds: with `run`, how many; 5 by default.
+        margin, until_settled, max_seeds: see `dropkit.lab.experiment.compare`; the latter two not for estimators, whose
+            folds are as many as they are.
         metric: with `run`, which figure is compared; the first by default.
         lower_is_better: of that figure; by default what its name says, such as "loss".
         data: with `run`, what it is called in the answer; with `estimators`, (X, y), a Data, or whatever

@@ -8,20 +8,24 @@ from typing import Any, Unpack
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
 from ..language import ENGLISH, Catalogue, catalogue
-from .files import write_json, write_text
+from .files import write_json, write_rows, write_text
 from .files.lock import locked
 from .plan import Choices, Plan, Wanted, check_strategies, spelled_out
-from .recipes.recipe import Recipe, Strategy, at_least_one
+from .recipes.recipe import Recipe, Strategy
 from .runs.events import require
 from .runs.folder import environment, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .settling import Settling
+from .statistics.interval import Interval
 from .tasks.asked import Trained, resolved
 from .telling.page import page
-from .telling.table import Line, lines, markdown
+from .telling.pairs import Pair, Pairs, judged
+from .telling.table import Line, lines, markdown, table_rows
 from .telling.verdict import verdict
 
 OnStart = Callable[[int, int], None]
 ALL = "all"
+GROWS = ("epochs", "seeds", "strategies")  # what may be more than before, on resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,9 @@ def compare(
     *,
     strategies: Sequence[str] | None = None,
     seeds: int | None = None,
+    margin: float | None = None,
+    until_settled: bool = False,
+    max_seeds: int | None = None,
     out: str | Path,
     resume: bool = False,
     tensorboard: bool = False,
@@ -140,12 +147,17 @@ def compare(
 
     Args:
         strategies: of the recipe, those it compares by default; ["all"] for all; see `train`.
-        seeds: how many; the size's own by default.
-        out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
+        seeds: how many; the size's own by default. With `until_settled`, how many before the first look, 5 by default.
+        margin: a difference of the compared figure, such as 0.005 of accuracy, which is half a point, below which it
+            does not matter: then "no difference larger than that" is an answer too.
+        until_settled: add seeds until every strategy is settled as better, worse or within the margin (0.005 by
+            default where the figure is a proportion); the intervals hold at every look on the way.
+        max_seeds: then at most; 50 by default.
+        out: folder: config.json, result.json, table.csv, table.md, report.html, and `<strategy>/seed<k>/` for each run.
         resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
         recipe, data, train, test, target, kind, image_size, loss, metric, optimizer, learning_rate, schedule,
             batch_size, sites, insert, size, epochs, validation, device, precision, data_dir, weights, tensorboard,
-            lang, on_start, on_epoch: see `train`.
+            lang, on_start, on_epoch: see `train`; `on_start` is called again whenever a seed is added.
 
     Raises: what `train` raises.
 
@@ -159,20 +171,32 @@ def compare(
         require()
     found, chosen = resolved(recipe, asked)
     names = _names(found, strategies)
+    settling = Settling.make(found.figures, seeds, margin, until_settled, max_seeds)
     check_strategies(found, names, chosen)
-    choices = Choices.make(found, **chosen)
-    count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
-    config, plans = paired(choices, names, count)
-    folder, total = Path(out), choices.settings.epochs
+    choices, folder = Choices.make(found, **chosen), Path(out)
+    paired(choices, names, seeds=1)  # what cannot be planned is told before anything is written
     with locked(folder):
-        # The rates of each run are compared with its own config; here only their names may grow.
-        open_folder(folder, config, resume=resume, may_grow=("epochs", "seeds", "strategies"), ignore=("rates",))
-        places = [plan.place(folder) for plan in plans]
-        for place in places:
-            check_files(place)
-        if on_start is not None:
-            on_start(sum(min(epochs_done(place), total) for place in places), len(places) * total)
-        return finish(config, run_paired(plans, folder, on_epoch, tensorboard), folder, lang)
+        begun = settling.begin(choices.settings.seeds, folder, resume)
+        runs: dict[str, tuple[Run, ...]] = {}
+        while not runs or settling.goes_on(runs):
+            done = len(next(iter(runs.values()), ()))
+            config, plans = paired(choices, names, max(begun.seeds, done + 1))
+            config |= begun.told
+            open_folder(folder, config, resume=resume or done > 0, may_grow=GROWS, ignore=settling.ignored)
+            new = plans[done * len(names) :]
+            _begin(plans, new, folder, on_start)
+            more = run_paired(new, folder, on_epoch, tensorboard)
+            runs = {name: (*runs.get(name, ()), *group) for name, group in more.items()}
+        return finish(config, runs, folder, lang)
+
+
+def _begin(plans: Sequence[Plan], new: Sequence[Plan], folder: Path, on_start: OnStart | None) -> None:
+    """Check what the new ones would be resumed from, and say how much is done of all."""
+    for plan in new:
+        check_files(plan.place(folder))
+    if on_start is not None:
+        total = plans[0].choices.settings.epochs
+        on_start(sum(min(epochs_done(plan.place(folder)), total) for plan in plans), len(plans) * total)
 
 
 def paired(choices: Choices, names: Sequence[str], seeds: int) -> tuple[dict[str, Any], list[Plan]]:
@@ -201,13 +225,16 @@ def finish(
     lang: str | Catalogue = ENGLISH,
 ) -> Comparison:
     """Write table, words and report of finished runs."""
-    found = lines(runs)
+    found = lines(runs, looked=bool(config.get("until_settled")))
+    pairs = judged(found, config.get("margin"))
     remarks = next(iter(runs.values()))[0].remarks  # all were prepared alike
-    comparison = Comparison(config, runs, found, (*verdict(found, config["data"]), *remarks), folder)
+    words = verdict(found, config["data"], looks=config.get("looks", ()), pairs=pairs)
+    comparison = Comparison(config, runs, found, (*words, *remarks), folder)
     write_text(folder / "table.md", markdown(found, config["epochs"], lang))
     shown = page(config, runs, found, comparison.verdict, environment())
     write_text(folder / "report.html", report.render(shown, lang))
-    write_json(folder / "result.json", _result(comparison))
+    write_rows(folder / "table.csv", list(table_rows(found)))
+    write_json(folder / "result.json", _result(comparison, pairs))
     return comparison
 
 
@@ -227,7 +254,7 @@ def _names(recipe: Recipe, strategies: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _result(comparison: Comparison) -> dict[str, Any]:
+def _result(comparison: Comparison, pairs: Pairs) -> dict[str, Any]:
     table = []
     for line in comparison.lines:
         difference = line.difference
@@ -240,4 +267,29 @@ def _result(comparison: Comparison) -> dict[str, Any]:
                 "per_seed": {name: list(values) for name, values in line.values.items()},
             }
         )
-    return {"verdict": list(comparison.verdict), "table": table}
+    looked = {"margin": pairs.margin, "until_settled": pairs.looked}
+    told = [_of_pair(pair) for pair in pairs.told]
+    return {"verdict": list(comparison.verdict), "table": table, **looked, "pairs": told}
+
+
+def _of_pair(pair: Pair) -> dict[str, Any]:
+    """A pair as plain values: p values are adjusted for all pairs."""
+    table, seed = pair.table, pair.outlying
+    found: dict[str, Any] = {
+        "strategy": pair.one.strategy,
+        "against": pair.other.strategy,
+        "answer": str(pair.status),
+        "difference": _plain(pair.difference),
+        "p_no_difference": pair.p,
+        "p_margin_or_more": pair.p_within,
+        "outlying_seed": seed,
+        "difference_without_it": None if seed is None else _plain(pair.without(seed)),
+    }
+    if table is not None:
+        found |= {"new_samples": _plain(table.new_samples()), "test_samples": table.samples}
+        found |= {"variance_components": table.components, "shares_of_variance": table.shares}
+    return found
+
+
+def _plain(interval: Interval) -> dict[str, Any]:
+    return {**asdict(interval), "low": interval.low, "high": interval.high}

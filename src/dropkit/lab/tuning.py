@@ -24,8 +24,9 @@ from .plan import Choices, Plan, Wanted, spelled_out
 from .recipes.recipe import Strategy, at_least_one, strategy_rates
 from .runs.folder import check_same, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .statistics.interval import Interval, mean_interval
+from .statistics.needed import MOST_SEEDS
 from .tasks.asked import Trained, resolved
-from .telling.stats import MOST_SEEDS, Interval, mean_interval
 from .telling.table import BASELINE, LAST
 
 FIXED = "fixed"

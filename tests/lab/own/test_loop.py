@@ -232,6 +232,21 @@ def test_arguments_that_do_not_fit() -> None:
         compare(run=scored, strategies=NAMES, seeds=0, out="x")
 
 
+def test_seeds_are_added_until_all_is_settled(tmp_path: Path) -> None:
+    def run(strategy: Chosen, seed: int) -> dict[str, float]:
+        luck = 0.01 * (seed % 3 - 1) if strategy.p() else 0.0
+        return {"accuracy": 0.8 + strategy.p() / 10 + (seed * 7 % 5) / 1000 + luck}
+
+    words: Any = {"run": run, "strategies": NAMES, "until_settled": True, "max_seeds": 30}
+    found = compare(**words, metric="accuracy", out=tmp_path / "a")
+    assert 5 <= found.lines[0].seeds < 30
+    again = compare(**words, metric="accuracy", out=tmp_path / "a", resume=True)
+    assert again.verdict == found.verdict
+    with pytest.raises(DropkitValueError, match="needs a --margin"):
+        compare(**words, metric="loss", out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {examples!r})

@@ -19,8 +19,9 @@ from ..data.sources.door import is_known, read
 from ..data.sources.raw import Part, Raw
 from ..data.sources.targets import Kind, Target
 from ..experiment import Comparison
+from ..settling import Settling
 from .chosen import Chosen, chosen
-from .loop import Loop, OnRun, Told, compared
+from .loop import Loop, OnRun, Told, compared, figure
 
 FOLDS = 5
 FOLD = "fold"
@@ -75,6 +76,7 @@ def compare_estimators(
     scoring: Any = None,
     target: str | None = None,
     kind: str | None = None,
+    margin: float | None = None,
     out: str | Path,
     lower_is_better: bool | None = None,
     resume: bool = False,
@@ -105,8 +107,9 @@ def compare_estimators(
     )
     remarks = (say(words, n=len(folds.places), data=raw.name), *understood.notes)
     loop = Loop(run, "cross-validation", raw.name, FOLD, settings, folds.overlap, remarks, sources)
-    told = Told(metric, False if lower_is_better is None else lower_is_better, lang, on_run)
-    return compared(loop, names, len(folds.places), Path(out), resume=resume, told=told)
+    settling = Settling.make(figure(metric), len(folds.places), margin, False, None)
+    told = Told(settling, metric, False if lower_is_better is None else lower_is_better, lang, on_run)
+    return compared(loop, names, Path(out), resume=resume, told=told)
 
 
 def _names(estimators: Any) -> list[Chosen]:

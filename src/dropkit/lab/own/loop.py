@@ -25,11 +25,11 @@ from ..files.lock import locked
 from ..files.sealed import read_sealed
 from ..imported import generators_kept, seed_all
 from ..recipes.measures import Column, Figures
-from ..recipes.recipe import at_least_one
 from ..runs.folder import open_folder
 from ..runs.run import Run
+from ..settling import Settling
 from .chosen import Chosen, chosen
-from .returned import Returned, is_lower_better
+from .returned import SCORE, Returned, is_lower_better
 
 FORMAT = 1
 SEEDS = 5
@@ -92,10 +92,11 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What is asked of the answer: which figure is compared, whether less of it is better, the report's language, who
-    hears of each finished run.
+    """What is asked of the answer: how many seeds, or until when; which figure is compared, and whether less of it is
+    better; the report's language; who hears of each finished run.
     """
 
+    settling: Settling
     metric: str | None = None
     lower_is_better: bool | None = None
     lang: str | Catalogue = ENGLISH
@@ -119,7 +120,10 @@ def compare_loop(
     run: Score,
     *,
     strategies: Sequence[str],
-    seeds: int = SEEDS,
+    seeds: int | None = None,
+    margin: float | None = None,
+    until_settled: bool = False,
+    max_seeds: int | None = None,
     out: str | Path,
     metric: str | None = None,
     lower_is_better: bool | None = None,
@@ -140,32 +144,54 @@ def compare_loop(
     if not callable(run):
         raise DropkitTypeError(f"run must be a function of (strategy, seed), got {run!r}")
     name = getattr(run, "__name__", type(run).__name__)
-    told = Told(metric, lower_is_better, lang, on_run)
-    loop, count = Loop(run, name, name if data is None else data), at_least_one("seeds", seeds)
-    return compared(loop, chosen(strategies), count, Path(out), resume=resume, told=told)
+    settling = Settling.make(figure(metric or SCORE), seeds, margin, until_settled, max_seeds)
+    told = Told(settling, metric, lower_is_better, lang, on_run)
+    loop, names = Loop(run, name, name if data is None else data), chosen(strategies)
+    return compared(loop, names, Path(out), resume=resume, told=told)
 
 
-def compared(
-    loop: Loop, strategies: Sequence[Chosen], seeds: int, out: Path, *, resume: bool, told: Told
-) -> Comparison:
+def figure(metric: str, names: Sequence[str] = (), **more: Any) -> Figures:
+    """A figure by which strategies are compared, beside others; accuracies are shares of the samples."""
+    others = tuple(Column(name, name) for name in names if name != metric)[:MOST_COLUMNS]
+    proportion = bool({"accuracy", "acc"} & set(metric.lower().replace("-", "_").split("_")))
+    given: dict[str, Any] = {"compared": metric, "title": metric, "loss": metric, "proportion": proportion}
+    return Figures(**given, rows=tuple(names), columns=others, charts=(), notes=(), validated=False, **more)
+
+
+def compared(loop: Loop, strategies: Sequence[Chosen], out: Path, *, resume: bool, told: Told) -> Comparison:
     """Run what is not yet there, seed by seed, and tell what comes of it."""
     catalogue(told.lang)  # an unknown language is told before anything is trained
-    config = {**loop.record(), "strategies": [str(strategy) for strategy in strategies], "seeds": seeds}
+    settling = told.settling
     with locked(out):
-        open_folder(out, config, resume=resume, may_grow=("seeds", "strategies"))
+        begun = settling.begin(SEEDS, out, resume)
         kept: dict[str, list[_Kept]] = {str(strategy): [] for strategy in strategies}
-        first: Returned | None = None
-        for seed in range(seeds):
-            for strategy in strategies:
-                one = _run(loop, strategy, seed, out, first, told)
-                one = replace(one, returned=one.returned.light())  # memory does not grow with the samples of all runs
-                first = first or one.returned
-                kept[strategy].append(one)
-        assert first is not None  # there are a strategy and a seed
-        figures, remarks = _figures(first, told, loop)
-        remarks = (*loop.remarks, *remarks, *_changed(loop, kept))
-        runs = {name: tuple(_as_run(one, figures, remarks) for one in group) for name, group in kept.items()}
+        runs: dict[str, tuple[OwnRun, ...]] = {}
+        while not runs or settling.goes_on(runs):
+            done = len(next(iter(kept.values())))
+            config = {**loop.record(), "strategies": list(kept), "seeds": max(begun.seeds, done + 1), **begun.told}
+            grows = ("seeds", "strategies")
+            open_folder(out, config, resume=resume or done > 0, may_grow=grows, ignore=settling.ignored)
+            for seed in range(done, config["seeds"]):
+                _run_all(loop, strategies, seed, out, kept, told)
+            runs = _as_runs(loop, kept, told)
         return finish({**config, "epochs": 1, "rates": {}}, runs, out, told.lang)
+
+
+def _run_all(
+    loop: Loop, strategies: Sequence[Chosen], seed: int, out: Path, kept: Mapping[str, list["_Kept"]], told: Told
+) -> None:
+    """A seed under all strategies; what is kept of each call is added."""
+    for strategy in strategies:
+        first = next((group[0].returned for group in kept.values() if group), None)
+        one = _run(loop, strategy, seed, out, first, told)
+        # Memory does not grow with the samples of all runs.
+        kept[strategy].append(replace(one, returned=one.returned.light()))
+
+
+def _as_runs(loop: Loop, kept: Mapping[str, Sequence["_Kept"]], told: Told) -> dict[str, tuple[OwnRun, ...]]:
+    figures, remarks = _figures(next(iter(kept.values()))[0].returned, told, loop)
+    remarks = (*loop.remarks, *remarks, *_changed(loop, kept))
+    return {name: tuple(_as_run(one, figures, remarks) for one in group) for name, group in kept.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,21 +295,12 @@ def _figures(first: Returned, asked: Told, loop: Loop) -> tuple[Figures, tuple[s
     lower = is_lower_better(compared) if known is None else known
     if lower and known is None:
         told.append(say("Less of {metric} is better, by its name.", metric=compared))
-    others = tuple(Column(name, name) for name in names if name != compared)[:MOST_COLUMNS]
-    figures = Figures(
-        compared=compared,
-        title=compared,
-        lower_is_better=lower,
-        loss=compared,
-        rows=tuple(names),
-        printed=tuple((name, name) for name in names),
-        columns=others,
-        charts=(),
-        notes=(),
-        validated=False,
-        told=say("what {name} returned", name=loop.name),
-        overlap=loop.overlap,
-    )
+    words = say("what {name} returned", name=loop.name)
+    printed = tuple((name, name) for name in names)
+    more = {"lower_is_better": lower, "printed": printed, "told": words, "overlap": loop.overlap}
+    figures = figure(compared, names, **more)
+    if any(not 0 <= value <= 1 for value in (first.figures[compared],)):
+        figures = replace(figures, proportion=False)  # percent already, or something else
     return figures, tuple(told)
 
 

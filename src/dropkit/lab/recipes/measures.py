@@ -64,6 +64,7 @@ class Figures:
         compared: the figure by which strategies are compared.
         title: its name in words.
         lower_is_better: of that figure.
+        proportion: whether it is a share of the samples, told in percent points.
         loss: the figure that is not finite where a run diverged.
         rows: the figures of an epoch's row that the table is made of.
         printed: (words, figure) of what `train` prints after each epoch, of those figures that the row has.
@@ -82,6 +83,7 @@ class Figures:
     compared: str
     title: str
     lower_is_better: bool = False
+    proportion: bool = False
     loss: str
     rows: tuple[str, ...]
     printed: tuple[tuple[str, str], ...] = ()
@@ -104,6 +106,7 @@ class Figures:
 CLASSIFICATION = Figures(
     compared="test_accuracy",
     title=say("test accuracy"),
+    proportion=True,
     loss="test_loss",
     rows=("test_accuracy", "test_loss", "train_eval_accuracy", "train_eval_loss", "train_accuracy", "train_loss"),
     printed=(

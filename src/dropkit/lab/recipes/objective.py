@@ -30,6 +30,7 @@ class Metric:
         title: of the test set's figure, in words.
         short: the same without "test".
         lower_is_better: of it.
+        proportion: whether it is a share of the samples, told in percent points.
         each: (outputs, targets) -> one score for each sample, of which the figure is the mean; None for another figure.
         whole: (outputs, targets) -> the figure, where it is no such mean; from NumPy arrays.
     """
@@ -38,6 +39,7 @@ class Metric:
     title: str
     short: str
     lower_is_better: bool = False
+    proportion: bool = False
     each: Callable[[Any, Any], Any] | None = None
     whole: Callable[[Any, Any], float] | None = None
 
@@ -97,7 +99,7 @@ def _root(outputs: Any, targets: Any) -> float:
 
 
 _LOSS = Metric(key="loss", title=say("test loss"), short=say("loss"), lower_is_better=True)
-_ACCURACY = {"title": say("test accuracy"), "short": say("accuracy")}
+_ACCURACY = {"title": say("test accuracy"), "short": say("accuracy"), "proportion": True}
 
 
 def _ranked(kind: str) -> dict[str, Metric]:
@@ -129,6 +131,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
                 key="balanced_accuracy",
                 title=say("test balanced accuracy"),
                 short=say("balanced accuracy"),
+                proportion=True,
                 whole=_learned("balanced_accuracy_score", CLASSES),
             ),
             "f1": _f1(CLASSES),
@@ -142,7 +145,11 @@ METRICS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
         LABELS: {
             "accuracy": Metric(key="accuracy", each=_sided, **_ACCURACY),  # type: ignore[arg-type]
             "exact-match": Metric(
-                key="exact_match", title=say("test exact match"), short=say("exact match"), each=_all_sided
+                key="exact_match",
+                title=say("test exact match"),
+                short=say("exact match"),
+                proportion=True,
+                each=_all_sided,
             ),
             **_ranked(LABELS),
         },
@@ -282,6 +289,7 @@ def figures_of(metric: Metric) -> Figures:
         compared=f"test_{key}",
         title=metric.title,
         lower_is_better=lower,
+        proportion=metric.proportion,
         loss="test_loss",
         rows=tuple(rows),
         printed=_printed(metric, "train" in parts),

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from .stats import Interval
+from ..statistics.interval import Interval
 
 
 def of_folds(interval: Interval, overlap: float) -> Interval:

@@ -9,7 +9,7 @@ from ...language import capital, counted, joined, say, template
 from ...report import Curve, Differences, Figure, Page, Picture, Whisker
 from ..recipes.measures import Figures
 from ..runs.run import Run
-from .stats import mean_interval
+from ..statistics.interval import mean_interval
 from .table import BASELINE, Line, cells, headings, notes
 
 # What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
@@ -43,8 +43,11 @@ SETTINGS = (
     template("learning rate"),
     template("literal"),
     template("logits"),
+    template("looks"),
     template("loss"),
     template("machine"),
+    template("margin"),
+    template("max seeds"),
     template("metric"),
     template("model"),
     template("optimizer"),
@@ -70,6 +73,7 @@ SETTINGS = (
     template("trunk epochs"),
     template("trunk samples"),
     template("trunk seed"),
+    template("until settled"),
     template("validation"),
     template("variant"),
     template("weight decay"),
@@ -94,7 +98,7 @@ def page(
         verdict=tuple(verdict),
         headings=headings(kind),
         rows=tuple(cells(line) for line in lines),
-        notes=notes(config["epochs"], seeds, kind),
+        notes=notes(config["epochs"], seeds, kind, lines[0].looked),
         figures=_figures(runs, seeds, kind),
         differences=_differences(lines),
         settings=_settings({**config, **environment}),

@@ -1,37 +1,49 @@
 """The table of a comparison: one line a strategy, figures as means over seeds with their intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...language import ENGLISH, Catalogue, say, template, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
 from ..runs.scores import LAST as LAST
+from ..runs.scores import Scores
+from ..statistics import sequence
+from ..statistics.interval import Interval, differences, mean_interval
 from .folds import of_folds
-from .stats import Interval, mean_interval, paired_difference
 
 BASELINE = "none"
 PAIRS = template(
     'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data order); * '
-    "marks an interval that excludes 0."
+    "marks an interval that excludes 0 by itself, while the verdict counts all pairs."
 )
 OWN_PAIRS = template(
-    'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0.'
+    'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0 by '
+    "itself, while the verdict counts all pairs."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed."""
+    """One strategy: each figure of each seed, and the compared one minus that of "none", paired by seed; what reads the
+    scores of the test samples, for each seed; and whether seeds were added until all was settled.
+    """
 
     strategy: str
     values: Mapping[str, tuple[float, ...]]
     differences: tuple[float, ...] | None
     figures: Figures = CLASSIFICATION
+    scores: tuple[Callable[[], Scores | None], ...] = ()
+    looked: bool = False
 
     def interval(self, figure: str) -> Interval:
         """Mean and 95 % interval of a figure over seeds."""
-        return of_folds(mean_interval(self.values[figure]), self.figures.overlap)
+        return self.of(self.values[figure])
+
+    def of(self, values: Sequence[float]) -> Interval:
+        """Mean and 95 % interval of numbers, a seed each; where seeds were added, one that holds at every look."""
+        return sequence.interval(values) if self.looked else of_folds(mean_interval(values), self.figures.overlap)
 
     @property
     def compared(self) -> Interval:
@@ -51,9 +63,7 @@ class Line:
     @property
     def difference(self) -> Interval | None:
         """Mean and 95 % interval of the paired difference from "none"; None where there is nothing to pair with."""
-        if self.differences is None:
-            return None
-        return of_folds(mean_interval(self.differences), self.figures.overlap)
+        return None if self.differences is None else self.of(self.differences)
 
 
 def _last(count: Count) -> str:
@@ -72,30 +82,32 @@ def figures(run: Run) -> dict[str, float]:
     return means
 
 
-def lines(runs: Mapping[str, Sequence[Run]]) -> tuple[Line, ...]:
-    """A line for each strategy; its runs stand in the order of their seeds, the same for all."""
+def lines(runs: Mapping[str, Sequence[Run]], looked: bool = False) -> tuple[Line, ...]:
+    """A line for each strategy; its runs stand in the order of their seeds, the same for all.
+
+    Args:
+        runs: of each strategy.
+        looked: whether seeds were added until all was settled.
+    """
     values: dict[str, dict[str, tuple[float, ...]]] = {}
     for strategy, group in runs.items():
         each = [figures(run) for run in group]
         values[strategy] = {name: tuple(one[name] for one in each) for name in each[0]}
     kind = next(iter(runs.values()))[0].figures
     baseline = values.get(BASELINE)
-    return tuple(
-        Line(strategy, found, None if baseline is None or strategy == BASELINE else _minus(found, baseline, kind), kind)
-        for strategy, found in values.items()
-    )
-
-
-def _minus(
-    line: Mapping[str, tuple[float, ...]], baseline: Mapping[str, tuple[float, ...]], kind: Figures
-) -> tuple[float, ...]:
-    return tuple(a - b for a, b in zip(line[kind.compared], baseline[kind.compared], strict=True))
+    found = []
+    for strategy, figure in values.items():
+        minus = None
+        if baseline is not None and strategy != BASELINE:
+            minus = tuple(differences(figure[kind.compared], baseline[kind.compared]))
+        found.append(Line(strategy, figure, minus, kind, tuple(run.scores for run in runs[strategy]), looked))
+    return tuple(found)
 
 
 def between(line: Line, other: Line, figure: str | None = None) -> Interval:
     """A figure of one strategy minus another's, paired by seed; by default the one that they are compared by."""
     figure = figure or line.figures.compared
-    return of_folds(paired_difference(line.values[figure], other.values[figure]), line.figures.overlap)
+    return line.of(differences(line.values[figure], other.values[figure]))
 
 
 def headings(kind: Figures) -> tuple[str, ...]:
@@ -140,7 +152,7 @@ def _half(interval: Interval) -> str:
     return "" if interval.half is None else f" ± {interval.half:.4f}"
 
 
-def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str, ...]:
+def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION, looked: bool = False) -> tuple[str, ...]:
     """What the figures are, in a few sentences."""
     last = min(LAST, epochs)
     each, spread = say("from the only epoch"), say("one seed, so there are no intervals")
@@ -148,6 +160,8 @@ def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str,
         each = say("mean of the last {last} of {epochs} epochs", last=last, epochs=epochs)
     if seeds > 1:
         spread = say("± is half of the 95 % t interval over {seeds} seeds", seeds=seeds)
+    if looked:
+        spread = say("± is half of the 95 % interval over {seeds} seeds that holds at every look", seeds=seeds)
     return (
         say("Each seed's figure: {each}; {spread}.", each=kind.told or each, spread=spread),
         say(OWN_PAIRS if kind.told else PAIRS, figure=kind.title, baseline=BASELINE),
@@ -156,10 +170,30 @@ def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION) -> tuple[str,
     )
 
 
+def table_rows(found: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """Each figure of each strategy, for programs: mean and interval, the difference from none, and how many seeds."""
+    base = next((line for line in found if line.strategy == BASELINE), None)
+    for line in found:
+        for figure in line.values:
+            own = line.interval(figure)
+            minus = None if base is None or line is base else between(line, base, figure)
+            yield {
+                "strategy": line.strategy,
+                "metric": figure,
+                "mean": own.mean,
+                "low": own.low,
+                "high": own.high,
+                "difference": None if minus is None else minus.mean,
+                "difference_low": None if minus is None else minus.low,
+                "difference_high": None if minus is None else minus.high,
+                "seeds": own.n,
+            }
+
+
 def markdown(found: Sequence[Line], epochs: int, lang: str | Catalogue = ENGLISH) -> str:
     """The table and its notes as Markdown."""
     kind = found[0].figures
     titles = told(headings(kind), lang)
     rows = [titles, ("---",) + ("---:",) * (len(titles) - 1), *(cells(line) for line in found)]
     table = "\n".join("| " + " | ".join(row).replace(" *", r" \*") + " |" for row in rows)
-    return table + "\n\n" + "\n".join(told(notes(epochs, found[0].seeds, kind), lang)) + "\n"
+    return table + "\n\n" + "\n".join(told(notes(epochs, found[0].seeds, kind, found[0].looked), lang)) + "\n"
