@@ -217,6 +217,28 @@ def test_pickled_arrays_and_code_are_refused(tmp_path: Path) -> None:
             load(path)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[:, :0], Y, "samples of nothing"),
+        (np.ma.masked_less(X, 0), Y, "x is masked in"),
+        (np.full((60, 2), 2**63 + 1, np.uint64), Y, "beyond int64"),
+        (X, np.array([{}, []] * 30, object), "holds a (dict|list); a target is"),
+        (X, np.datetime64("2020") + np.arange(60), "a target is of numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused(x: np.ndarray, y: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load((x, y))
+
+
+def test_addresses_and_nothing_are_no_sources() -> None:
+    with pytest.raises(DataError, match="nothing is downloaded"):
+        load("https://example.com/a.csv", target="y")
+    with pytest.raises(UnknownNameError):
+        load("")
+
+
 def test_damaged_and_unknown_files_are_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path, X=X, y=Y).read_bytes()
     for content in (b"", whole[:100], b"PK\3\4" + bytes(100)):

@@ -18,6 +18,7 @@ from ..recipes.objective import BINARY, CLASSES, TOKENS, Metric, Objective
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> a number, or one for each sample."""
 
+TOGETHER, MOST = 16, 1 << 20  # batches that are scored at once, unless one has more numbers
 PADDING = -100  # what cross-entropy leaves out
 NAMED: Mapping[str, Callable[..., Tensor]] = {
     "cross-entropy": functional.cross_entropy,
@@ -181,18 +182,32 @@ class Score:
         self.counted = (objective.kind, objective.metric) == (CLASSES, "accuracy")
         self.losses = losses(objective)
         self.kept = kept and self.whole is False and (self.metric.each is not None or self.metric.key == "loss")
-        # Sums stay on the device, and a loss that is not a number shows.
-        self.loss = torch.zeros((), device=device)
+        self.loss = np.float32(0)  # a loss that is not a number shows
         self.figure = torch.zeros((), dtype=torch.float64, device=device)
         self.samples = 0
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self.seen: list[tuple[NDArray, NDArray]] = []
         self.scores: list[Tensor] = []
 
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Take in a batch: its mean loss counts once for each sample."""
-        self.loss += loss.detach().float() * len(targets)
-        self.samples += len(targets)
-        outputs = outputs.detach()
+        self.waiting.append((loss.detach(), outputs.detach(), targets))
+        if len(self.waiting) == TOGETHER or outputs.numel() > MOST:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Several batches at once: small operations cost more than what they compute, and each waits for a device."""
+        if not self.waiting:
+            return
+        losses, outputs, targets = zip(*self.waiting, strict=True)
+        self.waiting = []
+        with np.errstate(all="ignore"):  # of a run that diverges
+            for loss, batch in zip(torch.stack(losses).float().tolist(), targets, strict=True):
+                self.loss = np.float32(self.loss + np.float32(loss) * np.float32(len(batch)))
+                self.samples += len(batch)
+        self._score(torch.cat(outputs), torch.cat(targets))
+
+    def _score(self, outputs: Tensor, targets: Tensor) -> None:
         if self.whole:
             self.seen.append((outputs.float().cpu().numpy(), targets.cpu().numpy()))
         elif self.metric.each is not None:
@@ -204,7 +219,7 @@ class Score:
         if self.counted:
             return outputs.argmax(-1) == targets
         assert metric.each is not None
-        found = metric.each(*((outputs, targets) if _ours(metric) else (outputs.cpu(), targets.cpu())))
+        found = metric.each(*((outputs, targets) if _ours(metric) else (outputs.float().cpu(), targets.cpu())))
         return torch.as_tensor(found)
 
     def _count(self, scores: Tensor) -> None:
@@ -214,6 +229,7 @@ class Score:
 
     def row(self) -> dict[str, float]:
         """The two figures, under the names of a row."""
+        self._take_in()
         found = {f"{self.name}_loss": float(self.loss) / self.samples}
         key = f"{self.name}_{self.metric.key}"
         if self.whole:
@@ -228,6 +244,7 @@ class Score:
 
     def of_samples(self) -> NDArray[np.float32] | None:
         """The scores of the samples, in their order; None where they were not kept."""
+        self._take_in()
         return torch.cat(self.scores).cpu().numpy().astype(np.float32) if self.scores else None
 
 

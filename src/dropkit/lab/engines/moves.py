@@ -45,7 +45,9 @@ class Moves:
     def set(self, step: int) -> None:
         """Move schedules and controllers to a step."""
         for site, rate in self.moved.items():
-            self.places[site].p = rate.at(step)
+            place, p = self.places[site], rate.at(step)
+            if place.p != p:  # to assign costs more than to look
+                place.p = p
 
     def row(self, step: int) -> dict[str, float]:
         """The rate of each site after the step before this one: `rate_<site>`, of a learned one the mean."""

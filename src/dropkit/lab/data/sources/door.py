@@ -79,6 +79,8 @@ def read(source: Any, target: str | None = None, image_size: int | None = None) 
             name, source = source.__name__, _called(source.__name__, source)
         return objects.taken(name, source, target, side).checked()
     text, path = str(source), Path(source)
+    if "://" in text:
+        raise DataError(f"{text} is an address, and nothing is downloaded; fetch it yourself and give the file")
     suffix = tables.suffix_of(path)
     if text.startswith(builtin.PREFIX):
         _no_use(source, target=target)
@@ -116,6 +118,8 @@ def _called(text: str, found: Any) -> Any:
 def is_known(text: str) -> bool:
     """Whether `load_data` reads it: a data set by name, or a folder or archive of images."""
     path = Path(text)
+    if not text.strip():
+        return False
     return (
         text in NAMES
         or (path.is_dir() and not hub.is_saved(path))

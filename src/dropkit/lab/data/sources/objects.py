@@ -111,8 +111,11 @@ def _array(name: str, value: Any) -> Any:
     if _is_table(value) or isinstance(value, np.ndarray | Ragged):
         return value.to_numpy() if _is_table(value) else value
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        found = value.detach().cpu()
+        found = value.detach().cpu().to_dense()
         return (found.float() if str(found.dtype) == "torch.bfloat16" else found).numpy()
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):  # a sparse matrix of scipy
+        _check_size(name, [np.broadcast_to(np.float64(0), value.shape)], 1)
+        return value.toarray()
     if hasattr(value, "dtype") and hasattr(value, "to_numpy"):  # a column
         return value.to_numpy()
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
@@ -152,13 +155,18 @@ def _in_order(source: Any) -> Any:
         return data.DataLoader(source, batch_size=BATCH)
     dataset, sampler = source.dataset, source.sampler
     if not isinstance(dataset, data.IterableDataset):
-        plain = isinstance(sampler, data.SequentialSampler | data.RandomSampler) and source.batch_size is not None
-        if not plain:  # a choice of samples
-            chosen = (
-                source.batch_sampler if source.batch_size is None and source.batch_sampler is not None else [sampler]
-            )
+        every = (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler, data.DistributedSampler)
+        if not isinstance(sampler, every) or _batches(source) is not None:  # a choice of samples
+            chosen = _batches(source) or [sampler]
             dataset = data.Subset(dataset, sorted({int(number) for numbers in chosen for number in numbers}))
-    return data.DataLoader(dataset, batch_size=source.batch_size or BATCH, collate_fn=source.collate_fn)
+    # A loader that makes no batches gives samples one by one; here they are stacked as torch does it.
+    collate = None if source.batch_size is None and _batches(source) is None else source.collate_fn
+    return data.DataLoader(dataset, batch_size=source.batch_size or BATCH, collate_fn=collate)
+
+
+def _batches(source: Any) -> Any:
+    """A sampler of whole batches, where the loader has one of somebody's own."""
+    return source.batch_sampler if source.batch_size is None else None
 
 
 def _collected(name: str, loader: Any) -> Part:

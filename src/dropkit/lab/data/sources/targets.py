@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,12 @@ def _typed(name: str, called: str, array: NDArray) -> NDArray:
             f"{int(np.argwhere(missing)[0][0]) + 1}; leave these rows out: a target is never filled in"
         )
     kinds = {type(value) for value in array.flat}
-    plain = (bool, np.bool_, int, float, np.integer, np.floating)
+    plain = (bool, np.bool_, int, float, np.integer, np.floating, Decimal)
+    for kind in kinds:
+        if not issubclass(kind, (*plain, str, bytes)):
+            raise DataError(f"{name}: {called} holds a {kind.__name__}; a target is of numbers or of labels")
+    if kinds == {Decimal}:
+        return array.astype(np.float64)
     return np.array(array.tolist()) if all(issubclass(kind, plain) for kind in kinds) else array.astype(str)
 
 
