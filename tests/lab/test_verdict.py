@@ -116,7 +116,7 @@ def test_what_excludes_zero_by_itself_alone_is_told_as_such() -> None:
     text = words(
         none=NONE, step=[value + 0.03 + d for value, d in zip(NONE, (0, 1e-3, 2e-3, 0, 0), strict=True)], fixed=weak
     )
-    assert text.startswith("step helps on toys")
+    assert text.startswith("Dropout (step) helps on toys")
     assert "excludes 0 by itself, but among all pairs that may be chance." in text or "Dropout (fixed) helps" in text
 
 
@@ -129,9 +129,11 @@ def test_the_best_that_helps_is_named_even_if_another_has_the_better_mean() -> N
 
 def test_without_no_dropout_the_best_is_held_against_the_others() -> None:
     assert words(fixed=NONE, step=CLEAR).startswith(
-        "step is best on toys: against dropout (fixed), the next, +20.2 points"
+        "Dropout (step) is best on toys: against dropout (fixed), the next, +20.2 points"
     )
-    assert words(fixed=NONE, step=CLOSE).startswith("Not settled on toys: step against dropout (fixed), +0.4 points")
+    assert words(fixed=NONE, step=CLOSE).startswith(
+        "Not settled on toys: dropout (step) against dropout (fixed), +0.4 points"
+    )
     assert words(fixed=NONE, step=NONE).startswith("No difference at all on toys: ")
 
 
@@ -207,6 +209,21 @@ def test_without_the_scores_of_every_run_nothing_is_said_of_new_samples() -> Non
         assert "There is no score for each test sample" in text[1]
 
 
+def test_scores_of_pairs_that_are_not_told_are_not_read() -> None:
+    rng = np.random.default_rng(4)
+    reads = []
+
+    def read() -> NDArray:
+        reads.append(1)
+        return rng.random(9).astype(np.float32)
+
+    names = ("none", "fixed", "step", "gap", "concrete", "disarm")
+    found = of({name: [0.5 + rng.random() / 9 for _ in range(5)] for name in names})
+    pairs = judged([replace(line, scores=(read,) * 5) for line in found])
+    assert len(pairs.found) == 15 and len(reads) == 2 * 5 * len(pairs.told) <= 2 * 5 * 9
+    assert all(pair.table is not None for pair in pairs.told)
+
+
 def test_pairs_turn_around() -> None:
     rng = np.random.default_rng(2)
     found = scored(rng.random(50), 5, rng, fixed=rng.random(50))
@@ -238,7 +255,7 @@ def test_runs_that_diverged_are_no_comparison() -> None:
     assert "dropout (fixed) diverged (loss not finite) in 1 of 2 seeds." in verdict(lines(runs), "toys")
     for bad in (math.nan, math.inf):
         text = words(none=NONE, fixed=[*CLEAR[:4], bad], step=CLEAR)
-        assert text.startswith("step helps on toys")
+        assert text.startswith("Dropout (step) helps on toys")
         assert words(none=NONE, fixed=[*CLEAR[:4], bad]).startswith(
             "Nothing to compare on toys: test accuracy is no finite number for dropout (fixed) or no dropout."
         )
@@ -266,7 +283,7 @@ def test_whether_adapting_helped_is_told_against_fixed_and_none() -> None:
         gap=[0.40, 0.41, 0.421, 0.40, 0.411],
         disarm=[0.60, 0.62, 0.61, 0.59, 0.63],
     )
-    assert text.startswith("concrete helps on toys: +20.06 points")
+    assert text.startswith("Dropout (concrete) helps on toys: +20.06 points")
     assert (
         "Adapting the rate helped against dropout (fixed): concrete did better, gap did worse, "
         "disarm cannot be told apart from it."

@@ -1,15 +1,15 @@
 """The first line: one sentence that a newcomer understands, and that claims no more than the runs tell."""
 
 from ...language import Said, capital, say, template
-from .numbers import amount, change, named
+from .numbers import amount, change, introduced
 from .pairs import FEW, Pair, Pairs, Status
 
 
 def answer(pairs: Pairs, data: str) -> str:
     """Whether dropout helps, by how much and how sure; or that it is not settled, and what would settle it."""
     main = pairs.main
-    seeds, name, kind = main.one.seeds, named(main.one.strategy), main.one.figures
-    given = {"name": name, "other": named(main.other.strategy), "data": data}
+    seeds, name, kind = main.one.seeds, introduced(main.one.strategy), main.one.figures
+    given = {"name": name, "other": introduced(main.other.strategy), "data": data}
     if main.status is Status.UNKNOWN:
         words = template("Nothing to compare on {data}: {figure} is no finite number for {name} or {other}.")
         return say(words, figure=kind.title, **given)

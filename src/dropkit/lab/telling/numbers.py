@@ -2,7 +2,7 @@
 
 import math
 
-from ...language import say
+from ...language import Said, say
 from ..recipes.measures import Figures
 from ..statistics.interval import Interval
 from .table import BASELINE
@@ -70,8 +70,20 @@ def named(strategy: str) -> str:
     if strategy == "as-is":
         return say("the model's own dropout")
     if name == "fixed" and "@" not in strategy:
-        return say("dropout {rate}", rate=":".join(rates)) if rates else say("dropout (fixed)")
+        return say("dropout {rate}", rate=":".join(rates)) if rates else say("dropout ({strategy})", strategy=strategy)
     return strategy
+
+
+def introduced(strategy: str) -> str:
+    """The same for who meets it first: that it is a dropout is said.
+
+    >>> introduced("step"), introduced("none"), introduced("weight-decay:0.001")
+    ('dropout (step)', 'no dropout', 'weight-decay:0.001')
+    """
+    name = named(strategy)
+    if isinstance(name, Said) or name.startswith("weight-decay"):
+        return name
+    return say("dropout ({strategy})", strategy=strategy)
 
 
 def _written(kind: Figures, difference: Interval) -> dict[str, str]:

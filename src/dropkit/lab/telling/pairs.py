@@ -40,7 +40,7 @@ class Pair:
         difference: their mean and interval, as if the pair were the only one.
         p: of no difference, adjusted for all pairs.
         p_within: of a difference of the margin or more, adjusted for all pairs; 1 without a margin.
-        table: of seeds and test samples, where these are known.
+        table: of seeds and test samples, where these are known and the pair is told.
     """
 
     one: Line
@@ -161,7 +161,12 @@ def judged(lines: Sequence[Line], margin: float | None = None) -> Pairs:
         (pair.one.strategy, pair.other.strategy): replace(pair, p=p, p_within=within)
         for pair, p, within in zip(pairs, first, second, strict=True)
     }
-    return Pairs(tuple(sorted(lines, key=_rank)), margin, found)
+    whole = Pairs(tuple(sorted(lines, key=_rank)), margin, found)
+    for pair in whole.told:  # the scores of others need not be read
+        key = pair.one.strategy, pair.other.strategy
+        key = key if key in found else key[::-1]
+        found[key] = replace(found[key], table=_table(found[key].one, found[key].other))
+    return whole
 
 
 def _rank(line: Line) -> float:
@@ -174,7 +179,7 @@ def _rank(line: Line) -> float:
 def _pair(one: Line, other: Line) -> Pair:
     figure = one.figures.compared
     values = tuple(differences(one.values[figure], other.values[figure]))
-    return Pair(one, other, values, between(one, other), table=_table(one, other))
+    return Pair(one, other, values, between(one, other))
 
 
 def _p_values(pair: Pair, margin: float | None) -> tuple[float, float]:
