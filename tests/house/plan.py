@@ -78,7 +78,8 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"telling"},
         {"settling"},
         {"experiment"},
-        {"tuning"},
+        {"tuning", "own"},
+        {"comparing"},
         {"__init__"},
     ),
 }

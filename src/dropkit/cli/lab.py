@@ -10,7 +10,7 @@ import typer
 from ..interrupts import interruptible
 from ..lab import recipes
 from ..language import say, told
-from . import probe
+from . import own, probe
 from .options import Comparing, Once, Searching, Trained, taking
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ def info() -> None:
 def compare(options: Comparing) -> None:
     """Train under several strategies over paired seeds; print a table and a verdict, write a report."""
     names = None if options.strategies is None else [name.strip() for name in options.strategies.split(",")]
+    if (loop := own.loop_of(options.recipe)) is not None:
+        own.compare(loop, options, names, _resumable)
+        return
     folder = options.folder()
     from ..lab.experiment import compare as run
     from .console import say_where, show

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparing import compare as compare
     from .data.sets import Data as Data
     from .data.sets import load_data as load_data
     from .experiment import Comparison as Comparison
-    from .experiment import compare as compare
     from .experiment import train as train
     from .recipes.recipe import Recipe as Recipe
     from .recipes.recipe import Settings as Settings
@@ -27,7 +27,7 @@ _HOME = {
     "Run": "runs.run",
     "Settings": "recipes.recipe",
     "Tuning": "tuning",
-    "compare": "experiment",
+    "compare": "comparing",
     "load_data": "data.sets",
     "train": "experiment",
     "tune": "tuning",

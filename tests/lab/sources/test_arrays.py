@@ -84,7 +84,7 @@ def test_the_kind_is_guessed_and_said(y: np.ndarray, kind: str, outputs: int, la
     data = load((X, y))
     assert (data.kind, data.classes, data.labels) == (kind, outputs, labels)
     assert any(f"taken as {kind}" in note and "--kind" in note for note in data.notes)
-    assert data.train_y.dtype == (np.int64 if kind == "classification" else np.float32)
+    assert data.train_y.dtype == (np.int64 if kind in ("classification", "binary") else np.float32)
 
 
 def test_an_asked_kind_wins() -> None:
@@ -103,6 +103,16 @@ def test_tokens_stay_whole_and_pixels_become_fractions() -> None:
 def test_a_target_far_from_one_is_told() -> None:
     assert any("standard deviation" in note for note in load((X, X[:, 0] * 1e4)).notes)
     assert not any("standard deviation" in note for note in load((X, X[:, 0] * 2)).notes)
+
+
+def test_a_target_is_standardised_where_that_is_asked_for() -> None:
+    y = np.column_stack([X[:, 0] * 1e4 + 7, X[:, 1]])
+    data, plain = load((X, y), kind="regression:standardised"), load((X, y))
+    assert np.allclose(data.train_y.mean(axis=0), 0, atol=1e-6) and np.allclose(data.train_y.std(axis=0), 1, atol=1e-6)
+    mean, sd = plain.train_y.mean(axis=0), plain.train_y.std(axis=0)
+    assert np.allclose(data.test_y * sd + mean, plain.test_y, rtol=1e-4, atol=0.1)
+    assert (data.kind, plain.fingerprint != data.fingerprint) == ("regression", True)
+    assert any("units of its standard deviation" in note for note in data.notes)
 
 
 def test_repeated_samples_are_counted() -> None:
@@ -205,6 +215,28 @@ def test_pickled_arrays_and_code_are_refused(tmp_path: Path) -> None:
         path.write_bytes(b"\x80\x04.")
         with pytest.raises(DataError, match="loading it may run code"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[:, :0], Y, "samples of nothing"),
+        (np.ma.masked_less(X, 0), Y, "x is masked in"),
+        (np.full((60, 2), 2**63 + 1, np.uint64), Y, "beyond int64"),
+        (X, np.array([{}, []] * 30, object), "holds a (dict|list); a target is"),
+        (X, np.datetime64("2020") + np.arange(60), "a target is of numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused(x: np.ndarray, y: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load((x, y))
+
+
+def test_addresses_and_nothing_are_no_sources() -> None:
+    with pytest.raises(DataError, match="nothing is downloaded"):
+        load("https://example.com/a.csv", target="y")
+    with pytest.raises(UnknownNameError):
+        load("")
 
 
 def test_damaged_and_unknown_files_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
@@ -18,6 +19,7 @@ from dropkit.lab.data.sources import load
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(50, 3)).astype(np.float32)
 Y = np.arange(50) % 2
+FRAME = pandas.DataFrame(X, columns=list("abc"))
 SET = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
 TRAIN, TEST = Subset(SET, range(40)), Subset(SET, range(40, 50))
 
@@ -53,6 +55,9 @@ GIVEN: dict[str, Callable[[], Any]] = {
         DataLoader(SET, batch_sampler=[[40, 41, 42, 43, 44], [45, 46, 47, 48, 49]]),
     ),
     "streams": lambda: (Stream(), TEST),
+    "unbatched": lambda: (DataLoader(TRAIN, batch_size=None), TEST),
+    "weighted": lambda: (DataLoader(TRAIN, sampler=torch.utils.data.WeightedRandomSampler([1.0] * 40, 40)), TEST),
+    "sparse": lambda: (torch.from_numpy(X[:40]).to_sparse(), Y[:40], scipy.sparse.csr_matrix(X[40:]), Y[40:]),
 }
 
 
@@ -133,6 +138,8 @@ class Pictures(Many):
         (None, "gives a NoneType where an array belongs"),
         (([[1, 2], [3]], [0, 1]), "a list is no array"),
         ({"a": X}, "holds a; name the arrays"),
+        (((FRAME, Y), (FRAME[["a"]], Y)), "the test part lacks the column 'b'"),
+        (((FRAME, Y), (X, Y)), "one part is a table and the other an array"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(given: Any, message: str) -> None:

@@ -1,6 +1,7 @@
 """Tables: read by pandas, encoded by what the training rows say alone."""
 
 import gzip
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,40 @@ def test_bad_tables_are_refused_in_one_line(tmp_path: Path, case: str, suffix: s
     with pytest.raises(DataError, match=message) as caught:
         load(written(tmp_path / f"a{suffix}", frame), target=target)
     assert "\n" not in str(caught.value) and f"a{suffix}" in str(caught.value)
+
+
+def test_dates_durations_and_decimals_are_numbers(tmp_path: Path) -> None:
+    days = pandas.date_range("2020", periods=ROWS)[RNG.permutation(ROWS)]
+    for column in (days, days.tz_localize("UTC"), days - days[0], days.date, [Decimal(n * n) / 7 for n in range(ROWS)]):
+        data = load(written(tmp_path / "a.parquet", table().assign(day=column)), target="kind")
+        assert data.shape == (7,) and abs(data.train_x[:, 3].mean()) < 1e-5
+
+
+def test_what_no_table_holds_is_refused(tmp_path: Path) -> None:
+    for column, message in (
+        ([[1, 2]] * ROWS, "holds a (list|ndarray)"),
+        ([b"a"] * ROWS, "holds a bytes"),
+        (["1,5"] * 40 + ["2,25"] * 40, "a decimal comma; write a point"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(written(tmp_path / "a.parquet", table().assign(other=column)), target="kind")
+    with pytest.raises(DataError, match="a target is of numbers or of labels"):
+        load(written(tmp_path / "a.parquet", table().assign(y=pandas.date_range("2020", periods=ROWS))), target="y")
+    with pytest.raises(DataError, match="two columns 'a'"):
+        load(pandas.DataFrame(RNG.normal(size=(40, 3)), columns=["a", "a", "y"]), target="y")
+
+
+def test_names_with_spaces_around_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a, town , y\n" + "".join(f"{n / 7}, {'Ulm' if n % 3 else 'Bonn'}, {n % 2}\n" for n in range(40)))
+    assert load(path, target="y").shape == (3,)
+
+
+def test_a_table_that_would_become_too_large_is_not_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.csv", table())
+    monkeypatch.setattr("dropkit.lab.data.sources.encoder.MOST", 1000)
+    with pytest.raises(DataError, match=r"64 rows of 7 columns would be 1792 bytes"):
+        load(path, target="price")
 
 
 def test_a_class_under_another_name_is_warned_of(tmp_path: Path) -> None:

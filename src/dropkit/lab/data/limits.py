@@ -11,6 +11,7 @@ from ...errors import DataError
 MOST = 1 << 31  # bytes of a file of arrays, unpacked
 MOST_IMAGE = 1 << 27  # bytes of one photo's file
 MOST_PIXELS = 89_478_485  # of one photo: a quarter of a GiB in colour, where pillow begins to warn
+MOST_CLASSES = 1 << 20  # a wrong label must not make a layer of billions
 MOST_RATIO, SMALL = 100, 1 << 26  # a larger member of a model's archive that shrank more than this is no weights
 
 

@@ -15,9 +15,9 @@ from ...counter import Key
 from ...errors import DataError, UnknownNameError
 from ...mask import uniform
 from . import cifar, images
-from .arrays import MOST_CLASSES as MOST_CLASSES
-from .arrays import of_arrays
 from .idx import parse_idx
+from .limits import MOST_CLASSES
+from .sources.dividing import of_parts
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -125,8 +125,7 @@ class Data:
 
         Args:
             train, test: (X, y), samples along the first axis of both.
-            kind: of the targets; by default what they look like: whole numbers are classes, a matrix of 0 and 1 labels,
-                numbers with a fraction a regression, whole numbers of X's own shape, moved on by one, next tokens.
+            kind: of the targets, see docs/data.md; by default what they look like.
             name: what the data are called.
 
         Raises:
@@ -137,7 +136,7 @@ class Data:
         >>> Data.of((X, y), (X, y)).classes
         3
         """
-        return cls(**of_arrays(train, test, kind, name))
+        return cls(**of_parts(train, test, kind, name))
 
     @property
     def shape(self) -> tuple[int, ...]:

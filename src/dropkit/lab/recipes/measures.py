@@ -76,6 +76,8 @@ class Figures:
         notes: what the columns mean, in sentences.
         pictures: whether a run draws what it makes, after each epoch.
         validated: whether there is a validation loss, to choose checkpoints and rates by.
+        told: what a seed's figure is, in words, where it is not the mean over the last epochs.
+        overlap: test samples by training samples, where seeds are folds of one data set, which share training samples.
     """
 
     compared: str
@@ -93,6 +95,8 @@ class Figures:
     notes: tuple[str, ...]
     pictures: bool = False
     validated: bool = True
+    told: str = ""
+    overlap: float = 0.0
 
     def better(self, difference: float) -> bool:
         """Whether such a difference in the compared figure is an improvement."""

@@ -121,8 +121,8 @@ def _subtitle(config: Mapping[str, Any], strategies: int, seeds: int) -> str:
         (
             counted(strategies, "{n} strategy", "{n} strategies"),
             counted(seeds, "{n} seed", several),
-            counted(config["epochs"], "{n} epoch", "{n} epochs"),
-            say("size {size}", size=config["size"]),
+            counted(config["epochs"], "{n} epoch", "{n} epochs") if "size" in config else "",
+            say("size {size}", size=config["size"]) if "size" in config else "",
         )
     )
 
@@ -230,7 +230,7 @@ def _picture(strategy: str, run: Run, epoch: int, path: Path) -> Picture:
 
 def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     chosen = template("by validation loss; nothing is ever chosen on the test set")
-    if not config["validation"]:
+    if not config.get("validation"):
         chosen = template("the last epoch's (no validation part is held out); nothing is ever chosen on the test set")
     rows = {name: value for name, value in config.items() if name not in ("settings", "rates", "format")}
     rows |= config["settings"]
@@ -238,7 +238,8 @@ def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = [
         (_called(name), _shown(value)) for name, value in rows.items() if value not in ([], ())
     ]
-    found.append((say("best checkpoint"), say(chosen)))
+    if "validation" in config:
+        found.append((say("best checkpoint"), say(chosen)))
     for strategy, rates in config["rates"].items():
         given = ", ".join(f"{site}: {rate}" for site, rate in rates.items())
         found.append((say("rates of {strategy}", strategy=strategy), given))

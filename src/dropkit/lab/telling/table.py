@@ -4,15 +4,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...language import ENGLISH, Catalogue, say, told
+from ...language import ENGLISH, Catalogue, say, template, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
 from ..runs.scores import LAST as LAST
 from ..runs.scores import Scores
 from ..statistics import sequence
 from ..statistics.interval import Interval, differences, mean_interval
+from .folds import of_folds
 
 BASELINE = "none"
+PAIRS = template(
+    'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data order); * '
+    "marks an interval that excludes 0 by itself, while the verdict counts all pairs."
+)
+OWN_PAIRS = template(
+    'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0 by '
+    "itself, while the verdict counts all pairs."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Line:
 
     def of(self, values: Sequence[float]) -> Interval:
         """Mean and 95 % interval of numbers, a seed each; where seeds were added, one that holds at every look."""
-        return sequence.interval(values) if self.looked else mean_interval(values)
+        return sequence.interval(values) if self.looked else of_folds(mean_interval(values), self.figures.overlap)
 
     @property
     def compared(self) -> Interval:
@@ -154,13 +163,8 @@ def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION, looked: bool 
     if looked:
         spread = say("± is half of the 95 % interval over {seeds} seeds that holds at every look", seeds=seeds)
     return (
-        say("Each seed's figure: {each}; {spread}.", each=each, spread=spread),
-        say(
-            'The difference is {figure} minus that of "{baseline}", paired by seed (same first weights, same data '
-            "order); * marks an interval that excludes 0 by itself, while the verdict counts all pairs.",
-            figure=kind.title,
-            baseline=BASELINE,
-        ),
+        say("Each seed's figure: {each}; {spread}.", each=kind.told or each, spread=spread),
+        say(OWN_PAIRS if kind.told else PAIRS, figure=kind.title, baseline=BASELINE),
         *kind.notes,
         say("Seconds: training and scoring of one run, mean over seeds."),
     )

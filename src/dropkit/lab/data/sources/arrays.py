@@ -106,8 +106,7 @@ def read_array(path: Path, target: str | None) -> Raw:
     if x.ndim != 2 or not -x.shape[1] <= column < x.shape[1] or x.shape[1] < 2:
         raise DataError(
             f"{path} has shape {x.shape} and no column {column}; give the number of a column of a table of two or "
-            "more, "
-            "or --target y.npy"
+            "more, or --target y.npy"
         )
     y = np.array(x[:, column])
     if np.array_equal(y, np.round(y)) and x.dtype.kind == "f" and len(np.unique(y)) <= 100:

@@ -1,6 +1,8 @@
 """What a column of a table holds: numbers, categories, or nothing to learn from."""
 
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ def kind_of(name: str, column: Any, values: Any) -> str:
     """
     from pandas import api
 
+    values = plain(values)
     known = values.dropna()
     if not len(known) or _counts_rows(values):
         return NOTHING
@@ -45,6 +48,19 @@ def kind_of(name: str, column: Any, values: Any) -> str:
     return _of_text(name, column, known, len(values))
 
 
+def plain(values: Any) -> Any:
+    """A column of Python's dates or decimals, or of durations, as pandas has dates and numbers."""
+    from pandas import api, to_datetime
+
+    if api.types.is_timedelta64_dtype(values):
+        return values.dt.total_seconds() / 86_400
+    known = values.dropna() if api.types.is_object_dtype(values) else ()
+    kinds = set(map(type, known))
+    if kinds == {Decimal}:
+        return values.astype(float)
+    return to_datetime(values) if kinds and all(issubclass(kind, date) for kind in kinds) else values
+
+
 def _counts_rows(values: Any) -> bool:
     """Whether a column says which row of the file it is, as saved indices do."""
     if len(values) <= FEW or values.dtype.kind not in "iu":
@@ -58,8 +74,7 @@ def _check_objects(name: str, column: Any, known: Any) -> None:
         if not isinstance(value, str | bool | int | float | np.number | np.bool_):
             raise DataError(
                 f"{name}: column {shown(column)} holds a {type(value).__name__} in row {row + 1}, and tables hold "
-                "numbers "
-                "and text; leave the column out, or give arrays (.npz)"
+                "numbers and text; leave the column out, or give arrays (.npz)"
             )
 
 
@@ -71,6 +86,11 @@ def _of_text(name: str, column: Any, known: Any, rows: int) -> str:
         return NUMBERS
     if numbers.notna().mean() >= MIXED:
         raise _mixed(name, column, known, numbers)
+    pointed = to_numeric(known.astype(str).str.replace(",", ".", regex=False), errors="coerce")
+    if pointed.notna().all():
+        raise DataError(
+            f"{name}: column {shown(column)} holds {shown(known.iloc[0])}, numbers with a decimal comma; write a point"
+        )
     different = known.nunique()
     return NOTHING if different > max(FEW, IDENTIFIES * rows) else CATEGORIES
 
@@ -91,6 +111,7 @@ def as_numbers(name: str, column: Any, values: Any) -> NDArray[np.float64]:
     """
     from pandas import api, to_numeric
 
+    values = plain(values)
     if api.types.is_datetime64_any_dtype(values):
         days = values.to_numpy("datetime64[ns]")
         found = np.where(np.isnat(days), np.nan, days.astype(np.int64) / DAY)
@@ -103,9 +124,8 @@ def as_numbers(name: str, column: Any, values: Any) -> NDArray[np.float64]:
         found = numbers.to_numpy(np.float64, na_value=np.nan)
     if (wrong := np.isinf(found)).any():
         raise DataError(
-            f"{name}: column {shown(column)} is infinite in row {values.index[wrong.argmax()] + 1}; leave it "
-            "empty where "
-            "the number is missing"
+            f"{name}: column {shown(column)} is infinite in row {values.index[wrong.argmax()] + 1}; leave it empty "
+            "where the number is missing"
         )
     return found
 

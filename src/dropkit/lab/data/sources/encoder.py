@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError
 from ....language import counted, say, template
+from ..limits import MOST, size
 from .columns import CATEGORIES, NUMBERS, as_numbers, kind_of, named
 
 MOST_CATEGORIES = 50  # of a column; the rarer ones share one place
@@ -53,6 +54,17 @@ class Encoder:
             self.scaled.fit(self._numbers(table))
         if self.categories:
             self.coded.fit(self._categories(table))
+        width = len(self.numbers) + sum(min(MOST_CATEGORIES, len(found)) for found in self._found)
+        if 4 * width * len(table) > MOST:
+            raise DataError(
+                f"{name}: encoded, {len(table)} rows of {width} columns would be {size(4 * width * len(table))}, "
+                "and at "
+                f"most {size(MOST)} are made; give fewer rows, or categories as numbers"
+            )
+
+    @property
+    def _found(self) -> list[NDArray]:
+        return list(self.coded.categories_) if self.categories else []
 
     def transform(self, table: Any) -> NDArray[np.float32]:
         """Rows as numbers, by what was measured on the training rows.

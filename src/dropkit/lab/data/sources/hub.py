@@ -161,9 +161,8 @@ def _pictures(name: str, split: Any, column: str, side: int) -> NDArray[np.uint8
 
     if len(split) * 3 * side * side * 4 > MOST:
         raise DataError(
-            f"{name}: {len(split)} images of {side} x {side} would become {size(len(split) * 12 * side * side)}, "
-            "and at "
-            f"most {size(MOST)} are unpacked; make them smaller with --image-size, or give fewer"
+            f"{name}: {len(split)} images of {side} x {side} would become {size(len(split) * 12 * side * side)}, and "
+            f"at most {size(MOST)} are unpacked; make them smaller with --image-size, or give fewer"
         )
     decode = images.decoder(Path(name), side)
     found = np.empty((len(split), 3, side, side), np.uint8)
@@ -171,9 +170,8 @@ def _pictures(name: str, split: Any, column: str, side: int) -> NDArray[np.uint8
         content, path = entry[column]["bytes"], entry[column]["path"] or f"row {row + 1}"
         if content is None:
             raise DataError(
-                f"{name}: image {row + 1} is a path, {one_line(path)}, and files elsewhere are not read; save the "
-                "data set "
-                "again with save_to_disk, which puts images into it"
+                f"{name}: image {row + 1} is a path, {one_line(path)}, and files elsewhere are not read; save the data "
+                "set again with save_to_disk, which puts images into it"
             )
         found[row] = decode(PurePosixPath(path), io.BytesIO(content).read)
     return found

@@ -1,5 +1,6 @@
 """Arrays as models take them: float32, or whole numbers where they are tokens; finite; and whether they repeat."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,12 @@ def numbers(name: str, x: Any, index: NDArray[np.int64] | None = None) -> NDArra
     """
     x = np.asanyarray(x)
     check_type(name, x)
+    if not math.prod(x.shape[1:]):
+        raise DataError(f"{name}: x of shape {x.shape} has samples of nothing; give some numbers for each")
+    if (masked := int(np.ma.getmaskarray(x).sum()) if isinstance(x, np.ma.MaskedArray) else 0) > 0:
+        raise DataError(f"{name}: x is masked in {masked} places; fill these values or leave their rows out")
+    if x.dtype == np.uint64 and x.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{name}: x holds {x.max()}, beyond int64; give smaller whole numbers, or floats")
     whole = x.dtype.kind in "iu" and x.dtype != np.uint8
     kind = np.int64 if whole else np.float32
     if index is None and x.dtype == kind:

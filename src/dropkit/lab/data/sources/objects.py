@@ -1,11 +1,8 @@
 """What a function of one's own gives: arrays, tables, torch Datasets and DataLoaders, parts of them. Read once, "
 "in order."""
 
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from ....errors import DataError, DropkitError
 from ....language import say
 from ....visible import one_line
+from ...imported import generators_kept, seed_all
 from ..limits import MOST, size
 from . import hub, tables
 from .arrays import X, Y, named_arrays
@@ -26,26 +24,6 @@ GIVES = (
 )
 BATCH = 256
 PARTS = ("train", "test")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators, the same each time inside, and afterwards as if nothing had "
-    "been drawn."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # others' code may use it
-    torch = sys.modules.get("torch") or (__import__("torch") if find_spec("torch") else None)
-    drawn = None if torch is None else torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    if torch is not None:
-        torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(drawn)
 
 
 def taken(name: str, found: Any, target: str | None, side: int) -> Raw:
@@ -101,6 +79,13 @@ def _raw(name: str, found: Sequence[Any]) -> Raw:
     return Raw(name, parts[0], parts[1] if len(parts) > 1 else None).noted(*notes)
 
 
+def pair(name: str, words: str, given: Any) -> Part:
+    """x and y of a part that is given as (X, y)."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise DataError(f"{name}: {words}={type(given).__name__} is no pair of arrays: give {words}=(X, y)")
+    return _pair(name, given)
+
+
 def _pair(name: str, found: Sequence[Any]) -> Part:
     x, y = found
     return Part(x.reset_index(drop=True) if _is_table(x) else _array(name, x), _array(name, y))
@@ -126,8 +111,11 @@ def _array(name: str, value: Any) -> Any:
     if _is_table(value) or isinstance(value, np.ndarray | Ragged):
         return value.to_numpy() if _is_table(value) else value
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        found = value.detach().cpu()
+        found = value.detach().cpu().to_dense()
         return (found.float() if str(found.dtype) == "torch.bfloat16" else found).numpy()
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):  # a sparse matrix of scipy
+        _check_size(name, [np.broadcast_to(np.float64(0), value.shape)], 1)
+        return value.toarray()
     if hasattr(value, "dtype") and hasattr(value, "to_numpy"):  # a column
         return value.to_numpy()
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
@@ -147,15 +135,15 @@ def _read(name: str, source: Any) -> Part:
         DataError: too large, of different shapes, or no samples of x and y.
     """
     try:
-        with seeded(0):
+        with generators_kept():
+            seed_all(0)
             return _collected(name, _in_order(source))
     except DropkitError:
         raise
     except Exception as error:  # somebody's code, and torch's stacking
         raise DataError(
-            f"{name}: {type(source).__name__} cannot be read: {type(error).__name__}: {one_line(error)[:300]}; "
-            "samples must "
-            "be tensors or arrays of one shape, or numbers"
+            f"{name}: {type(source).__name__} cannot be read: {type(error).__name__}: {one_line(error)[:300]}; samples "
+            "must be tensors or arrays of one shape, or numbers"
         ) from error
 
 
@@ -167,13 +155,18 @@ def _in_order(source: Any) -> Any:
         return data.DataLoader(source, batch_size=BATCH)
     dataset, sampler = source.dataset, source.sampler
     if not isinstance(dataset, data.IterableDataset):
-        plain = isinstance(sampler, data.SequentialSampler | data.RandomSampler) and source.batch_size is not None
-        if not plain:  # a choice of samples
-            chosen = (
-                source.batch_sampler if source.batch_size is None and source.batch_sampler is not None else [sampler]
-            )
+        every = (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler, data.DistributedSampler)
+        if not isinstance(sampler, every) or _batches(source) is not None:  # a choice of samples
+            chosen = _batches(source) or [sampler]
             dataset = data.Subset(dataset, sorted({int(number) for numbers in chosen for number in numbers}))
-    return data.DataLoader(dataset, batch_size=source.batch_size or BATCH, collate_fn=source.collate_fn)
+    # A loader that makes no batches gives samples one by one; here they are stacked as torch does it.
+    collate = None if source.batch_size is None and _batches(source) is None else source.collate_fn
+    return data.DataLoader(dataset, batch_size=source.batch_size or BATCH, collate_fn=collate)
+
+
+def _batches(source: Any) -> Any:
+    """A sampler of whole batches, where the loader has one of somebody's own."""
+    return source.batch_sampler if source.batch_size is None else None
 
 
 def _collected(name: str, loader: Any) -> Part:

@@ -48,12 +48,22 @@ class Raw:
         """The same with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
+    def _check_columns(self) -> None:
+        columns: list[Any] = [getattr(part.x, "columns", None) for part in self.parts]
+        if len({found is None for found in columns}) > 1:
+            raise DataError(f"{self.name}: one part is a table and the other an array; give both as the same")
+        if columns[0] is not None and (lost := sorted(set(map(str, columns[0])) - set(map(str, columns[-1])))):
+            raise DataError(
+                f"{self.name}: the test part lacks the column {lost[0]!r}; give both parts the same columns"
+            )
+
     def checked(self) -> "Raw":
         """The same, once lengths agree.
 
         Raises:
             DataError: an empty part, or x and y of different lengths.
         """
+        self._check_columns()
         for part, words in zip(self.parts, self.words, strict=True):
             if not getattr(part.x, "ndim", 1):
                 raise DataError(f"{self.name}: {words}x is a single number; its first axis must count samples")

@@ -53,17 +53,15 @@ def divided(name: str, count: int, fraction: float, strata: NDArray | None) -> t
     if not 0 < held < count:
         raise DataError(
             f"{name}: {count} samples, of which a fraction of {fraction:g} makes {held} test samples; give more "
-            "samples, "
-            "or another --test"
+            "samples, or another --test"
         )
     if strata is not None:
         numbers, sizes = np.unique(strata, return_counts=True)
         if sizes.min() < 2:
             row = int(np.flatnonzero(strata == numbers[sizes.argmin()])[0])
             raise DataError(
-                f"{name}: a class has one sample, row {row + 1}; it needs one to train and one to test: leave it "
-                "out, or "
-                "join it with another class"
+                f"{name}: a class has one sample, row {row + 1}; it needs one to train and one to test: leave it out, "
+                "or join it with another class"
             )
         held = min(max(held, len(numbers)), count - len(numbers))  # at least one of each class on both sides
     train, test = train_test_split(np.arange(count), test_size=held, random_state=0, stratify=strata)

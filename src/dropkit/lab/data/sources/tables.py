@@ -92,9 +92,9 @@ def _text(path: Path) -> Any:
             header = stream.peek(1 << 16)[: 1 << 16].partition(b"\n")[0].decode("utf-8-sig").strip("\r")
             separator = _separator(header, SEPARATORS[suffix_of(path)])
             named_ = any(not _number(word) for word in header.split(separator))
-            return pandas.read_csv(
-                stream, sep=separator, header=0 if named_ else None, encoding="utf-8-sig", low_memory=False
-            )
+            how: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True}
+            table = pandas.read_csv(stream, header=0 if named_ else None, low_memory=False, **how)
+            return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); get it again") from error
 
@@ -139,6 +139,8 @@ def parted(name: str, tables: Sequence[Any], target: str | None) -> Raw:
         DataError: no such column, none said, none left, or one that is the target again.
     """
     first = tables[0]
+    if twice := [column for column in first.columns if list(first.columns).count(column) > 1]:
+        raise DataError(f"{name} has two columns {shown(twice[0])}; rename one of them")
     for other in tables[1:]:
         if lacking := [column for column in first.columns if column not in set(other.columns)]:
             raise DataError(
@@ -199,12 +201,18 @@ def _column(name: str, word: str, columns: list[Any], by_name: dict[str, Any]) -
 def _check_leak(name: str, part: Part, target: Any) -> None:
     """Refuse a column that is the target once more."""
     for column in part.x.columns if target is not None else ():
-        values = part.x[column].to_numpy(object)
-        if values[0] == part.y[0] and values[-1] == part.y[-1] and bool((values == part.y).all()):
+        if _same(part.x[column].to_numpy(object), part.y):
             raise DataError(
                 f"{name}: column {shown(column)} is the target {shown(target)} once more, value for value, so that "
                 "everything would be predicted from it; leave one of them out of the file"
             )
+
+
+def _same(values: Any, y: Any) -> bool:
+    try:
+        return bool(values[0] == y[0]) and bool(values[-1] == y[-1]) and bool((values == y).all())
+    except (TypeError, ValueError):  # of lists and other objects, which are no target
+        return False
 
 
 def _twins(part: Part) -> tuple[str, ...]:
@@ -219,7 +227,10 @@ def _twins(part: Part) -> tuple[str, ...]:
         return ()
     found = []
     for column in part.x.columns:
-        if part.x[column].iloc[:1000].nunique() > classes:
+        try:
+            if part.x[column].iloc[:1000].nunique() > classes:
+                continue
+        except TypeError:  # lists, of which the encoder tells
             continue
         numbers = pandas.factorize(part.x[column])[0]
         if int(numbers.max()) + 1 == classes and len(np.unique(numbers * classes + y)) == classes:

@@ -1,7 +1,8 @@
 """What is to be learned: which kind it is, class numbers from labels, and what is wrong with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from ....errors import DataError, DropkitTypeError, DropkitValueError, UnknownNameError
 from ....language import say, template
 from ....visible import one_line
-from ..sets import MOST_CLASSES
+from ..limits import MOST_CLASSES
 from .numbers import FAR, check_finite
 
 CLASSIFICATION, BINARY, MULTI_LABEL, REGRESSION = "classification", "binary", "multi-label", "regression"
-NEXT_TOKEN = "next-token"
+NEXT_TOKEN, STANDARDISED = "next-token", "standardised"
 KINDS = (CLASSIFICATION, BINARY, MULTI_LABEL, REGRESSION, NEXT_TOKEN)
 BLOCK = 128  # tokens of a sample, where one long array is cut
 EACH, MOST_GUESSED = 5, 100  # whole numbers are classes where there are at most so many, on average so often
@@ -23,18 +24,19 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind as it is asked for: its name, and how many tokens a sample has.
+    """A kind as it is asked for: its name, how many tokens a sample has, and whether a target is standardised.
 
-    >>> Kind.parse("next-token:256"), Kind.parse("binary").name
-    (Kind(name='next-token', block=256), 'binary')
+    >>> Kind.parse("next-token:256").block, Kind.parse("regression:standardised").standardised
+    (256, True)
     """
 
     name: str
     block: int = BLOCK
+    standardised: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Kind":
-        """Read a kind; behind next-token may stand the length of a sample.
+        """Read a kind; behind next-token may stand the length of a sample, behind regression "standardised".
 
         Raises:
             UnknownNameError: there is no such kind.
@@ -42,13 +44,15 @@ class Kind:
         """
         if not isinstance(text, str):
             raise DropkitTypeError(f"kind must be one of {', '.join(KINDS)}, got {text!r}")
+        if text == f"{REGRESSION}:{STANDARDISED}":
+            return cls(REGRESSION, standardised=True)
         name, colon, block = text.partition(":")
         if name not in KINDS:
             raise UnknownNameError("kind", text, KINDS)
         if colon and (name != NEXT_TOKEN or not block.isdecimal() or int(block) < 1):
             raise DropkitValueError(
-                f"kind {text!r}: only {NEXT_TOKEN} is followed by a number, the tokens of a sample, such as "
-                f"{NEXT_TOKEN}:{BLOCK}"
+                f"kind {text!r}: only {NEXT_TOKEN} is followed by a number, the tokens of a sample, as in "
+                f"{NEXT_TOKEN}:{BLOCK}, and {REGRESSION} by {STANDARDISED!r}"
             )
         return cls(name, int(block) if colon else BLOCK)
 
@@ -59,10 +63,11 @@ class Target:
 
     Args:
         kind: see `Kind`.
-        y: int64 class numbers (n,), float32 zeros and ones (n,) or (n, k), or float32 numbers (n,) or (n, k).
+        y: class numbers, int64, (n,); zeros and ones, float32, (n, k); or numbers, float32, (n,) or (n, k).
         outputs: how many numbers a model gives for a sample.
         labels: names of the classes, or of the columns where there are several.
         notes: sentences on how it was understood.
+        standardised: whether y becomes so, by its training part.
     """
 
     kind: str
@@ -70,6 +75,7 @@ class Target:
     outputs: int
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    standardised: bool = False
 
     @property
     def strata(self) -> NDArray | None:
@@ -77,13 +83,13 @@ class Target:
         return self.y if self.kind in (CLASSIFICATION, BINARY) else None
 
 
-def understood(name: str, called: str, y: Any, kind: str | None, labels: Sequence[str] = ()) -> Target:
+def understood(name: str, called: str, y: Any, asked: Kind | None, labels: Sequence[str] = ()) -> Target:
     """Targets as models take them, of a kind that is asked for or guessed.
 
     Args:
         name, called: of the source and of the target, for messages.
         y: an array of numbers or text.
-        kind: one of KINDS but next-token; None to guess.
+        asked: the kind; None to guess.
         labels: names of the classes 0, 1, ...; found in y by default.
 
     Raises:
@@ -94,17 +100,22 @@ def understood(name: str, called: str, y: Any, kind: str | None, labels: Sequenc
     ('classification', [1, 0, 1], ('ant', 'owl'))
     """
     y = _plain(name, called, y)
-    guessed = kind is None
+    if asked is not None and asked.name == NEXT_TOKEN:
+        raise DataError(
+            f"{name}: {called} is a target of its own, and {NEXT_TOKEN} has none but the tokens; leave it out"
+        )
     onehot = y.ndim == 2 and _zeros_and_ones(y) and bool((y.sum(axis=1) == 1).all())
-    kind = kind or _guess(name, called, y, onehot)
+    kind = _guess(name, called, y, onehot) if asked is None else asked.name
     if onehot and kind == CLASSIFICATION:
         y = y.argmax(axis=1)
     found = MAKE[kind](name, called, y, tuple(labels))
     words = template("target {target}: taken as {kind}, as asked")
-    if guessed:
+    if asked is None:
         words = template("target {target}: taken as {kind}; another kind is asked for with --kind")
     first = say(words, target=called, kind=kind)
-    return Target(found.kind, found.y, found.outputs, found.labels, (first, *found.notes))
+    if asked is not None and asked.standardised:
+        return replace(found, notes=(first,), standardised=True)
+    return replace(found, notes=(first, *found.notes))
 
 
 def _plain(name: str, called: str, y: Any) -> NDArray:
@@ -114,9 +125,8 @@ def _plain(name: str, called: str, y: Any) -> NDArray:
         array = array[:, 0]
     if array.ndim not in (1, 2):
         raise DataError(
-            f"{name}: {called} has shape {array.shape}; a target is a number or a class for each sample, "
-            "(samples,), or "
-            "several, (samples, k)"
+            f"{name}: {called} has shape {array.shape}; a target is a number or a class for each sample, (samples,), "
+            "or several, (samples, k)"
         )
     if array.dtype.kind == "O":
         array = _typed(name, called, array)
@@ -135,7 +145,12 @@ def _typed(name: str, called: str, array: NDArray) -> NDArray:
             f"{int(np.argwhere(missing)[0][0]) + 1}; leave these rows out: a target is never filled in"
         )
     kinds = {type(value) for value in array.flat}
-    plain = (bool, np.bool_, int, float, np.integer, np.floating)
+    plain = (bool, np.bool_, int, float, np.integer, np.floating, Decimal)
+    for kind in kinds:
+        if not issubclass(kind, (*plain, str, bytes)):
+            raise DataError(f"{name}: {called} holds a {kind.__name__}; a target is of numbers or of labels")
+    if kinds == {Decimal}:
+        return array.astype(np.float64)
     return np.array(array.tolist()) if all(issubclass(kind, plain) for kind in kinds) else array.astype(str)
 
 
@@ -209,7 +224,7 @@ def _binary(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Targ
             f"use --kind {CLASSIFICATION}"
         )
     notes = (say("{one} is 1, {zero} is 0", one=names[1], zero=names[0]),)
-    return Target(BINARY, numbers.astype(np.float32), 1, names, notes)
+    return Target(BINARY, numbers, 1, names, notes)
 
 
 def _several(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Target:
@@ -235,9 +250,9 @@ def _numeric(name: str, called: str, y: NDArray, labels: tuple[str, ...]) -> Tar
     notes: tuple[str, ...] = ()
     if scale > FAR or scale < 1 / FAR:
         words = template(
-            "{target} has mean {mean:.3g} and standard deviation {sd:.3g}, and stays in its units: let the model "
-            "end in "
-            "that scale, or divide it"
+            "{target} has mean {mean:.3g} and standard deviation {sd:.3g}, which a network takes long to reach: "
+            "let the "
+            "model end in that scale, or ask for --kind regression:standardised"
         )
         notes = (say(words, target=called, mean=float(found.mean()), sd=float(found.std())),)
     return Target(REGRESSION, found, 1 if found.ndim == 1 else found.shape[1], labels, notes)
@@ -273,8 +288,7 @@ def check_classes(name: str, found: Target, train: NDArray, test: NDArray) -> No
         names = ", ".join(repr(found.labels[int(number)]) for number in new[:SHOWN])
         raise DataError(
             f"{name}: the test part holds {len(new)} of the classes that the training part has not: {names}; put "
-            "samples "
-            "of each into both"
+            "samples of each into both"
         )
     if len(np.unique(train)) < 2:
         raise DataError(f"{name}: the training part holds one class alone; it needs two or more")

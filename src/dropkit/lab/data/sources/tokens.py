@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError
 from ....language import say, template
-from ..limits import MOST, size
-from ..sets import MOST_CLASSES
+from ..limits import MOST, MOST_CLASSES, size
 from .raw import Part, Raw
 from .splits import divided
 from .targets import NEXT_TOKEN
