@@ -68,10 +68,12 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     "lab": (
-        {"data", "order", "files", "task", "keras_backend", "pictures"},
+        {"imported", "order", "files", "keras_backend", "pictures"},
+        {"data"},
         {"recipes"},
         {"plan"},
         {"engines"},
+        {"tasks"},
         {"runs"},
         {"telling"},
         {"experiment"},

@@ -128,7 +128,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def test_the_folder_of_a_comparison(finished: Comparison) -> None:
     names = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
-    each = {"checkpoint.safetensors", "config.json", "metrics.csv", "result.json", "state.safetensors"}
+    each = {
+        "checkpoint.safetensors",
+        "config.json",
+        "metrics.csv",
+        "result.json",
+        "scores.safetensors",
+        "state.safetensors",
+    }
     runs = {f"{strategy}/seed{seed}/{name}" for strategy in finished.runs for seed in (0, 1) for name in each}
     assert names == {"config.json", "result.json", "report.html", "table.md"} | runs
     result = json.loads((finished.folder / "result.json").read_text())

@@ -64,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "checkpoint.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["state.safetensors", "checkpoint.safetensors", "scores.safetensors", "config.json"])
 def test_every_mutation_of_what_a_run_is_resumed_from_is_found(name: str, finished: Path, tmp_path: Path) -> None:
     """R3: 105 mutations of each file, as `train`, `compare` and `tune` look at it before they train anything."""
     whole = (finished / name).read_bytes()

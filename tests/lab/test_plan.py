@@ -17,7 +17,7 @@ from dropkit.axes.rate import Constant
 from dropkit.cli.options import Comparing, Once, Searching, Trained
 from dropkit.errors import UnknownNameError
 from dropkit.lab import Data, Recipe, compare, load_data, train, tune
-from dropkit.lab.plan import Asked, Choices, Plan
+from dropkit.lab.plan import Asked, Choices, Plan, Wanted
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.engine import ENGINES, KERAS, TORCH, Engine
 from dropkit.lab.recipes.recipe import Prepared
@@ -140,7 +140,8 @@ OWN = {
     compare: ("strategies", "seeds", "tensorboard"),
     tune: ("trials", "low", "high", "shared", "seeds", "seed"),
 }
-COMMON = ("recipe", "out", "resume", "lang", "on_start", "on_epoch", *Asked.__annotations__)
+WANTED = tuple(dict.fromkeys([*Wanted.__annotations__, *Asked.__annotations__]))
+COMMON = ("recipe", "out", "resume", "lang", "on_start", "on_epoch", *WANTED)
 
 
 @pytest.mark.parametrize("function", OWN)
@@ -164,7 +165,7 @@ def test_a_word_that_nobody_knows_is_refused_before_anything_is_written(function
 def test_a_command_can_be_told_what_the_function_can(kind: type[Trained], function: Any) -> None:
     words = kind(recipe="mlp").words()
     known = inspect.signature(function).parameters
-    assert sorted(words) == sorted(known.keys() - {"on_start", "on_epoch"})
+    assert sorted(words) == sorted(known.keys() - {"on_start", "on_epoch", "train"})  # arrays are for Python
     for name, value in words.items():
         assert value == known[name].default or name in ("recipe", "out"), name
 

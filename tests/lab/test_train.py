@@ -215,6 +215,7 @@ def test_metrics_are_those_of_the_checkpoint(tmp_path: Path) -> None:
         "metrics.csv",
         "report.html",
         "result.json",
+        "scores.safetensors",
         "state.safetensors",
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,7 +46,8 @@ def compare(options: Comparing) -> None:
     from .console import say_where, show
 
     with _at_work(options, folder) as (console, bar):
-        found = run(**options.words(strategies=names, out=folder), on_start=bar.begin, on_epoch=bar)
+        words = _resolved(options, console, strategies=names, out=folder)
+        found = run(**words, on_start=bar.begin, on_epoch=bar)
     show(console, found.verdict, found.lines, found.config["epochs"], options.language)
     say_where(console, folder / "report.html", options.language)
 
@@ -57,14 +58,15 @@ def train(options: Once) -> None:
     """Train once under one strategy; write metrics, checkpoint and report."""
     from ..lab.recipes.recipe import Strategy
 
-    folder = options.folder(Strategy.parse(options.strategy).folder, f"seed{options.seed}")
+    strategy = options.usual if options.strategy is None else options.strategy
+    folder = options.folder(Strategy.parse(strategy).folder, f"seed{options.seed}")
     from ..lab.experiment import train as run
     from ..lab.telling.table import lines
     from ..lab.telling.verdict import verdict
     from .console import say_where, show
 
     with _at_work(options, folder, epochs=True) as (console, bar):
-        found = run(**options.words(out=folder), on_start=bar.begin, on_epoch=bar)
+        found = run(**_resolved(options, console, out=folder), on_start=bar.begin, on_epoch=bar)
     alone = lines({found.config["strategy"]: (found,)})
     show(
         console,
@@ -85,7 +87,7 @@ def tune(options: Searching) -> None:
     from .console import say_where, show, show_trials
 
     with _at_work(options, folder) as (console, bar):
-        found = run(**options.words(out=folder), on_start=bar.begin, on_epoch=bar)
+        found = run(**_resolved(options, console, out=folder), on_start=bar.begin, on_epoch=bar)
     show_trials(console, found, options.language)
     show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"], options.language)
     say_where(console, folder / "yardstick" / "report.html", options.language)
@@ -132,6 +134,23 @@ def _at_work(options: Trained, folder: Path, epochs: bool = False) -> Iterator[t
     console = safe_console()
     with _resumable(folder), progress_bar(console, options.preparing(), epochs, options.language) as bar:
         yield console, bar
+
+
+def _resolved(options: Trained, console: "SafeConsole", **others: Any) -> dict[str, Any]:
+    """The words for the lab's function; of a model of the user's it is told first what was chosen."""
+    words = options.words(**others)
+    if not options.own:
+        return words
+    from rich.text import Text
+
+    from ..lab.plan import Wanted
+    from ..lab.tasks.asked import resolved
+
+    asked = {name: words.pop(name) for name in [*words] if name in Wanted.__annotations__}
+    recipe, chosen = resolved(words["recipe"], asked)
+    for line in told(list(recipe.about), options.language):
+        console.print(Text(line), soft_wrap=True)
+    return {**words, "recipe": recipe, **chosen}
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ..lab import recipes
+from ..lab.imported import is_named
+from ..lab.tasks.asked import source_name
+from ..lab.tasks.strategies import OWN
 from ..language import ENGLISH, catalogue, say, template, told
 
 VARIABLE = "DROPKIT_LANG"
@@ -36,14 +39,19 @@ def spoken(lang: str | None) -> str:
 class Trained:
     """The options of every command that trains; see `dropkit.lab.train` for the meanings."""
 
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="See `dropkit recipes`.")]
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="module:factory, a function that makes your model; or one of `dropkit recipes`."
+        ),
+    ]
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
-            metavar="NAME|DIR",
-            help="digits, fashion-mnist, mnist, cifar10, flowers2, or a folder of IDX files or images; the recipe's "
-            "own.",
+            metavar="SOURCE",
+            help="A file, a folder, module:factory, or digits, fashion-mnist, mnist, cifar10, flowers2; a recipe has "
+            "its own.",
         ),
     ] = None
     epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="In place of the size's own.")] = None
@@ -71,13 +79,66 @@ class Trained:
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained weights of the frozen part (transfer).")
     ] = None
+    target: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="Of a table: what is predicted.")] = (
+        None
+    )
+    test: Annotated[
+        float | None, typer.Option("--test", metavar="FRACTION", help="Of data without a test part of their own.")
+    ] = None
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="classification, binary, multi-label, regression or next-token; by the data."),
+    ] = None
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", metavar="N", help="Side to which images of files are resized.")
+    ] = None
+    loss: Annotated[str | None, typer.Option("--loss", metavar="NAME", help="Of the kind; or module:name.")] = None
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME", help="That strategies are compared by; or module:name.")
+    ] = None
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", metavar="NAME", help="sgd, adam, adamw, rmsprop; or module:name.")
+    ] = None
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", metavar="R", help="Of it.")] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", metavar="NAME", help="Of it: constant, cosine, one-cycle, step; or module:name."),
+    ] = None
+    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Samples of a step.")] = None
+    sites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sites",
+            metavar="PATTERN=SPEC",
+            help="What the model's own dropouts are, such as '*=0.2' or 'conv*=channel:0.1'; again for each further.",
+        ),
+    ] = None
+    insert: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--insert",
+            metavar="PATTERN=SPEC",
+            help="Put a dropout behind what matches; again for each further.",
+        ),
+    ] = None
     lang: Lang = None
 
     def folder(self, *more: str) -> Path:
         """Where the results go: as asked, or a folder of `runs/` named after what is trained."""
-        recipe = recipes.get(self.recipe)
-        data = Path(recipe.data_at(self.size) if self.data is None else self.data).name or "data"
-        return self.out or Path("runs") / "-".join([recipe.name, data, self.size, *more])
+        recipe = None if self.own else recipes.get(self.recipe)
+        data = recipe.data_at(self.size) if recipe is not None and self.data is None else self.data
+        name = self.recipe.replace(":", "-").replace("/", "-")
+        return self.out or Path("runs") / "-".join([name, source_name(data), self.size, *more])
+
+    @property
+    def own(self) -> bool:
+        """Whether a model of the user's is trained, and no recipe."""
+        return is_named(self.recipe)
+
+    @property
+    def usual(self) -> str:
+        """The strategy of a run that names none."""
+        return OWN if self.own else recipes.get(self.recipe).usual
 
     @property
     def language(self) -> str:
@@ -86,9 +147,11 @@ class Trained:
 
     def preparing(self) -> str:
         """What is done before the first epoch, for the bar."""
+        words = template("preparing {recipe}: the data {data}, the model")
+        if self.own:
+            return str(told(say(words, recipe=self.recipe, data=self.data), self.language))
         recipe = recipes.get(self.recipe)
         data = recipe.data_at(self.size) if self.data is None else self.data
-        words = template("preparing {recipe}: the data {data}, the model")
         if recipe.prepare is not None:
             words = template("preparing {recipe}: the data {data}, what is computed once from them, the model")
         return str(told(say(words, recipe=recipe.name, data=data), self.language))
@@ -123,7 +186,10 @@ class Comparing(Watched):
 class Once(Watched):
     """The options of `train`."""
 
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3.")] = "fixed"
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3; the rates that the model has."),
+    ] = None
     seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-STRATEGY-seedK.")] = None
 

@@ -1,15 +1,8 @@
 """What `dropkit explain` and `dropkit doctor` are pointed at: a recipe, `module:factory` or a `.keras` file."""
 
 import difflib
-import inspect
-import os
-import random
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +11,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ..errors import DataError, DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..errors import DataError, DropkitTypeError, DropkitValueError
 from ..frontends import is_keras, is_torch
 from ..lab import recipes
 from ..lab.data.limits import check_model
+from ..lab.imported import imported, made, seed_all
 from ..lab.recipes.recipe import LearnedRate, Rates, Recipe, Settings, Strategy, sized, strategy_rates
 from ..visible import one_line
 from . import inputs
@@ -218,74 +212,17 @@ def _set_keras_rates(model: Any, rates: Rates) -> None:
 
 def _imported(name: str, attribute: str, options: Options) -> Target:
     """What a module makes, with the current folder importable."""
-    if name.endswith(".py") or os.sep in name:
-        written = name.removesuffix(".py").replace(os.sep, ".").strip(".")
-        raise DropkitValueError(f"{name!r} is a path, and a module is named as in Python: {written}:{attribute}")
-    _seed(options.seed)
-    # What they print would stand in the middle of the JSON.
-    with redirect_stdout(sys.stderr):
-        found: Any = _module(name)
-        for number, step in enumerate(attribute.split(".")):
-            if not hasattr(found, step):
-                place = ".".join([name, *attribute.split(".")[:number]])
-                raise DropkitValueError(f"{place} has no {step!r}{_near(step, dir(found))}")
-            found = getattr(found, step)
-        target = f"{name}:{attribute}"
-        if not _is_model(found):
-            found = _made(target, found, options.seed)
+    seed_all(options.seed)
+    target = f"{name}:{attribute}"
+    found = imported(target)
+    if not _is_model(found):
+        found = made(target, found, options.seed, FACTORY)
     model, given = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not _is_model(model):
         raise DropkitTypeError(
             f"{target} makes a {type(model).__name__}, and explained are models of torch and Keras: give {FACTORY}"
         )
     return _with_inputs(model, options, given)
-
-
-def _module(name: str) -> Any:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            modules = [path.stem for path in Path.cwd().glob("*.py")]
-            raise DropkitValueError(
-                f"there is no module {error.name!r} here or installed: run the command in the folder that it lies in"
-                f"{_near(name, modules)}"
-            ) from None
-        raise DropkitRuntimeError(_failed(f"importing {name}", error)) from error
-    except (Exception, SystemExit) as error:
-        raise DropkitRuntimeError(_failed(f"importing {name}", error)) from error
-
-
-def _made(target: str, make: Callable[[], Any], seed: int) -> Any:
-    """What a factory returns."""
-    if not callable(make):
-        raise DropkitTypeError(f"{target} is a {type(make).__name__}, and neither a model nor {FACTORY}")
-    try:
-        inspect.signature(make).bind()
-    except TypeError as error:
-        raise DropkitTypeError(f"{target} cannot be called without arguments ({error}): give {FACTORY}") from None
-    except ValueError:  # some builtins have no signature
-        pass
-    _seed(seed)  # whatever importing the module drew
-    try:
-        return make()
-    except (Exception, SystemExit) as error:
-        raise DropkitRuntimeError(_failed(target, error)) from error
-
-
-def _failed(what: str, error: BaseException) -> str:
-    """One line on a failure in somebody's code, with the place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{what} failed with {type(error).__name__}: {error}{place}"
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, [each for each in known if not each.startswith("__")], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _is_model(found: Any) -> bool:
@@ -334,13 +271,3 @@ def _with_inputs(model: Any, options: Options, given: Any) -> Target:
     if is_keras(model) and not model.built:
         model(*positional)  # makes its weights
     return Target(None, model, positional, by_name)
-
-
-def _seed(seed: int) -> None:
-    """Make first weights repeatable, in a process that does nothing else; Keras draws its seeds from Python's."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the generator that others' code may use
-    if find_spec("torch") is not None:
-        import torch
-
-        torch.manual_seed(seed)

@@ -8,14 +8,14 @@ from typing import Any, Unpack
 from .. import report
 from ..errors import DropkitTypeError, DropkitValueError
 from ..language import ENGLISH, Catalogue, catalogue
-from . import recipes
 from .files import write_json, write_text
 from .files.lock import locked
-from .plan import Asked, Choices, Plan, check_strategies, spelled_out
+from .plan import Choices, Plan, Wanted, check_strategies, spelled_out
 from .recipes.recipe import Recipe, Strategy, at_least_one
 from .runs.events import require
 from .runs.folder import environment, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .tasks.asked import Trained, resolved
 from .telling.page import page
 from .telling.table import Line, lines, markdown
 from .telling.verdict import verdict
@@ -43,9 +43,9 @@ class Comparison:
 
 @spelled_out()
 def train(
-    recipe: str | Recipe = "mlp",
+    recipe: Trained = "mlp",
     *,
-    strategy: str = "fixed",
+    strategy: str | None = None,
     seed: int = 0,
     out: str | Path,
     resume: bool = False,
@@ -53,16 +53,27 @@ def train(
     lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[Wanted],
 ) -> Run:
     """Train a recipe once, into a folder: config, metrics, checkpoint, state to resume from, result.
 
     Args:
-        recipe: name, or a Recipe.
+        recipe: a recipe's name, or a Recipe; or a model of your own: `module:factory`, or a function without arguments
+            (or of `seed`) that returns it.
         strategy: one of the recipe's, such as "none", "fixed", "fixed:0.2:0.5", "step", "step:100" (every 100
-            iterations), "concrete", "disarm", "hypergradient" or "gap"; the last two need a validation part.
+            iterations), "concrete", "disarm", "hypergradient" or "gap"; the last two need a validation part. By default
+            the rates that the model has, "fixed" of a recipe and "as-is" of a model of your own.
         seed: first weights, order of the data and masks; an int in [0, 2**64).
-        data: see `load_data`; or a Data. The recipe's own by default.
+        data: a name, a file or a folder, see `load_data`; or a Data. The recipe's own by default.
+        train, test: of a model of your own (X, y) each, in place of `data`; with data that have no test part of their
+            own, test is the fraction that becomes one.
+        target, kind, image_size: of such data the column that is predicted, what kind of targets they have
+            ("classification", "binary", "multi-label", "regression", "next-token"), the side that images get.
+        loss, metric: of a model of your own, by name or `module:name`; those of the kind by default.
+        optimizer, learning_rate, schedule, batch_size: "sgd", "adam", "adamw", "rmsprop" or `module:name`; its learning
+            rate; "constant", "cosine", "one-cycle", "step" or `module:name`; samples of a step. All have defaults.
+        sites, insert: what the model's own dropouts are, and which are put behind its modules: a list of
+            "PATTERN=SPEC", where SPEC is a rate or a kind and a rate such as "channel:0.1"; or a dict.
         size: "tiny", "small" or "full".
         epochs: in place of the size's own.
         validation: fraction of the training set to hold out; the best checkpoint is then chosen by its loss, otherwise
@@ -92,8 +103,10 @@ def train(
     catalogue(lang)  # an unknown language is told before anything is trained
     if tensorboard:
         require()
-    check_strategies(recipe, [strategy], asked)
-    choices = Choices.make(recipe, **asked)
+    found, chosen = resolved(recipe, asked)
+    strategy = found.usual if strategy is None else strategy
+    check_strategies(found, [strategy], chosen)
+    choices = Choices.make(found, **chosen)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     with locked(folder):
         if on_start is not None:
@@ -111,7 +124,7 @@ def train(
 
 @spelled_out()
 def compare(
-    recipe: str | Recipe = "mlp",
+    recipe: Trained = "mlp",
     *,
     strategies: Sequence[str] | None = None,
     seeds: int | None = None,
@@ -121,7 +134,7 @@ def compare(
     lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[Wanted],
 ) -> Comparison:
     """Train under several strategies with the seeds 0, 1, ..., and tell which is better.
 
@@ -130,8 +143,9 @@ def compare(
         seeds: how many; the size's own by default.
         out: folder: config.json, result.json, table.md, report.html, and `<strategy>/seed<k>/` for each run.
         resume: continue; epochs, seeds and strategies may be more than before, everything else must be the same.
-        recipe, data, size, epochs, validation, device, precision, data_dir, weights, tensorboard, lang, on_start,
-            on_epoch: see `train`.
+        recipe, data, train, test, target, kind, image_size, loss, metric, optimizer, learning_rate, schedule,
+            batch_size, sites, insert, size, epochs, validation, device, precision, data_dir, weights, tensorboard,
+            lang, on_start, on_epoch: see `train`.
 
     Raises: what `train` raises.
 
@@ -143,9 +157,10 @@ def compare(
     catalogue(lang)  # an unknown language is told before anything is trained
     if tensorboard:
         require()
-    names = _names(recipes.get(recipe), strategies)
-    check_strategies(recipe, names, asked)
-    choices = Choices.make(recipe, **asked)
+    found, chosen = resolved(recipe, asked)
+    names = _names(found, strategies)
+    check_strategies(found, names, chosen)
+    choices = Choices.make(found, **chosen)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config, plans = paired(choices, names, count)
     folder, total = Path(out), choices.settings.epochs

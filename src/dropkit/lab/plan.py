@@ -35,7 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Asked(TypedDict, total=False):
     """What a caller may say of how a recipe is trained, whatever the strategy and the seed; see `train`."""
 
-    data: str | Path | Data | None
+    data: Any
     size: str
     epochs: int | None
     validation: float | None
@@ -43,6 +43,24 @@ class Asked(TypedDict, total=False):
     precision: str
     data_dir: str | Path | None
     weights: str | Path | None
+
+
+class Wanted(Asked, total=False):
+    """The same, and what may be said of a model of the user's; see `train`."""
+
+    train: Any
+    test: Any
+    target: str | None
+    kind: str | None
+    image_size: int | None
+    loss: str | None
+    metric: str | None
+    optimizer: str | None
+    learning_rate: float | None
+    schedule: str | None
+    batch_size: int | None
+    sites: Any
+    insert: Any
 
 
 def spelled_out(**defaults: Any) -> Callable[[Function], Function]:
@@ -54,6 +72,8 @@ def spelled_out(**defaults: Any) -> Callable[[Function], Function]:
         for name, word in inspect.signature(Choices.make).parameters.items():
             if name in Asked.__annotations__:
                 words.append(word.replace(default=defaults.get(name, word.default)))
+        more = [name for name in Wanted.__annotations__ if name not in Asked.__annotations__]
+        words.extend(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in more)
         function.__signature__ = own.replace(parameters=words)  # type: ignore[attr-defined]
         return function
 

@@ -20,10 +20,11 @@ from .experiment import Comparison, OnStart, finish, paired, run_paired
 from .files import AGAIN, read_json, write_json
 from .files.lock import locked
 from .files.sealed import DAMAGED, SUM, UNSEALED, digest_of
-from .plan import Asked, Choices, Plan, spelled_out
-from .recipes.recipe import Recipe, Strategy, at_least_one, strategy_rates
+from .plan import Choices, Plan, Wanted, spelled_out
+from .recipes.recipe import Strategy, at_least_one, strategy_rates
 from .runs.folder import check_same, open_folder
 from .runs.run import OnEpoch, Run, check_files, epochs_done, run_plan
+from .tasks.asked import Trained, resolved
 from .telling.stats import MOST_SEEDS, Interval, mean_interval
 from .telling.table import BASELINE, LAST
 
@@ -119,7 +120,7 @@ class Search:
 
 @spelled_out(validation=VALIDATION)
 def tune(
-    recipe: str | Recipe = "mlp",
+    recipe: Trained = "mlp",
     *,
     trials: int = 20,
     low: float = 0.0,
@@ -132,7 +133,7 @@ def tune(
     lang: str | Catalogue = ENGLISH,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[Wanted],
 ) -> Tuning:
     """Search constant rates, one for each site, for the lowest mean validation loss over paired seeds (Optuna, TPE).
 
@@ -148,7 +149,9 @@ def tune(
         validation: fraction of the training set to hold out, more than 0; 0.1 by default.
         out: folder: config.json, trials.json, result.json, `trial-<k>/seed<s>/`, and `yardstick/`, a comparison.
         resume: continue; trials may be more than before, everything else must be the same.
-        recipe, data, size, epochs, device, precision, data_dir, weights, lang, on_start, on_epoch: see `train`.
+        recipe, data, train, test, target, kind, image_size, loss, metric, optimizer, learning_rate, schedule,
+            batch_size, sites, insert, size, epochs, device, precision, data_dir, weights, lang, on_start, on_epoch: see
+            `train`.
 
     Raises: what `train` raises, and
         DropkitValueError: no part is held out, or low is not below high.
@@ -162,7 +165,8 @@ def tune(
     catalogue(lang)  # an unknown language is told before anything is trained
     version, folder = _optuna().__version__, Path(out)
     asked.setdefault("validation", VALIDATION)
-    choices = Choices.make(recipe, **asked)
+    recipe_found, chosen = resolved(recipe, asked)
+    choices = Choices.make(recipe_found, **chosen)
     search = Search(_sites(choices), low, high, shared, seed)
     count = choices.settings.seeds if seeds is None else at_least_one("seeds", seeds)
     config = {**choices.record(), "trials": at_least_one("trials", trials), "seeds": count, "optuna": version}
@@ -295,7 +299,7 @@ def _read_trials(path: Path) -> list[Trial]:
 
 def _others(choices: Choices) -> list[str]:
     """What the best is compared with: the recipe's own rates, and none where it has that."""
-    return [name for name in (BASELINE, FIXED) if name in choices.recipe.strategies]
+    return [name for name in (BASELINE, choices.recipe.usual) if name in choices.recipe.strategies]
 
 
 def _compare(
@@ -328,7 +332,7 @@ def _result(tuning: Tuning) -> dict[str, Any]:
             "verdict": tuning.yardstick.verdict,
             "test": [
                 {"strategy": line.strategy}
-                | {name: asdict(line.interval(name)) for name in ("test_accuracy", "test_loss")}
+                | {name: asdict(line.interval(name)) for name in (line.figures.compared, line.figures.loss)}
                 for line in tuning.yardstick.lines
             ],
         },

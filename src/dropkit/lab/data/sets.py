@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ...counter import Key
 from ...errors import DataError, UnknownNameError
 from ...mask import uniform
 from . import cifar, images
+from .arrays import MOST_CLASSES, of_arrays
 from .idx import parse_idx
 
 FILES = (
@@ -75,32 +77,62 @@ FLOWERS, FLOWERS_FILE = "flowers2", "flowers2/flowers2_128px_jpeg.zip"
 FLOWERS_SUM = "f3dba2a2843bf8ee846308a83c267154abbe1e35866fe46eb4a628963fb52518"
 NAMES = ("digits", *SOURCES, CIFAR, FLOWERS)
 IMAGE_SIZE = 32
-MOST_CLASSES = 1 << 20  # a wrong label must not make a layer of billions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Images in [0, 1] and labels, split into training and test set.
+    """Samples and their targets, split into training and test set.
 
     Args:
-        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", or the path of a folder or archive.
-        train_x, test_x: float32, shape (samples, height, width), in colour (samples, 3, height, width).
-        train_y, test_y: int64, shape (samples,), values in [0, classes).
-        classes: number of classes.
+        name: "digits", "fashion-mnist", "mnist", "cifar10", "flowers2", the path of a folder or file, or any other.
+        train_x, test_x: samples along the first axis; of the sets that have names float32 in [0, 1], of shape
+            (samples, height, width), in colour (samples, 3, height, width).
+        train_y, test_y: of kind "classification" int64, shape (samples,), values in [0, classes); see `kind`.
+        classes: how many outputs a model has for a sample: classes, labels or numbers; of tokens how many there are.
         fingerprint: sha256 over the arrays, so that a resumed run meets the data it began with.
+        kind: of the targets: "classification", "binary" (int64, 0 or 1), "multi-label" (float32, 0 or 1, of shape
+            (samples, classes)), "regression" (float32, (samples,) or (samples, classes)), or "next-token" (int64,
+            (samples, time), the samples' tokens moved on by one; below 0 is padding).
 
     >>> data = load_data("digits")
-    >>> data.name, data.shape
-    ('digits', (8, 8))
+    >>> data.name, data.shape, data.kind
+    ('digits', (8, 8), 'classification')
     """
 
     name: str
-    train_x: NDArray[np.float32]
-    train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32]
-    test_y: NDArray[np.int64]
+    train_x: NDArray[Any]
+    train_y: NDArray[Any]
+    test_x: NDArray[Any]
+    test_y: NDArray[Any]
     classes: int
     fingerprint: str
+    kind: str = "classification"
+
+    @classmethod
+    def of(
+        cls,
+        train: tuple[ArrayLike, ArrayLike],
+        test: tuple[ArrayLike, ArrayLike],
+        kind: str | None = None,
+        name: str = "arrays",
+    ) -> "Data":
+        """Data of arrays.
+
+        Args:
+            train, test: (X, y), samples along the first axis of both.
+            kind: of the targets; by default what they look like: whole numbers are classes, a matrix of 0 and 1 labels,
+                numbers with a fraction a regression, whole numbers of X's own shape, moved on by one, next tokens.
+            name: what the data are called.
+
+        Raises:
+            UnknownNameError: no such kind.
+            DataError: the arrays do not belong together, or do not fit the kind.
+
+        >>> X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 2, 1])
+        >>> Data.of((X, y), (X, y)).classes
+        3
+        """
+        return cls(**of_arrays(train, test, kind, name))
 
     @property
     def shape(self) -> tuple[int, ...]:

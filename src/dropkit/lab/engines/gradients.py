@@ -7,19 +7,20 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ...torch.learned import antithetic_backward, hypergradient_backward, regularizer
 from ..order import epoch_order
+from ..recipes.objective import Objective
+from .losses import losses, outputs_of
 from .moves import Sites
 
 Outcome = tuple[Tensor, Tensor]
-"""A batch's mean cross-entropy, without penalties, and its logits."""
+"""A batch's mean loss, without penalties, and the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Images and labels of one part of the data, on the device."""
+    """Samples and targets of one part of the data, on the device."""
 
     x: Tensor
     y: Tensor
@@ -38,27 +39,38 @@ class Gradients:
         module: the module inside.
         sites: the model's dropouts and what moves them.
         samples: size of the training set, by which the regulariser is scaled.
+        objective: what is trained for.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, module: nn.Module, sites: Sites, samples: int) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        module: nn.Module,
+        sites: Sites,
+        samples: int,
+        objective: Objective = Objective(),  # noqa: B008  # a frozen value
+    ) -> None:
         self.fabric, self.model, self.module, self.sites, self.samples = fabric, model, module, sites, samples
+        self.kind, self.losses = objective.kind, losses(objective)
 
     def backward(self, batch: Part, step: int) -> Outcome:
         """The gradients of the mean loss of a batch."""
-        logits = self.model(batch.x)
-        loss = cross_entropy(logits, batch.y)
+        outputs = outputs_of(self.model(batch.x), self.kind)
+        loss = self.losses.mean(outputs, batch.y)
         self.fabric.backward(loss + self.penalty() if self.sites.learned else loss)
-        return loss, logits
+        return loss, outputs
 
     def penalty(self) -> Tensor:
         """The regulariser of the learned rates."""
         return regularizer(self.module, n=self.samples)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def outputs(self, x: Tensor) -> Tensor:
         """A forward whose backward may be any: Fabric's own allows only its `backward`."""
         with self.fabric.autocast():
-            logits: Tensor = self.module(x.to(next(self.module.parameters()).dtype))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+            taken = x.to(next(self.module.parameters()).dtype) if x.is_floating_point() else x
+            outputs = outputs_of(self.module(taken), self.kind)
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 class Antithetic(Gradients):
@@ -69,9 +81,9 @@ class Antithetic(Gradients):
         passes: list[Outcome] = []
 
         def losses() -> Tensor:
-            logits = self.logits(batch.x)
-            each = cross_entropy(logits, batch.y, reduction="none")
-            passes.append((each.mean(), logits))
+            outputs = self.outputs(batch.x)
+            each = self.losses.of_each(outputs, batch.y)
+            passes.append((each.mean(), outputs))
             return each
 
         antithetic_backward(self.module, losses)
@@ -93,11 +105,12 @@ class Hypergradient(Gradients):
         module: nn.Module,
         sites: Sites,
         samples: int,
+        objective: Objective,
         held: Part,
         batches: Callable[[int], Tensor],
         learning_rate: float,
     ) -> None:
-        super().__init__(fabric, model, module, sites, samples)
+        super().__init__(fabric, model, module, sites, samples, objective)
         self.held, self.batches, self.learning_rate = held, batches, learning_rate
         self.every = min(rate.every for rate in sites.learned.values())
 
@@ -110,8 +123,8 @@ class Hypergradient(Gradients):
             judge = self.held.rows(self.batches(step // self.every))
             hypergradient_backward(
                 self.module,
-                train=lambda: cross_entropy(self.logits(batch.x), batch.y) + self.penalty(),
-                validation=lambda: cross_entropy(self.logits(judge.x), judge.y),
+                train=lambda: self.losses.mean(self.outputs(batch.x), batch.y) + self.penalty(),
+                validation=lambda: self.losses.mean(self.outputs(judge.x), judge.y),
                 lr=self.learning_rate,
             )
         return outcome

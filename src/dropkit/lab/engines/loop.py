@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from ..order import epoch_order
 from ..plan import Choices, Plan
@@ -41,7 +41,7 @@ class Loop(ABC):
         train = self.parts["train"]
         order = torch.from_numpy(epoch_order(len(train.x), self.plan.seed, number)).to(self.fabric.device)
         self._begin()
-        for index in order.split(self.plan.choices.settings.batch_size):
+        for index in self._batches(order):
             self._set_rates(step)
             self._train(train.rows(index), step)
             step += 1
@@ -49,6 +49,10 @@ class Loop(ABC):
         row |= self.sites.row(step)
         self.sites.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        """Which samples each step gets."""
+        return list(order.split(self.plan.choices.settings.batch_size))
 
     def _set_rates(self, step: int) -> None:
         self.sites.set(step)

@@ -10,7 +10,10 @@ from torch import nn
 
 from ...axes.rate import Rate, controllers
 from ...errors import DropkitValueError
+from ...torch.finding.rates import FoundRate, rates
+from ...torch.layers import Drawn
 from ...torch.learned import ConcreteDropout, LearnableBernoulli, rate_parameters
+from ...torch.reading.structure import layer_rate
 from ..recipes.recipe import LearnedRate, Rates, learned_method
 from .pathwise import ClippedAdam, Literal, Pathwise
 
@@ -113,13 +116,13 @@ class Sites(Moves):
         self.method = learned_method(rates)
         self.learned = {site: rate for site, rate in rates.items() if isinstance(rate, LearnedRate)}
         for site, rate in self.learned.items():
-            if isinstance(_place(model, site), Number):
+            if isinstance(_place(model, site), Number | Held):
                 raise DropkitValueError(
                     f"the rate of {site} is a number that a function gets, so that no gradient reaches it, and "
                     f"{rate.method!r} would learn it; move it by none, fixed, step or gap, or make the site a Dropout"
                 )
             layer: Any = model.get_submodule(feeds[site])
-            model.set_submodule(site, FAMILIES[rate.method](rate.start, clamp=rate.bounds, layer=layer))
+            put(model, site, FAMILIES[rate.method](rate.start, clamp=rate.bounds, layer=layer))
         moved = {site: rate for site, rate in rates.items() if not isinstance(rate, LearnedRate)}
         super().__init__({site: _place(model, site) for site in rates}, moved)
         self.modules = {site: place for site, place in self.places.items() if isinstance(place, nn.Module)}
@@ -138,9 +141,40 @@ class Sites(Moves):
         return OPTIMIZERS[self.method](groups)
 
 
+class Held:
+    """The rate of what hands a number over, an attention or a recurrent network or a config, as `p`."""
+
+    def __init__(self, rate: FoundRate) -> None:
+        self.rate = rate
+
+    @property
+    def p(self) -> float:
+        """The present drop probability."""
+        return self.rate.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        setattr(self.rate.module, self.rate.attribute, self.rate.stored(value))
+
+
+def put(model: nn.Module, site: str, new: nn.Module) -> None:
+    """Put a module in the place of another, in all places that have it."""
+    old = model.get_submodule(site)
+    new.train(old.training)
+    for path in [path for path, module in model.named_modules(remove_duplicate=False) if module is old]:
+        model.set_submodule(path, new)
+
+
 def _place(model: nn.Module, site: str) -> Any:
     """What has the rate of a site as its `p`."""
     path, _, name = site.rpartition(".")
-    owner = model.get_submodule(path)
-    place = getattr(owner, name)
-    return place if isinstance(place, nn.Module) else Number(owner, name)
+    try:
+        owner = model.get_submodule(path)
+        place = getattr(owner, name)
+    except AttributeError:  # of a config
+        owner, place = None, None
+    if isinstance(place, Drawn) or (isinstance(place, nn.Module) and layer_rate(place) == "p"):
+        return place
+    if isinstance(place, float) and owner is not None:
+        return Number(owner, name)
+    return next(Held(rate) for rate in rates(model) if rate.name == site)

@@ -1,46 +1,25 @@
 """The engine over torch: classifiers, an epoch at a time."""
 
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from contextlib import nullcontext
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import Parameter, functional
-from torchmetrics import SumMetric
-from torchmetrics.classification import MulticlassAccuracy
+from numpy.typing import NDArray
+from torch import Tensor
 
-from ...torch import bind
+from ...torch import bind, disabled
+from ..imported import seed_all
 from ..order import CHUNK
 from ..plan import Plan
-from ..recipes.recipe import Settings
+from ..recipes.learning_rate import CONSTANT, factor
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
 from .loop import Loop, Row
+from .losses import Score, losses, outputs_of
 from .moves import Sites
+from .optimizing import optimizer, penalized, set_rate
 
-
-class Score:
-    """Mean loss and accuracy over samples."""
-
-    def __init__(self, name: str, classes: int, device: torch.device) -> None:
-        self.name = name
-        # torchmetrics leaves NaN out of a mean unless told not to, and a run that diverges must show; but told so, its
-        # MeanMetric forgets the weights (1.9). So the sum, and the count beside it.
-        self.loss = SumMetric(nan_strategy="disable").to(device)
-        self.samples = 0
-        self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False).to(device)
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch: its mean loss counts once for each sample."""
-        self.loss.update(loss.detach().float() * len(labels))
-        self.samples += len(labels)
-        self.accuracy.update(logits.detach(), labels)
-
-    def row(self) -> Row:
-        """The two figures, under the names of a row."""
-        return {
-            f"{self.name}_loss": float(self.loss.compute()) / self.samples,
-            f"{self.name}_accuracy": float(self.accuracy.compute()),
-        }
+TEST = "test"
 
 
 class Trainer(Loop):
@@ -48,22 +27,34 @@ class Trainer(Loop):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
+        self.objective = plan.choices.recipe.objective
+        self.losses = losses(self.objective)
+        self.last_scores: NDArray[np.float32] | None = None
         choices, settings = plan.choices, plan.choices.settings
         model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
         self.sites = Sites(model, plan.rates, choices.recipe.feeds)
         if self.sites.modules:  # the calls of a function get their keys from the model
-            bind(model, seed=plan.seed)
-        optimizers = {"weights": _optimizer(settings, model, self.sites), "rates": self.sites.optimizer()}
-        found = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
+            with warnings.catch_warnings():
+                if choices.recipe.own_draws:  # what torch draws is told in another way
+                    warnings.simplefilter("ignore", UserWarning)
+                bind(model, seed=plan.seed)
+        learned = {id(rate) for rate in self.sites.parameters}
+        named = {name: weight for name, weight in model.named_parameters() if id(weight) not in learned}
+        optimizers = {"weights": optimizer(settings, named), "rates": self.sites.optimizer()}
+        found = {name: each for name, each in optimizers.items() if each is not None}
         self.module = model
         self.model, *ready = self.fabric.setup(model, *found.values())
         self.optimizers = dict(zip(found, ready, strict=True))
         self.gradients = self._gradients()
         weights = [weight for weight in penalized(dict(model.named_parameters())).values() if weight.dim() > 1]
         self.weights = weights if settings.l2 else []
+        schedule = getattr(settings, "schedule", CONSTANT)  # of a task
+        self.rate = settings.learning_rate
+        self.factor = None if schedule == CONSTANT else factor(schedule)
+        self.off = getattr(settings, "literal", "") == "off" and choices.recipe.own_draws
 
     def _gradients(self) -> Gradients:
-        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x))
+        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x), self.objective)
         if self.sites.method == "disarm":
             return Antithetic(*place)
         if self.sites.method != "hypergradient":
@@ -72,26 +63,43 @@ class Trainer(Loop):
         batches = held_out_batches(len(held.x), settings.batch_size, self.plan.seed)
         return Hypergradient(*place, held, batches, settings.learning_rate)
 
+    def epoch(self, number: int, step: int) -> Row:
+        """Train one epoch; what others' code draws in it follows from the seed and the epoch, so that it can go on."""
+        if self.plan.choices.recipe.own_draws:
+            seed_all(int(np.random.SeedSequence((self.plan.seed, number)).generate_state(1, np.uint64)[0]))
+        with disabled(self.module) if self.off else nullcontext():
+            return super().epoch(number, step)
+
+    def _batches(self, order: Tensor) -> list[Tensor]:
+        batches = super()._batches(order)
+        # A last batch of one sample has no variance, which a BatchNorm refuses.
+        if self.plan.choices.recipe.own_draws and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
     def _begin(self) -> None:
-        self.score = self._score("train")
-        self.objective = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        self.score = Score("train", self.objective, self.fabric.device, training=True)
+        self.l2_loss = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         self.model.train()
 
     def _train(self, batch: Part, step: int) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+        if self.factor is not None:
+            steps = self.plan.choices.steps * self.plan.choices.settings.epochs
+            set_rate([self.optimizers["weights"]], self.rate * self.factor(step, steps))
+        for each in self.optimizers.values():
+            each.zero_grad()
         loss, logits = self.gradients.backward(batch, step)
         if self.weights:
             squares = torch.stack([weight.detach().pow(2).sum() for weight in self.weights]).sum()
-            self.objective += len(batch.y) * (loss.detach().double() + self.plan.choices.settings.l2 * squares.double())
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+            self.l2_loss += len(batch.y) * (loss.detach().double() + self.plan.choices.settings.l2 * squares.double())
+        for each in self.optimizers.values():
+            each.step()
         self.score.add(loss, logits, batch.y)
 
     def _scores(self) -> Row:
         row = self.score.row()
         if self.weights:
-            row["train_objective"] = float(self.objective) / self.score.samples
+            row["train_objective"] = float(self.l2_loss) / self.score.samples
         for name, part in self.parts.items():
             if name != "train":
                 row |= self._evaluate(name, part)
@@ -100,35 +108,15 @@ class Trainer(Loop):
     @torch.no_grad()
     def _evaluate(self, name: str, part: Part) -> Row:
         self.model.eval()
-        score = self._score(name)
+        score = Score(name, self.objective, self.fabric.device, kept=name == TEST)
         for index in torch.arange(len(part.x), device=self.fabric.device).split(CHUNK):
             chunk = part.rows(index)
-            logits = self.model(chunk.x)
-            score.add(functional.cross_entropy(logits, chunk.y), logits, chunk.y)
+            outputs = outputs_of(self.model(chunk.x), self.objective.kind)
+            score.add(self.losses.mean(outputs, chunk.y), outputs, chunk.y)
+        if name == TEST:
+            self.last_scores = score.of_samples()
         return score.row()
 
-    def _score(self, name: str) -> Score:
-        return Score(name, self.plan.choices.data.classes, self.fabric.device)
-
-
-def _optimizer(settings: Settings, model: nn.Module, sites: Sites) -> torch.optim.Optimizer:
-    """Of the weights: all parameters but the learned rates, in the model's order; with L2, weights before biases."""
-    learned = {id(rate) for rate in sites.parameters}
-    found = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in learned}
-    family = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.SGD
-    groups: Any = list(found.values())
-    if settings.l2:
-        decay = settings.weight_decay + 2 * settings.l2  # torch's is of the gradient, l2 of the loss
-        weights = penalized(found)
-        biases = [parameter for name, parameter in found.items() if name not in weights]
-        groups = [{"params": list(weights.values()), "weight_decay": decay}, {"params": biases}]
-    return family(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def penalized(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-    """Those that L2 is about: weights, not biases.
-
-    >>> list(penalized(dict(nn.Linear(2, 3).named_parameters())))
-    ['weight']
-    """
-    return {name: parameter for name, parameter in parameters.items() if not name.endswith("bias")}
+    def sample_scores(self) -> NDArray[np.float32] | None:
+        """The compared figure of each test sample after the last epoch; None where it is no mean over samples."""
+        return self.last_scores

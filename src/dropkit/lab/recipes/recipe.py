@@ -1,5 +1,7 @@
 """What a recipe is: settings for each size, strategies as what moves the rate of each site, and a model."""
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -8,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ...axes.rate import Rate, controllers
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
+from ...patterns import listed, matches, unmatched
 from .engine import TORCH, Engine, engine_of
 from .measures import CLASSIFICATION, Figures
+from .objective import Objective
 
 if TYPE_CHECKING:
     from ..data.sets import Data
@@ -125,6 +129,22 @@ class ChangesSettings(Protocol):
         """The settings that it trains at, by the numbers written after its name."""
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """Settings that hold to which sites a strategy is limited, because the model is made by it."""
+
+    def limited(self, places: str) -> Any:
+        """The settings with that pattern."""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """What builds a model, and knows beforehand whether it can at some settings."""
+
+    def check(self, settings: Any) -> None:
+        """Refuse settings that it cannot build a model at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Data as the model takes it, where that is worth computing once, before the first epoch.
@@ -164,6 +184,10 @@ class Recipe:
         prepare: (data, settings, file of weights or None) -> Prepared; None where the model takes the data as it is.
         whole: settings -> the model together with the network that prepares its data, which is what `explain` runs.
         figures: what its runs measure, and by which of these figures strategies are compared.
+        objective: what its model is trained for: the kind of the targets, the loss and the metric.
+        elsewhere: the rates of sites that a strategy's @PATTERN leaves out; those of "fixed" by default.
+        own_draws: whether its model may draw from generators of others, which are then seeded at each epoch's start.
+        about: what was chosen, in sentences that are told before it is trained.
         needs: packages beside those of every recipe, as (what is imported, what is installed).
 
     >>> from dropkit.lab.recipes import get
@@ -184,7 +208,16 @@ class Recipe:
     prepare: "Callable[[Data, Settings, Path | None], Prepared] | None" = None
     whole: Callable[[Settings], Any] | None = None
     figures: Figures = CLASSIFICATION
+    objective: Objective = field(default_factory=Objective)
+    elsewhere: StrategyRates | None = None
+    own_draws: bool = False
+    about: tuple[str, ...] = ()
     needs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def usual(self) -> str:
+        """The strategy of a run that names none: the rates that its model has."""
+        return "as-is" if "as-is" in self.strategies else "fixed"
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -247,6 +280,7 @@ def needs_validation(rates: Rates) -> bool:
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A strategy as written on the command line: a name and, after colons, numbers; what they are, the strategy says.
+    Behind an @ a pattern of sites, which it is limited to.
 
     >>> Strategy.parse("fixed:.2:0.5")
     Strategy(name='fixed', values=(0.2, 0.5))
@@ -254,10 +288,13 @@ class Strategy:
     ('fixed:0.2:0.5', 'fixed-0.2-0.5')
     >>> str(Strategy.parse("step:100"))
     'step:100'
+    >>> Strategy.parse("fixed:0.1@conv*").places
+    'conv*'
     """
 
     name: str
     values: tuple[float, ...] = ()
+    places: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Strategy":
@@ -268,19 +305,27 @@ class Strategy:
         """
         if not isinstance(text, str):
             raise DropkitTypeError(f"a strategy is a name such as 'fixed' or 'fixed:0.2:0.5', got {text!r}")
-        name, *numbers = text.split(":")
-        return cls(name, tuple(_number(number, text) for number in numbers))
+        said, at, places = text.partition("@")
+        if at and not places:
+            raise DropkitTypeError(f"strategy {text!r}: a pattern of sites must follow the @, as in fixed:0.1@conv*")
+        name, *numbers = said.split(":")
+        return cls(name, tuple(_number(number, text) for number in numbers), places)
 
     def __str__(self) -> str:
         # Rates as ever, since folders are named after them: fixed:1 is fixed:1.0. Counts as counts.
         counts = self.name != "fixed"
         numbers = (int(value) if counts and value.is_integer() else value for value in self.values)
-        return ":".join([self.name, *map(repr, numbers)])
+        return ":".join([self.name, *map(repr, numbers)]) + (f"@{self.places}" if self.places else "")
 
     @property
     def folder(self) -> str:
         """The name of the strategy's folder."""
-        return str(self).replace(":", "-")
+        found = str(self).replace(":", "-")
+        if not self.places:
+            return found
+        # A pattern may hold what no folder's name may, and two patterns must not share one.
+        digest = hashlib.sha256(self.places.encode()).hexdigest()[:6]
+        return re.sub(r"[^A-Za-z0-9._@-]+", "_", found) + f"-{digest}"
 
 
 def _number(text: str, strategy: str) -> float:
@@ -302,13 +347,31 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
     """
     if strategy.name not in recipe.strategies:
         raise UnknownNameError("strategy", strategy.name, recipe.strategies)
-    return recipe.strategies[strategy.name](settings, steps, strategy.values)
+    found = recipe.strategies[strategy.name](settings, steps, strategy.values)
+    return _limited(recipe, strategy, found, settings, steps) if strategy.places else found
+
+
+def _limited(recipe: Recipe, strategy: Strategy, found: Rates, settings: Settings, steps: int) -> Rates:
+    """A strategy's rates where its pattern matches, those of the model as it is elsewhere."""
+    if not any(matches([site], strategy.places) for site in found):
+        raise unmatched(f"strategy {str(strategy)!r}", "no site", recipe.name, listed(found))
+    elsewhere = recipe.elsewhere or recipe.strategies.get("fixed")
+    if elsewhere is None:
+        raise DropkitValueError(f"recipe {recipe.name!r} has no rates of its own: leave @{strategy.places} out")
+    others = elsewhere(settings, steps, ())
+    return {site: rate if matches([site], strategy.places) else others[site] for site, rate in found.items()}
 
 
 def strategy_settings(recipe: Recipe, strategy: Strategy, settings: Settings) -> Settings:
     """The settings that a strategy trains at: the recipe's, but for a strategy that changes them."""
     found = recipe.strategies.get(strategy.name)
-    return found.changed(settings, strategy.values) if isinstance(found, ChangesSettings) else settings
+    if isinstance(found, ChangesSettings):
+        settings = found.changed(settings, strategy.values)
+    if isinstance(settings, Limited) and strategy.places:
+        settings = settings.limited(strategy.places)
+    if isinstance(recipe.build, Checks):
+        recipe.build.check(settings)
+    return settings
 
 
 def sized(recipe: Recipe, size: str, data: str, epochs: int | None) -> Settings:

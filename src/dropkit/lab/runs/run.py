@@ -21,6 +21,7 @@ from ..plan import Choices, Plan
 from ..recipes.measures import CLASSIFICATION, Figures
 from .events import Events
 from .folder import open_folder
+from .scores import SCORES, Scores, ScoresSamples, keep_scores, read_scores
 
 OnEpoch = Callable[[Plan, Row], None]
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
@@ -30,7 +31,7 @@ PICTURES = "pictures"  # the folder of what a run draws
 @dataclass(frozen=True, slots=True)
 class Run:
     """A finished run: its plan as plain values, one row an epoch, the epoch of its checkpoint, what a reader of its
-    figures has to know, what the figures are, and what it drew after each epoch, as PNG files.
+    figures has to know, what the figures are, what it drew after each epoch, as PNG files, and its folder.
 
     >>> import tempfile
     >>> from dropkit.lab import train
@@ -45,6 +46,13 @@ class Run:
     remarks: tuple[str, ...] = ()
     figures: Figures = CLASSIFICATION
     pictures: tuple[Path, ...] = ()
+    folder: Path | None = None
+
+    def scores(self) -> Scores | None:
+        """The compared figure of each test sample, mean of the last three epochs, read from the run's folder: what the
+        table's figure is the mean of. None where that is no mean over samples, or an older version trained the run.
+        """
+        return None if self.folder is None else read_scores(self.folder)
 
 
 class Trains(Protocol):
@@ -94,6 +102,9 @@ def _run(plan: Plan, folder: Path, resume: bool, on_epoch: OnEpoch | None, tenso
             progress.step = row["step"]
             if isinstance(trainer, MakesPictures):  # before the state, so that an epoch that counts has its picture
                 write_bytes(_pictures(folder) / _picture(number), trainer.picture())
+            if isinstance(trainer, ScoresSamples):
+                epochs, scores = plan.choices.settings.epochs, trainer.sample_scores()
+                keep_scores(folder, progress.run, number, epochs, scores)
             _keep(trainer, plan, progress, folder)
             if log is not None:
                 log.add(row)
@@ -110,7 +121,8 @@ def _resumed(trainer: Trains, plan: Plan, folder: Path) -> Progress:
     progress = trainer.load(state)
     if progress.run != _identity(plan):
         raise DataError(f"cannot resume from {state}: it belongs to another run; {AGAIN}")
-    _check_tensors(folder / CHECKPOINT)
+    for name in (CHECKPOINT, SCORES):
+        _check_tensors(folder / name)
     for row in progress.rows:  # what an older version did not measure cannot be measured any more
         for figure in plan.choices.recipe.figures.rows:
             row.setdefault(figure, math.nan)
@@ -127,6 +139,7 @@ def _finished(trainer: Trains, plan: Plan, progress: Progress, folder: Path) -> 
         (*_remarks(plan.choices, progress.rows), *(trainer.remarks if isinstance(trainer, MakesPictures) else ())),
         plan.choices.recipe.figures,
         _drawn(folder, len(progress.rows)),
+        folder,
     )
     write_json(folder / "result.json", _result(run))
     return run
@@ -163,7 +176,7 @@ def check_files(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         read_sealed_json(folder / "config.json")
-    for name in (STATE, CHECKPOINT):
+    for name in (STATE, CHECKPOINT, SCORES):
         _check_tensors(folder / name)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from ...language import ENGLISH, Catalogue, say, told
 from ..recipes.measures import CLASSIFICATION, Count, Figures
 from ..runs.run import Run
+from ..runs.scores import LAST as LAST
 from .stats import Interval, mean_interval, paired_difference
 
 BASELINE = "none"
-LAST = 3  # epochs averaged into a seed's figure: one epoch's test accuracy is noisy at high learning rates
 
 
 @dataclass(frozen=True, slots=True)
