@@ -83,7 +83,7 @@ class Trained:
         None
     )
     test: Annotated[
-        float | None, typer.Option("--test", metavar="FRACTION", help="Of data without a test part of their own.")
+        str | None, typer.Option("--test", metavar="FRACTION|FILE", help="Of data without a test part of their own.")
     ] = None
     kind: Annotated[
         str | None,

@@ -91,7 +91,7 @@ def _arrays(place: Path, contents: Contents, side: int) -> Arrays:
         raise DataError(f"{place} holds images of the classes {', '.join(classes) or 'none'}; it needs {LAYOUT}")
     if not test:
         train, test = _split(place, train)
-    decode = _decoder(place, side)
+    decode = decoder(place, side)
     numbers = {name: number for number, name in enumerate(classes)}
     kind = np.min_scalar_type(len(classes) - 1)  # bytes up to 256 classes
     arrays: list[NDArray] = []
@@ -153,7 +153,12 @@ def _split(place: Path, images: Contents) -> tuple[Contents, Contents]:
     return {p: images[p] for p in paths if p not in test}, {p: images[p] for p in paths if p in test}
 
 
-def _decoder(place: Path, side: int) -> Callable[[PurePosixPath, Callable[[], bytes]], NDArray[np.uint8]]:
+def decoder(place: Path, side: int) -> Callable[[PurePosixPath, Callable[[], bytes]], NDArray[np.uint8]]:
+    """What makes (3, side, side) bytes of an image's name and of what reads its content.
+
+    Raises:
+        DropkitValueError: the package pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError:

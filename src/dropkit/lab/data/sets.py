@@ -15,7 +15,8 @@ from ...counter import Key
 from ...errors import DataError, UnknownNameError
 from ...mask import uniform
 from . import cifar, images
-from .arrays import MOST_CLASSES, of_arrays
+from .arrays import MOST_CLASSES as MOST_CLASSES
+from .arrays import of_arrays
 from .idx import parse_idx
 
 FILES = (
@@ -93,6 +94,8 @@ class Data:
         kind: of the targets: "classification", "binary" (int64, 0 or 1), "multi-label" (float32, 0 or 1, of shape
             (samples, classes)), "regression" (float32, (samples,) or (samples, classes)), or "next-token" (int64,
             (samples, time), the samples' tokens moved on by one; below 0 is padding).
+        labels: names of the classes, or of the columns of the target, where there are any.
+        notes: sentences on how the source was understood.
 
     >>> data = load_data("digits")
     >>> data.name, data.shape, data.kind
@@ -107,6 +110,8 @@ class Data:
     classes: int
     fingerprint: str
     kind: str = "classification"
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(

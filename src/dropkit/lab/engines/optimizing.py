@@ -38,7 +38,7 @@ def family(name: str) -> Callable[..., torch.optim.Optimizer]:
         raise DropkitTypeError(
             f"optimizer {name} is no class of torch's optimizers: give one such as torch.optim:NAdam"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def optimizer(settings: Settings, named: Mapping[str, Parameter]) -> torch.optim.Optimizer:

@@ -82,6 +82,16 @@ def _learned(name: str, kind: str) -> Callable[[Any, Any], float]:
     return whole
 
 
+def _one_against_others(outputs: Any, targets: Any) -> float:
+    """The area under the curve of each class against the others, in the mean; of two classes of one."""
+    from scipy.special import softmax
+    from sklearn.metrics import roc_auc_score
+
+    likely = softmax(outputs.astype("float64"), axis=1)
+    found = roc_auc_score(targets, likely[:, 1] if outputs.shape[1] == 2 else likely, multi_class="ovr")
+    return float(found)
+
+
 def _root(outputs: Any, targets: Any) -> float:
     return float(((outputs - targets) ** 2).mean() ** 0.5)
 
@@ -122,6 +132,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
                 whole=_learned("balanced_accuracy_score", CLASSES),
             ),
             "f1": _f1(CLASSES),
+            "auroc": Metric(key="auroc", title=say("test AUROC"), short=say("AUROC"), whole=_one_against_others),
             "loss": _LOSS,
         },
         BINARY: {
@@ -239,11 +250,12 @@ def _chosen(what: str, name: str | None, kind: str, known: Mapping[str, Iterable
 def _own(name: str, kind: str) -> Metric:
     """The metric that a function of the user's makes."""
     called = name.rpartition(":")[2].rpartition(".")[2]
-    words = {"title": say("test {metric}", metric=called), "short": called}
+    title = say("test {metric}", metric=called)
     lower, each = lower_is_better(name, kind), of_each(name, kind)
     if each is None:
-        return Metric(key=called, lower_is_better=lower, whole=lambda *arrays: judged(name, kind, *arrays), **words)
-    return Metric(key=called, lower_is_better=lower, each=each, **words)
+        whole = lambda *arrays: judged(name, kind, *arrays)  # noqa: E731
+        return Metric(key=called, title=title, short=called, lower_is_better=lower, whole=whole)
+    return Metric(key=called, title=title, short=called, lower_is_better=lower, each=each)
 
 
 def figures_of(metric: Metric) -> Figures:

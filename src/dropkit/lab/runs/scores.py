@@ -5,7 +5,7 @@ that is lengthened finds those of the epochs that it goes on from.
 """
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def keep_scores(folder: Path, run: str, epoch: int, epochs: int, scores: Scores 
         return
     kept = {number: found for number, found in _read(folder, run).items() if epoch - LAST < number < epoch}
     kept[epoch] = np.asarray(scores, np.float32)
-    arrays = {_name(number): found for number, found in kept.items()}
+    arrays: dict[str, Any] = {_name(number): found for number, found in kept.items()}
     if epoch == epochs and len(kept) == min(LAST, epochs):
         arrays[MEAN] = np.mean(np.stack(list(kept.values())), axis=0, dtype=np.float64).astype(np.float32)
     save_arrays(folder / SCORES, arrays, {"run": run})

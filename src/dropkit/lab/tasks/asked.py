@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ...errors import DropkitTypeError, DropkitValueError
 from .. import recipes
-from ..data.sets import Data, load_data
+from ..data.sets import Data
+from ..data.sources import load
 from ..imported import imported, is_named
 from ..plan import Asked
 from ..recipes.recipe import Recipe, Settings, at_least_one
 from .spec import rules
 from .task import Options, Task, recipe_of
 
-SOURCES = "dropkit.lab.data.sources"
 OF_DATA = ("train", "test", "target", "kind", "image_size")
 OF_TASK = ("loss", "metric", "optimizer", "learning_rate", "schedule", "batch_size", "sites", "insert")
 OF_BOTH = ("optimizer", "learning_rate", "batch_size")
@@ -36,7 +34,8 @@ def resolved(trained: Trained, asked: Mapping[str, Any]) -> tuple[Recipe, Asked]
     if task is None:
         return _with_settings(recipes.get(trained), given), rest  # type: ignore[arg-type]
     data = data_of(given)
-    return recipe_of(task, data), {**rest, "data": data}
+    rest["data"] = data
+    return recipe_of(task, data), rest
 
 
 def is_task(trained: Trained) -> bool:
@@ -68,29 +67,21 @@ def data_of(given: Mapping[str, Any]) -> Data:
         DataError: they cannot be read, or do not fit.
     """
     train, test, source = given.get("train"), given.get("test"), given.get("data")
-    if isinstance(train, tuple | list):
-        if source is not None:
-            raise DropkitValueError("data and train both say what is trained on: leave one out")
-        if not isinstance(test, tuple | list):
-            raise DropkitTypeError("train=(X, y) needs test=(X, y), the samples that strategies are compared on")
-        return Data.of(tuple(train), tuple(test), given.get("kind"))  # type: ignore[arg-type]
-    if isinstance(source, Data):
-        return source
-    if source is None:
+    if train is not None and source is not None:
+        raise DropkitValueError("data and train both say what is trained on: leave one out")
+    if train is not None and test is None:
+        raise DropkitTypeError("train=(X, y) needs test=(X, y), the samples that strategies are compared on")
+    if train is None and source is None:
         raise DropkitValueError(
             "a model of your own needs data: --data FILE, FOLDER or NAME, such as --data tab.npz or --data digits; "
             "from Python also train=(X, y), test=(X, y)"
         )
-    return _loaded(source, given)
-
-
-def _loaded(source: Any, given: Mapping[str, Any]) -> Data:
-    if find_spec(SOURCES) is None:
-        return load_data(source, given.get("data_dir"), given.get("image_size"))
-    load = import_module(SOURCES).load
     words = {name: given.get(name) for name in ("target", "test", "kind", "data_dir", "image_size")}
-    found: Data = load(source, **words)
-    return found
+    if train is None:
+        return load(source, **words)
+    if isinstance(test, int | float | str | Path):  # the part of these that becomes the test part
+        return load(train, **words)
+    return load({"train": train, "test": test}, **{**words, "test": None})
 
 
 def _with_settings(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:

@@ -1,6 +1,6 @@
 """What is told before a model of the user's is trained: what it is trained for, by what, and where it drops."""
 
-from ...language import LIST, joined, say
+from ...language import LIST, counted, joined, say
 from ..data.sets import Data
 from ..recipes.objective import BINARY
 from .examined import Examined
@@ -11,7 +11,7 @@ def told_of(name: str, data: Data, settings: TaskSettings, examined: Examined) -
     """Sentences: the data and the options, those that were chosen by default among them; the sites; what no rate
     reaches.
     """
-    found = [_data(name, data, settings), _options(settings, examined)]
+    found = [_data(name, data, settings), *data.notes, _options(settings, examined)]
     if examined.places:
         sites = (say("{site} {p:g}", site=site, p=place.p) for site, place in examined.places.items())
         found.append(say("Sites, and their rates as the model is: {sites}.", sites=joined(sites, LIST)))
@@ -44,7 +44,7 @@ def _data(name: str, data: Data, settings: TaskSettings) -> str:
     elif settings.kind == "next-token":
         words = say("next-token, {classes} tokens", classes=data.classes)
     else:
-        words = say("{kind}, {outputs} outputs", kind=settings.kind, outputs=data.classes)
+        words = counted(data.classes, "{kind}, {n} output", "{kind}, {n} outputs", kind=settings.kind)
     return say("{name} on {data}: {kind}; {train} training samples, {test} test samples.", kind=words, **given)
 
 

@@ -40,6 +40,7 @@ class Examined:
         sum: over names and shapes of the weights.
         sample: shape and dtype of a sample as the model gets it, where that is needed to build it.
         probabilities: whether it ends in a softmax or a sigmoid, where its framework trains such models.
+        takes: the shape of a batch that it was run on, and whether of numbers with a fraction.
     """
 
     places: Mapping[str, Place]
@@ -50,3 +51,4 @@ class Examined:
     sum: str = ""
     sample: tuple[tuple[int, ...], str] = ((), "float32")
     probabilities: bool = False
+    takes: tuple[tuple[int, ...], bool] = ((), True)

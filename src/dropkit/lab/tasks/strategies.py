@@ -69,12 +69,16 @@ def _two(values: tuple[float, ...], p: float) -> tuple[float, float]:
     return start, end
 
 
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    return min(pair), max(pair)
+
+
 # fmt: off
 SCHEDULES: Mapping[str, tuple[int, Moving]] = {
     "linear": (2, lambda values, p, steps: rates.Linear(*_two(values, p), steps=steps)),
     "cosine": (2, lambda values, p, steps: rates.Cosine(*_two(values, p), steps=steps)),
     "vshape": (2, lambda values, p, steps: rates.VShape(*_two(values, p), turn=max(1, steps // 2), steps=steps + 1)),
-    "cyclic": (2, lambda values, p, steps: rates.Cyclic(*sorted(_two(values, p)), period=max(2, steps // 4))),
+    "cyclic": (2, lambda values, p, steps: rates.Cyclic(*_ordered(_two(values, p)), max(2, steps // 4))),
     "annealed": (1, lambda values, p, steps: rates.Annealed((*values, p)[0], steps)),
     "warmup": (1, lambda values, p, steps: rates.Warmup((*values, p)[0], max(1, steps // 4))),
     "early": (1, lambda values, p, steps: rates.Early((*values, p)[0], max(2, steps // 4))),

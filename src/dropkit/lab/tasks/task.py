@@ -17,7 +17,7 @@ from ..data.sets import Data
 from ..imported import generators_kept, is_named, made
 from ..recipes.engine import Engine
 from ..recipes.learning_rate import CONSTANT, factor
-from ..recipes.objective import Objective
+from ..recipes.objective import BINARY, CLASSES, Objective
 from ..recipes.recipe import Recipe, at_least_one
 from .chosen import told_of
 from .examined import Examined as Examined
@@ -188,7 +188,7 @@ def recipe_of(task: Task, data: Data) -> Recipe:
         model = task.made(0)
         framework = framework_of(task, model)
         known = models(framework)
-        objective = Objective.of(data.kind, task.options.loss, task.options.metric)
+        objective = _objective(data, task.options)
         _check_names(task.options, known)
         examined = known.examine(task, model, data, objective)
     settings = _settings(task, data, framework, examined)
@@ -212,6 +212,20 @@ def recipe_of(task: Task, data: Data) -> Recipe:
     )
 
 
+def _objective(data: Data, options: Options) -> Objective:
+    """What is trained for, before the outputs are seen; names that two classes have with one output alone are that."""
+    try:
+        return Objective.of(data.kind, options.loss, options.metric)
+    except DropkitValueError:
+        if (data.kind, data.classes) != (CLASSES, 2):
+            raise
+        try:
+            return Objective.of(BINARY, options.loss, options.metric)
+        except DropkitValueError:
+            pass
+        raise
+
+
 def _check_names(options: Options, known: Framework) -> None:
     """Refuse names that there are not, before anything runs."""
     if options.optimizer is not None and not is_named(options.optimizer) and options.optimizer not in known.optimizers:
@@ -226,7 +240,7 @@ def _settings(task: Task, data: Data, framework: str, examined: Examined) -> Tas
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
         raise DropkitValueError(f"the learning rate must be a number above 0, got {rate!r}; try {LEARNING_RATE}")
     epochs = EPOCHS if options.epochs is None else at_least_one("epochs", options.epochs)
-    batch = min(BATCH, max(8, len(data.train_x) // 16))
+    batch = min(BATCH, 1 << max(3, (len(data.train_x) // 16).bit_length() - 1))
     return TaskSettings(
         epochs=epochs,
         seeds=SEEDS,

@@ -1,5 +1,6 @@
 """Models of torch as tasks: where they drop, how samples enter, and dropkit's dropouts in the places of theirs."""
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from ...torch.layers import Drawn
 from ..data.sets import Data
 from ..engines.losses import check_output, losses, outputs_of
 from ..engines.moves import put
-from ..engines.optimizing import OPTIMIZERS
+from ..engines.optimizing import OPTIMIZERS, family
 from ..imported import failed
 from ..recipes.engine import TORCH
 from ..recipes.objective import BINARY, CLASSES, Objective
@@ -67,12 +68,13 @@ class TorchModels:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""
         if not isinstance(model, nn.Module):
             raise DropkitTypeError(f"{task.name} makes a {type(model).__name__}, and not a torch.nn.Module")
+        if task.options.optimizer is not None:
+            family(task.options.optimizer)
         if not any(p.requires_grad for p in model.parameters()):
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")
-        signature = _sum(model)
         put_in = _insert(model, task.options.insert)
         x, y = (torch.from_numpy(np.array(array[:LOOKED_AT])) for array in (data.train_x, data.train_y))
-        entering, objective = _entering(task, model, x, y, data, objective)
+        entering, objective, model = _entering(task, model, x, y, data, objective)
         taken = ENTERING[entering](x)
         seen = _Seen(model, taken)
         found = _sites(model, taken)
@@ -91,12 +93,17 @@ class TorchModels:
             entering=entering,
             left=left,
             drawn=tuple(site for site, place in places.items() if place.number),
-            sum=signature,
+            sum=_sum(model),
+            takes=(tuple(taken.shape), taken.is_floating_point()),
         )
 
     def build(self, model: nn.Module, settings: TaskSettings, examined: Examined) -> nn.Module:
         """The model with a dropout of dropkit's at each site, as settings say."""
         _insert(model, rules(settings.insert, "--insert"))
+        if _is_lazy(model):
+            shape, floating = examined.takes
+            _run(model, torch.zeros(shape, dtype=torch.float32 if floating else torch.int64))
+            model.train()
         with quiet():
             if any(type(module) in SWAPS for module in model.modules()):
                 swap(model)
@@ -176,8 +183,8 @@ def _inserted(model: nn.Module) -> list[str]:
 
 def _entering(
     task: Task, model: nn.Module, x: Tensor, y: Tensor, data: Data, objective: Objective
-) -> tuple[str, Objective]:
-    """How samples enter so that the outputs fit, and what the model then is trained for.
+) -> tuple[str, Objective, nn.Module]:
+    """How samples enter so that the outputs fit, what the model then is trained for, and the model with all weights.
 
     Raises:
         DropkitValueError: in no way.
@@ -186,7 +193,9 @@ def _entering(
     failures: list[DropkitError] = []
     for form in _forms(x):
         try:
-            outputs = _run(model, ENTERING[form](x))
+            # A lazy layer takes the shape of what it sees first.
+            tried = copy.deepcopy(model) if _is_lazy(model) else model
+            outputs = _run(tried, ENTERING[form](x))
         except Exception as error:
             what = f"{task.name} on a batch of shape {tuple(x.shape)}"
             failures.append(DropkitValueError(failed(what, error)))
@@ -196,7 +205,7 @@ def _entering(
         except DropkitError as error:
             problems.append(error)
             continue
-        return form, found
+        return form, found, tried
     raise (problems or failures)[0]
 
 
@@ -331,6 +340,10 @@ def _nowhere(task: Task, model: nn.Module) -> DropkitValueError:
     )
 
 
+def _is_lazy(model: nn.Module) -> bool:
+    return any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters())
+
+
 def _sum(model: nn.Module) -> str:
-    named = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    named = [(name.replace(f".{INSERTED}", ""), tuple(p.shape)) for name, p in model.named_parameters()]
     return hashlib.sha256(repr(named).encode()).hexdigest()[:16]
