@@ -101,13 +101,18 @@ def _called(name: str, function: Any, probabilities: bool) -> Function:
         words = {"reduction": None, "from_logits": not probabilities}
         takes = inspect.signature(function).parameters
         made: Any = function(**{word: value for word, value in words.items() if word in takes})
-        return lambda outputs, targets: made(targets, outputs)
+        return lambda outputs, targets: made(*_columns(targets, outputs))
     if not callable(function):
         raise DropkitTypeError(f"loss {name} is a {type(function).__name__}: give a function (outputs, targets)")
     if not theirs:
         return lambda outputs, targets: function(outputs, targets)
     logits = {"from_logits": not probabilities} if "from_logits" in inspect.signature(function).parameters else {}
-    return lambda outputs, targets: function(targets, outputs, **logits)
+    return lambda outputs, targets: function(*_columns(targets, outputs), **logits)
+
+
+def _columns(targets: Any, outputs: Any) -> tuple[Any, Any]:
+    """As Keras' losses take them: one number a sample along an axis of its own, which they take the mean over."""
+    return (targets[:, None], outputs[:, None]) if len(outputs.shape) == 1 else (targets, outputs)
 
 
 def trained_figure(objective: Objective, probabilities: bool) -> Function | None:

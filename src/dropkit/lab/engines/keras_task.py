@@ -1,6 +1,7 @@
 """The engine over `keras.Model.fit` for models of the user's: any kind of targets, whatever the model ends in."""
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from ...axes.rate import Rate
 from ..imported import seed_all
 from ..order import CHUNK, epoch_order
-from ..recipes.keras_weights import path_in
 from ..recipes.learning_rate import CONSTANT, factor
 from .keras import KerasTrainer, schedules
 from .keras_losses import logits, loss_of, trained_figure
@@ -33,7 +33,10 @@ class KerasTaskTrainer(KerasTrainer):
         built = choices.recipe.build(settings, choices.data.shape, choices.data.classes, self.plan.seed)
         self.built = built
         if sites(built.model):
-            bind(built.model, self.plan.seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # what Keras draws is told in another way
+                bind(built.model, self.plan.seed)
+        self.names = names_of(built.model)
         self.moves = Moves(built.places(self.plan.rates), schedules(self.plan.rates))
         self.moves.set(0)
         self.own = loss_of(self.objective, built.probabilities).own
@@ -119,5 +122,22 @@ class KerasTaskTrainer(KerasTrainer):
         x, y, _ = self.parts[part]
         return self.built.entering(x), y
 
+    def _variables(self) -> dict[str, Any]:
+        """By number: in their names Keras counts models up."""
+        return {name.rpartition("/")[0]: variable for name, variable in super()._variables().items()}
+
     def _path(self, weight: Any) -> str:
-        return path_in(self.built.model, weight)
+        return self.names[id(weight)]
+
+
+def names_of(model: Any) -> dict[int, str]:
+    """The paths of the weights by identity; those that Keras makes up count in the process, and these in the model."""
+    from ...keras.paths import walk
+
+    found: dict[int, str] = {}
+    for path, layer in reversed(list(walk(model))):  # the innermost layer that has a weight names it
+        for weight in layer.weights:
+            name = f"{path}/{weight.name}"
+            number = sum(known == name or known.startswith(f"{name}#") for known in found.values())
+            found.setdefault(id(weight), f"{name}#{number}" if number else name)
+    return found

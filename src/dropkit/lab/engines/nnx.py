@@ -14,8 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -28,7 +26,7 @@ from ..recipes.learning_rate import factor
 from .checkpoint import Progress
 from .loop import Row
 from .moves import Moves
-from .nnx_losses import loss_of, optimizer, outputs_of, parted, trained_figure
+from .nnx_program import program
 from .numpy import not_learned
 from .scoring import TEST, evaluated
 
@@ -42,22 +40,18 @@ class NnxTrainer:
         self.plan, self.settings, self.objective = plan, settings, choices.recipe.objective
         self.parts = choices.parts()
         self.last_scores: NDArray[np.float32] | None = None
-        self.traced = 0  # how often Python went through the step: once for each program
         with self._device():
             self.built = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
             if sites(self.built.model):
                 bind(self.built.model, plan.seed)
             self.moves = Moves(self.built.places(plan.rates), not_learned(plan.rates))
             self.moves.set(0)
-            self.loss, self.own = loss_of(self.objective)
-            self.figure = trained_figure(self.objective)
+            made = settings.optimizer, settings.learning_rate, settings.weight_decay
+            self.program = program(self.objective, made, settings.l2, tuple(self.built.layers))
             self.factor = factor(settings.schedule)
-            self.optimizer = optimizer(settings)
             self.graphs = self.built.graphs()
             self.weights, self.rest = self.built.state()
-            self.moments = self.optimizer.init(self.weights)
-            self.step = jax.jit(self._step, static_argnums=0, donate_argnums=(1, 2, 3))
-            self.forward = jax.jit(self._forward, static_argnums=0)
+            self.moments = self.program.optimizer.init(self.weights)
 
     def epoch(self, number: int, step: int) -> Row:
         """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
@@ -83,9 +77,9 @@ class NnxTrainer:
             if self.built.changed():
                 self.graphs = self.built.graphs()
             rates = self.built.rates()
-            speed = jnp.float32(self.factor(step, steps))
+            speed = np.float32(self.factor(step, steps))
             batch = self.built.entering(x[index]), y[index]
-            self.weights, self.rest, self.moments, figures = self.step(
+            self.weights, self.rest, self.moments, figures = self.program.step(
                 self.graphs[0], self.weights, self.rest, self.moments, rates, speed, *batch
             )
             found.append(figures)
@@ -99,40 +93,15 @@ class NnxTrainer:
             row[key] = float(means[1])
         return row
 
-    def _step(self, graph: Any, weights: Any, rest: Any, moments: Any, rates: Any, speed: Any, x: Any, y: Any) -> Any:
-        self.traced += 1
-
-        def loss_of(weights: Any) -> Any:
-            model = nnx.merge(graph, weights, rest, copy=True)
-            self.built.move(model, rates)
-            outputs = outputs_of(self.built.call(model, x, True), self.objective.kind)
-            found = self.loss(outputs, y)
-            after = parted(model)[2]
-            return found + self._penalty(weights), (found, outputs, after)
-
-        gradients, (loss, outputs, rest) = jax.grad(loss_of, has_aux=True)(weights)
-        updates, moments = self.optimizer.update(gradients, moments, weights)
-        weights = optax.apply_updates(
-            weights, jax.tree.map(lambda update: update * speed.astype(update.dtype), updates)
-        )
-        figure = jnp.nan if self.figure is None else self.figure(outputs, y).sum()
-        return weights, rest, moments, jnp.stack([loss * len(y), figure])
-
-    def _penalty(self, weights: Any) -> Any:
-        if not self.settings.l2:
-            return 0.0
-        return self.settings.l2 * sum((leaf**2).sum() for leaf in jax.tree.leaves(weights) if leaf.ndim > 1)
-
-    def _forward(self, graph: Any, weights: Any, rest: Any, x: Any) -> Any:
-        model = nnx.merge(graph, weights, rest, copy=True)
-        return outputs_of(self.built.call(model, x, False), self.objective.kind)
-
     def _evaluate(self, name: str, x: NDArray, y: NDArray, index: NDArray[np.int64]) -> Row:
         outputs = (
-            (np.asarray(self.forward(self.graphs[1], self.weights, self.rest, self.built.entering(x[part]))), y[part])
+            (
+                np.asarray(self.program.forward(self.graphs[1], self.weights, self.rest, self.built.entering(x[part]))),
+                y[part],
+            )
             for part in np.split(index, range(CHUNK, len(index), CHUNK))
         )
-        row, scores = evaluated(name, self.objective, outputs, lambda given: given, self.own)
+        row, scores = evaluated(name, self.objective, outputs, lambda given: given, self.program.own)
         if name == TEST:
             self.last_scores = scores
         return row

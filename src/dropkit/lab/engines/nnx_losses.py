@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ..imported import failed, imported, is_named
 from ..recipes.objective import CLASSES, TOKENS, Objective
-from ..recipes.recipe import Settings
 
 Function = Callable[[Any, Any], Any]
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
@@ -22,22 +21,18 @@ OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def optimizer(settings: Settings) -> Any:
-    """The optimizer that settings name: a name of optax', or `module:name` of a function of a learning rate.
+def optimizer(name: str, rate: float, decay: float) -> Any:
+    """An optimizer at a learning rate: a name of optax', or `module:name` of a function of a learning rate.
 
     Raises:
         UnknownNameError: there is none of that name.
         DropkitTypeError: it makes no optimizer.
     """
-    name = settings.optimizer
     if not is_named(name) and name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", str(name), OPTIMIZERS)
     make = imported(name) if is_named(name) else OPTIMIZERS[name]
-    words = {}
-    if settings.weight_decay:
-        words["weight_decay"] = settings.weight_decay
     try:
-        found = make(settings.learning_rate, **words)
+        found = make(rate, **({"weight_decay": decay} if decay else {}))
     except Exception as error:
         raise DropkitValueError(failed(f"optimizer {name}", error)) from error
     if not isinstance(found, optax.GradientTransformation):
@@ -133,3 +128,8 @@ def modes_of(kind: type) -> dict[str, Callable[[bool], bool]]:
     }
     takes = inspect.signature(kind.__call__).parameters
     return {name: mode for name, mode in known.items() if name in takes}
+
+
+def call(model: Any, x: Any, trains: bool) -> Any:
+    """What a model makes of a batch, told whether it trains."""
+    return model(x, **{name: mode(trains) for name, mode in modes_of(type(model)).items()})

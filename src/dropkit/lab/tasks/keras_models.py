@@ -122,7 +122,7 @@ class KerasModels:
         form, objective, outputs = entering(task, lambda x: _run(model, x, objective.kind), data, objective)
         if not model.trainable_weights:
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")
-        signature = sum_of((_own(weight.path), tuple(weight.shape)) for weight in model.weights)
+        signature = sum_of((weight.name, tuple(weight.shape)) for weight in model.weights)  # paths are counted up
         x = ENTERING[form](np.asarray(data.train_x[:LOOKED_AT]))
         inserted = _insert(model, task.options.insert)
         left = _swapped(model)
@@ -167,11 +167,6 @@ def _run(model: Any, x: NDArray[Any], kind: str) -> NDArray[Any]:
 
     found: NDArray[Any] = ops.convert_to_numpy(outputs_of(model(ops.convert_to_tensor(x), training=False), kind))
     return found
-
-
-def _own(path: str) -> str:
-    """Without the name of the model, which Keras counts up."""
-    return path.partition("/")[2]
 
 
 def _channels(axes: int) -> int:

@@ -19,7 +19,7 @@ from ...jax.nnx import Dropout
 from ...language import say
 from ...patterns import listed
 from ..data.sets import Data
-from ..engines.nnx_losses import OPTIMIZERS, modes_of, outputs_of, parted
+from ..engines.nnx_losses import OPTIMIZERS, call, outputs_of, parted
 from ..recipes.engine import NNX
 from ..recipes.objective import Objective
 from .examined import Examined, Place
@@ -40,7 +40,6 @@ class Built:
 
     def __init__(self, model: Any, entering: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         self.model, self.entering = model, entering
-        self.modes = modes_of(type(model))
         self.layers: dict[str, Rate] = {}
         self.numbers: dict[str, Number] = {}
 
@@ -55,13 +54,7 @@ class Built:
 
     def rates(self) -> Any:
         """The rates of the layers, for the step."""
-        return jnp.asarray([rate.p for rate in self.layers.values()], jnp.float32)
-
-    def move(self, model: Any, values: Any) -> None:
-        """Set the rates of a model's layers, in a program."""
-        layers = sites(model)
-        for number, name in enumerate(self.layers):
-            layers[name].rate = values[number]
+        return np.array([rate.p for rate in self.layers.values()], np.float32)
 
     def changed(self) -> bool:
         """Whether a number that is a part of the program is another one than when this was asked last."""
@@ -79,10 +72,6 @@ class Built:
         """Copies of the weights, and of what else the model keeps."""
         weights, rest = parted(self.model)[1:]
         return jax.tree.map(jnp.copy, weights), jax.tree.map(jnp.copy, rest)
-
-    def call(self, model: Any, x: Any, trains: bool) -> Any:
-        """What the model makes of a batch."""
-        return model(x, **{name: mode(trains) for name, mode in self.modes.items()})
 
 
 class Rate:
@@ -183,8 +172,7 @@ def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _run(model: Any, x: NDArray[Any], kind: str) -> NDArray[Any]:
     model.eval()
-    found = Built(model, lambda x: x).call(model, jnp.asarray(x), False)
-    return np.asarray(outputs_of(found, kind))
+    return np.asarray(outputs_of(call(model, jnp.asarray(x), False), kind))
 
 
 def _known(model: Any) -> dict[str, str]:
