@@ -26,12 +26,15 @@ def is_keras(model: Any) -> bool:
 
 
 def is_nnx(model: Any) -> bool:
-    """Whether it is a module of flax.nnx.
+    """Whether it is a module of flax.nnx, and no Keras layer on it.
 
     >>> is_nnx(len)
     False
+    >>> from flax import nnx
+    >>> is_nnx(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    True
     """
-    return _made_by("flax.nnx", "Module", model)
+    return _made_by("flax.nnx", "Module", model) and not is_keras(model)
 
 
 def _made_by(module: str, name: str, value: Any) -> bool:

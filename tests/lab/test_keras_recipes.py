@@ -31,6 +31,8 @@ def needs(*packages: str) -> None:
 ENGINE = [
     f"{SUITE}/test_dense.py::test_first_step_is_that_of_known_weights_order_and_masks",
     f"{SUITE}/test_dense.py::test_resumed_run_ends_bit_for_bit_the_same[2-0.25]",
+    f"{SUITE}/test_own_model.py::test_the_first_step_is_that_of_known_weights_order_and_masks[Own]",
+    f"{SUITE}/test_own_model.py::test_a_model_that_is_cut_off_ends_bit_for_bit_the_same[softmax]",
 ]
 
 

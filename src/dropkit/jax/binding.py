@@ -72,7 +72,7 @@ def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
             "bind was called inside a vmap, where all of a stack would get one site; bind what the vmap returns"
         )
     named = sites(model)
-    foreign = _foreign(model)
+    foreign = foreign_dropouts(model)
     if not named:
         found = (
             f"it has others: {', '.join(foreign)}; use dropkit.jax.layers.Dropout there" if foreign else "it has none"
@@ -156,7 +156,7 @@ def sites(model: "nnx.Module") -> dict[str, "Dropout"]:
     return {".".join(map(str, path)): part for path, part in found}
 
 
-def _foreign(model: "nnx.Module") -> list[str]:
+def foreign_dropouts(model: "nnx.Module") -> list[str]:
     """What else drops in the model, by path: flax's own layers, Linen's among them, and hand-written ones."""
     found: list[str] = []
     from flax import nnx

@@ -13,19 +13,22 @@ from . import engine as _engine
 _engine.check_backend()
 
 from .binding import bind as bind  # noqa: E402
+from .binding import sites as sites  # noqa: E402
 from .blocks import at as at  # noqa: E402
 from .concrete import ConcreteDropout as ConcreteDropout  # noqa: E402
 from .contexts import disabled as disabled  # noqa: E402
 from .contexts import enabled as enabled  # noqa: E402
 from .gaussian import GaussianDropout as GaussianDropout  # noqa: E402
 from .gaussian import GaussianNoise as GaussianNoise  # noqa: E402
+from .insertion import insert as insert  # noqa: E402
 from .layers import AlphaDropout as AlphaDropout  # noqa: E402
 from .layers import Dropout as Dropout  # noqa: E402
 from .layers import SpatialDropout1D as SpatialDropout1D  # noqa: E402
 from .layers import SpatialDropout2D as SpatialDropout2D  # noqa: E402
 from .layers import SpatialDropout3D as SpatialDropout3D  # noqa: E402
 from .ops import dropout as dropout  # noqa: E402
+from .receipt import Receipt as Receipt  # noqa: E402
 from .schedule import RateSchedule as RateSchedule  # noqa: E402
-from .surgery import Receipt as Receipt  # noqa: E402
+from .setting import set_rate as set_rate  # noqa: E402
 from .surgery import swap as swap  # noqa: E402
 from .surgery import unswap as unswap  # noqa: E402

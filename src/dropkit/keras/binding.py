@@ -65,7 +65,15 @@ def bind(model: Model, seed: int = 0, *, step: int = 0) -> Model:
 
 
 def sites(model: keras.Layer) -> dict[str, Keyed]:
-    """The dropkit layers of a model by their paths in it."""
+    """The dropkit layers of a model by their paths in it.
+
+    Raises:
+        DropkitValueError: two layers of one path.
+
+    >>> from dropkit.keras import Dropout
+    >>> list(sites(keras.Sequential([keras.layers.Dense(2), Dropout(0.5), Dropout(0.1, name="last")])))
+    ['dropout', 'last']
+    """
     found: dict[str, Keyed] = {}
     for path, layer in walk(model):
         if isinstance(layer, Keyed):

@@ -96,11 +96,26 @@ def _of(path: str, layer: Any) -> Iterator[Place]:
 
 def _draws_at_a_rate(layer: Any) -> bool:
     """Whether a layer that is none of Keras' own has a generator and a rate, as DropPath has."""
-    generators = any(isinstance(each, keras.random.SeedGenerator) for each in layer._seed_generators)
-    if not generators or type(layer).__module__.partition(".")[0] == "keras":
-        return False
-    numbers = {name: value for name, value in vars(layer).items() if isinstance(value, int | float)}
-    return any(value and (name in _RATES or "drop" in name) for name, value in numbers.items())
+    return _has_generators(layer) and any(getattr(layer, name) for name in _numbers(layer))
+
+
+def _has_generators(layer: Any) -> bool:
+    return any(isinstance(each, keras.random.SeedGenerator) for each in layer._seed_generators)
+
+
+def _numbers(layer: Any) -> list[str]:
+    if type(layer).__module__.partition(".")[0] == "keras":
+        return []
+    numbers = {name for name, value in vars(layer).items() if isinstance(value, int | float)}
+    return sorted(name for name in numbers if name in _RATES or "drop" in name)
+
+
+def numbers_of(layer: Any) -> list[str]:
+    """The attributes that hold the rates, 0 among them, of a layer of others that draws by hand."""
+    if not (_has_generators(layer) or _calls_dropout(type(layer))):
+        return []
+    values = {name: getattr(layer, name) for name in _numbers(layer)}
+    return [name for name, value in values.items() if not isinstance(value, bool) and 0 <= value <= 1]
 
 
 def _calls_dropout(kind: type) -> bool:

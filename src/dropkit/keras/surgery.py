@@ -11,13 +11,15 @@ from typing import Any
 import keras
 
 from ..axes.when import When
-from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from . import engine, gaussian, layers
+from ..errors import DropkitValueError
+from . import gaussian, layers
 from .base import Keyed
 from .finding import listed, places, warn_of_foreign
+from .inserted import Dropped, Removal
 from .layers import checked_noise_shape
 from .paths import walk
 from .rates import encode_rate, encode_stddev
+from .receipt import MISSING, Edit, Receipt, attach, check_model, described, detach
 from .state import Draws
 
 SWAPS: dict[type, type] = {
@@ -31,64 +33,6 @@ SWAPS: dict[type, type] = {
 _BACK = {own: plain for plain, own in SWAPS.items()}
 _OURS = ("_given", "_when", "_named", "_noise", "_share")  # what our classes keep beside Keras'
 _CHANGED = ("rate", "stddev", "seed", "seed_generator", "noise_shape", "data_format", *_OURS)
-_MISSING: Any = object()
-
-
-class Receipt:
-    """What a surgery did, in `lines`; `restore()` gives the original back, once. As a context it does so at the end.
-
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(0.5, name="drop")])
-    >>> with swap(model) as receipt:
-    ...     print(receipt)
-    drop: keras Dropout(0.5) -> dropkit Dropout(0.5)
-    >>> type(model.layers[0]) is keras.layers.Dropout
-    True
-    """
-
-    def __init__(self, model: keras.Layer, edits: "list[_Edit]", notes: list[str]) -> None:
-        self._model, self._edits, self._restored = model, edits, False
-        self.lines = (*(edit.line for edit in edits), *notes)
-        done: list[_Edit] = []
-        try:
-            for edit in edits:
-                done.append(edit)
-                edit.do()
-        except BaseException:
-            for edit in reversed(done):
-                edit.undo()
-            raise
-        _forget_programs(model)
-
-    def restore(self) -> None:
-        """Give the original back, but for `trainable` and the like, which stay as they are now.
-
-        Raises:
-            DropkitRuntimeError: it was restored already; a layer was changed again since. Nothing is changed then.
-        """
-        if self._restored:
-            raise DropkitRuntimeError("this receipt was restored already; a receipt restores once")
-        fallen = [edit.line for edit in self._edits if not edit.stands()]
-        if fallen:
-            raise DropkitRuntimeError(
-                f"something else stands where this surgery was done ({fallen[0]}); restore what came later first"
-            )
-        for edit in reversed(self._edits):
-            edit.undo()
-        self._restored = True
-        _forget_programs(self._model)
-
-    def __enter__(self) -> "Receipt":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if not self._restored:
-            self.restore()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-    def __repr__(self) -> str:
-        return "\n  ".join([f"Receipt ({'restored' if self._restored else 'in force'})", *self.lines])
 
 
 class _Edit:
@@ -97,14 +41,14 @@ class _Edit:
     Args:
         path, layer: it.
         kind: the class.
-        attributes: what it gets; `_MISSING` takes away.
+        attributes: what it gets; `MISSING` takes away.
     """
 
     def __init__(self, path: str, layer: Any, kind: type, attributes: dict[str, Any]) -> None:
         self.layer, self.kind, self.attributes = layer, kind, attributes
         self.before = type(layer)
-        self.saved = {name: layer.__dict__.get(name, _MISSING) for name in _CHANGED}
-        self.line = f"{path}: {_described(type(layer), layer)} -> {_described(kind, layer)}"
+        self.saved = {name: layer.__dict__.get(name, MISSING) for name in _CHANGED}
+        self.line = f"{path}: {described(type(layer), layer)} -> {described(kind, layer)}"
 
     def do(self) -> None:
         """Make it so."""
@@ -112,7 +56,7 @@ class _Edit:
 
     def stands(self) -> bool:
         """Whether it is so still."""
-        same = self.layer.__dict__.get("seed_generator", _MISSING) is self.attributes["seed_generator"]
+        same = self.layer.__dict__.get("seed_generator", MISSING) is self.attributes["seed_generator"]
         return type(self.layer) is self.kind and same
 
     def undo(self) -> None:
@@ -122,22 +66,14 @@ class _Edit:
     def _become(self, kind: type, attributes: dict[str, Any]) -> None:
         layer = self.layer
         object.__setattr__(layer, "__class__", kind)
-        old = layer.__dict__.pop("seed_generator", None)
-        if old is not None:
-            layer._tracker.untrack(old)
+        if "seed_generator" in layer.__dict__:
+            detach(layer, "seed_generator")
         for name, value in attributes.items():
             layer.__dict__.pop(name, None)
-            if value is not _MISSING and name != "seed_generator":
+            if value is not MISSING and name != "seed_generator":
                 layer.__dict__[name] = value
-        new = attributes["seed_generator"]
-        if new is not _MISSING:
-            locked = layer._tracker.locked
-            layer._tracker.unlock()
-            layer.seed_generator = new
-            if locked:
-                layer._tracker.lock()
-        if engine.backend() == "torch":
-            layer._track_variables()  # as parameters of the torch module that a Keras layer is there
+        if attributes["seed_generator"] is not MISSING:
+            attach(layer, "seed_generator", attributes["seed_generator"])
 
 
 def swap(model: keras.Layer) -> Receipt:
@@ -166,7 +102,7 @@ def swap(model: keras.Layer) -> Receipt:
     >>> print(swap(model))
     drop: keras Dropout(0.5) -> dropkit Dropout(0.5)
     """
-    _check(model, "swap")
+    check_model(model, "swap")
     found = [(path, layer) for path, layer in walk(model) if type(layer) in SWAPS]
     if not found:
         raise DropkitValueError(f"no dropout of Keras' own to swap in {model.name!r}; it has {listed(places(model))}")
@@ -196,6 +132,10 @@ def unswap(model: keras.Layer) -> Receipt:
         A `Receipt`, whose `restore()` gives dropkit's layers back with their states: as a context,
         `with dropkit.keras.unswap(model): model.save("deployed.keras")`, training goes on afterwards.
 
+    Warns:
+        UserWarning: dropouts that `insert` put behind layers are taken out, since Keras' own layers have no place for
+            them; none of them acts when the model is used.
+
     Raises:
         DropkitValueError: nothing to change; a layer that Keras has no counterpart of (`ConcreteDropout`, or one with a
             `when` other than "train", a noise or a share). Nothing is changed then.
@@ -206,8 +146,11 @@ def unswap(model: keras.Layer) -> Receipt:
     >>> print(unswap(model))
     drop: dropkit Dropout(0.5) -> keras Dropout(0.5)
     """
-    _check(model, "unswap")
-    keyed = [(path, layer) for path, layer in walk(model) if isinstance(layer, Keyed)]
+    check_model(model, "unswap")
+    everywhere = list(walk(model))
+    removals: list[Any] = [Removal(path, layer) for path, layer in everywhere if isinstance(layer, Dropped)]
+    inserted = {id(removal.drop) for removal in removals}
+    keyed = [(path, layer) for path, layer in everywhere if isinstance(layer, Keyed) and id(layer) not in inserted]
     odd = [
         f"{path} ({', '.join([type(layer).__name__, *_ours_alone(layer)])})"
         for path, layer in keyed
@@ -218,9 +161,13 @@ def unswap(model: keras.Layer) -> Receipt:
             f"Keras has no counterpart of {', '.join(odd)}: build the model that you deploy without them (a "
             "ConcreteDropout's `.layer` is what it wraps) and give it these weights by set_weights"
         )
-    if not keyed:
+    if not keyed and not removals:
         raise DropkitValueError(f"no dropkit layer in {model.name!r}; it has {listed(places(model))}")
-    return Receipt(model, [_Edit(path, layer, _BACK[type(layer)], _plain(layer)) for path, layer in keyed], [])
+    edits: list[Edit] = [_Edit(path, layer, _BACK[type(layer)], _plain(layer)) for path, layer in keyed]
+    if removals:
+        names = ", ".join(path for path, layer in everywhere if isinstance(layer, Dropped))
+        warnings.warn(f"unswap takes out what was inserted: {names}; Keras' own have no place for it", stacklevel=2)
+    return Receipt(model, edits + removals, [])
 
 
 def _ours_alone(layer: Keyed) -> list[str]:
@@ -236,8 +183,8 @@ def _ours(layer: Any) -> dict[str, Any]:
     level = (encode_stddev if name == "stddev" else encode_rate)(name, value)
     default = layer.name if layer.seed is not None else 0
     attributes: dict[str, Any] = {
-        name: _MISSING,
-        "seed": _MISSING,
+        name: MISSING,
+        "seed": MISSING,
         "seed_generator": Draws(layer.seed, default, level),
         "_given": (float(value), level),
         "_when": When.TRAIN,
@@ -255,27 +202,9 @@ def _plain(layer: Any) -> dict[str, Any]:
     name = "stddev" if isinstance(layer, keras.layers.GaussianNoise) else "rate"
     value = float(getattr(layer, name))
     seed = None if layer.seed is None else layer.seed % (1 << 31)
-    attributes: dict[str, Any] = dict.fromkeys(_OURS, _MISSING)
+    attributes: dict[str, Any] = dict.fromkeys(_OURS, MISSING)
     attributes |= {name: value, "seed": seed}
-    attributes["seed_generator"] = keras.random.SeedGenerator(seed) if value > 0 else _MISSING
+    attributes["seed_generator"] = keras.random.SeedGenerator(seed) if value > 0 else MISSING
     if type(layer) is layers.SpatialDropout1D:
-        attributes["data_format"] = _MISSING
+        attributes["data_format"] = MISSING
     return attributes
-
-
-def _forget_programs(model: keras.Layer) -> None:
-    """Compiled steps of the model, and of models in it, knew the old layers."""
-    for _, part in walk(model):
-        if isinstance(part, keras.Model):
-            part.train_function = part.test_function = part.predict_function = None
-
-
-def _described(kind: type, layer: Any) -> str:
-    home = "dropkit" if issubclass(kind, Keyed) else "keras"
-    value: Any = layer.stddev if hasattr(layer, "stddev") else layer.rate
-    return f"{home} {kind.__name__}({float(value):g})"
-
-
-def _check(model: Any, verb: str) -> None:
-    if not isinstance(model, keras.Layer):
-        raise DropkitTypeError(f"{verb} needs a Keras model or layer, got {type(model).__name__}")

@@ -92,7 +92,7 @@ def made(target: str, make: Callable[..., Any], seed: int, wanted: str) -> Any:
         raise DropkitTypeError(f"{target} is a {type(make).__name__}, and neither a model nor {wanted}")
     words = {}
     try:
-        signature = inspect.signature(make)
+        signature = _signature(make)
         words = {SEED: seed} if SEED in signature.parameters else {}
         signature.bind(**words)
     except TypeError as error:
@@ -105,6 +105,14 @@ def made(target: str, make: Callable[..., Any], seed: int, wanted: str) -> Any:
             return make(**words)
     except (Exception, SystemExit) as error:
         raise DropkitRuntimeError(failed(target, error)) from error
+
+
+def _signature(make: Callable[..., Any]) -> inspect.Signature:
+    """What it takes; of a class, what its `__init__` takes, where its metaclass hides that as flax' does."""
+    if not inspect.isclass(make) or type(make).__call__ is type.__call__:
+        return inspect.signature(make)
+    found = inspect.signature(make.__init__)
+    return found.replace(parameters=list(found.parameters.values())[1:])
 
 
 def failed(what: str, error: BaseException) -> str:

@@ -30,58 +30,74 @@ class KerasTrainer:
     """A Keras model and its data, trained an epoch at a time; as `dropkit.lab.engines.torch.Trainer` is for torch."""
 
     def __init__(self, plan: Plan) -> None:
+        self.plan, self.keras = plan, require()
+        self.parts = plan.choices.parts()
+        with self._device():
+            self._prepare()
+
+    def _prepare(self) -> None:
         from ...keras import bind
 
-        choices, settings = plan.choices, plan.choices.settings
-        self.plan, self.keras, self.rates = plan, require(), schedules(plan.rates)
-        self.parts = choices.parts()
-        with self._device():
-            self.model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, plan.seed)
-            bind(self.model, plan.seed)
-            self.binary = self.model.output_shape[-1] == 1
-            kind = "BinaryAccuracy" if self.binary else "SparseCategoricalAccuracy"
-            self.model.compile(
-                optimizer=_optimizer(self.keras, settings),
-                loss="binary_crossentropy" if self.binary else "sparse_categorical_crossentropy",
-                metrics=[getattr(self.keras.metrics, kind)(name="accuracy")],
-            )
-            self.model.optimizer.build(self.model.trainable_variables)
+        choices, settings = self.plan.choices, self.plan.choices.settings
+        self.rates = schedules(self.plan.rates)
+        self.model = choices.recipe.build(settings, choices.data.shape, choices.data.classes, self.plan.seed)
+        bind(self.model, self.plan.seed)
+        self.binary = self.model.output_shape[-1] == 1
+        kind = "BinaryAccuracy" if self.binary else "SparseCategoricalAccuracy"
+        self.model.compile(
+            optimizer=_optimizer(self.keras, settings),
+            loss="binary_crossentropy" if self.binary else "sparse_categorical_crossentropy",
+            metrics=[getattr(self.keras.metrics, kind)(name="accuracy")],
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
 
     def epoch(self, number: int, step: int) -> dict[str, Any]:
         """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
-        from ...keras import RateSchedule
-
         start = time.perf_counter()
-        kept = self.parts["train"][2]
-        order = kept[epoch_order(len(kept), self.plan.seed, number)]
-        batches = self._batches("train", order, self.plan.choices.settings.batch_size)
         with self._device():
-            history = self.model.fit(
-                batches,
-                initial_epoch=number - 1,
-                epochs=number,
-                shuffle=False,  # the order is the lab's
-                callbacks=[RateSchedule(self.rates)],
-                verbose=0,
-            ).history
-            step += len(batches)
-            row = {"epoch": number, "step": step, "train_loss": history["loss"][0]}
-            row["train_accuracy"] = history["accuracy"][0]
+            figures, steps = self._fit(number, step)
+            step += steps
+            row = {"epoch": number, "step": step, **figures}
             for name, (_, _, index) in self.parts.items():
                 if name != "train":
                     row |= self._evaluate(name, index)
-        row |= {f"rate_{site}": float(rate.at(step - 1)) for site, rate in self.rates.items()}
+        row |= {f"rate_{site}": float(rate.at(step - 1)) for site, rate in self._rates().items()}
         return row | {"seconds": round(time.perf_counter() - start, 4)}
 
-    def _evaluate(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
+    def _fit(self, number: int, step: int) -> tuple[dict[str, Any], int]:
+        """Train; the figures of training, and how many steps it took."""
+        from ...keras import RateSchedule
+
+        kept = self.parts["train"][2]
+        order = kept[epoch_order(len(kept), self.plan.seed, number)]
+        batches = self._batches("train", order, self.plan.choices.settings.batch_size)
+        history = self.model.fit(
+            batches,
+            initial_epoch=number - 1,
+            epochs=number,
+            shuffle=False,  # the order is the lab's
+            callbacks=[RateSchedule(self.rates)],
+            verbose=0,
+        ).history
+        return {"train_loss": history["loss"][0], "train_accuracy": history["accuracy"][0]}, len(batches)
+
+    def _rates(self) -> dict[str, Rate]:
+        return self.rates
+
+    def _evaluate(self, name: str, index: NDArray[np.int64]) -> dict[str, Any]:
         found = self.model.evaluate(self._batches(name, index, CHUNK), verbose=0, return_dict=True)
         return {f"{name}_loss": float(found["loss"]), f"{name}_accuracy": float(found["accuracy"])}
 
     def _batches(self, part: str, order: NDArray[np.int64], size: int) -> Any:
         """Samples of a part in this order, as a dataset that Keras takes on any backend."""
+        return batches(*self._arrays(part), order, size)
+
+    def _arrays(self, part: str) -> tuple[NDArray, NDArray]:
         x, y, _ = self.parts[part]
-        y = y[:, None].astype(np.float32) if self.binary else y.astype(np.int32)
-        return batches(x, y, order, size)
+        return x, y[:, None].astype(np.float32) if self.binary else y.astype(np.int32)
+
+    def _path(self, weight: Any) -> str:
+        return path_in(self.model, weight)
 
     @contextmanager
     def _device(self) -> Iterator[None]:
@@ -92,7 +108,7 @@ class KerasTrainer:
 
     def save_weights(self, path: Path, about: Mapping[str, Any]) -> None:
         """The model's weights by their paths, such as "hidden1/kernel"; `about` goes into the header as JSON."""
-        _save(path, {path_in(self.model, weight): weight for weight in self.model.weights}, about)
+        _save(path, {self._path(weight): weight for weight in self.model.weights}, about)
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write everything that the next epoch depends on."""

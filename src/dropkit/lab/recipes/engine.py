@@ -19,7 +19,7 @@ class Engine:
 
     Args:
         name: as recipes and config.json have it.
-        framework: whose models it trains: "torch", "keras" or "numpy".
+        framework: whose models it trains: "torch", "keras", "nnx" or "numpy".
         title: the framework's name in sentences.
         trainer: the class that trains a plan, as "module:name"; loaded when a run begins.
         precisions, devices: what it trains in and on, "auto" among the devices.
@@ -67,6 +67,13 @@ NUMPY = Engine(
     precisions=("32-true",),
     devices=("auto", "cpu"),
 )
+NNX = Engine(
+    name="nnx",
+    framework="nnx",
+    title="flax.nnx",
+    trainer="dropkit.lab.engines.nnx:NnxTrainer",
+    precisions=("32-true",),
+)
 ADVERSARIAL = Engine(
     name="adversarial",
     framework="torch",
@@ -74,7 +81,7 @@ ADVERSARIAL = Engine(
     trainer="dropkit.lab.engines.adversarial:Adversarial",
     networks=("discriminator", "generator"),
 )
-ENGINES = {engine.name: engine for engine in (TORCH, KERAS, NUMPY, ADVERSARIAL)}
+ENGINES = {engine.name: engine for engine in (TORCH, KERAS, NUMPY, NNX, ADVERSARIAL)}
 
 
 def engine_of(engine: Engine | str) -> Engine:

@@ -64,6 +64,7 @@ def _options(settings: TaskSettings, examined: Examined) -> str:
 
 ENTERING = {
     "with an axis for channels": say("with an axis for channels"),
+    "with channels last": say("with channels last"),
     "as numbers": say("as numbers"),
     "flattened": say("flattened"),
 }

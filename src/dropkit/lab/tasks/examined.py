@@ -38,6 +38,8 @@ class Examined:
         left: dropouts that no rate reaches, as a reader finds them; they stay on or off as written.
         drawn: sites whose masks the framework's own generator draws.
         sum: over names and shapes of the weights.
+        sample: shape and dtype of a sample as the model gets it, where that is needed to build it.
+        probabilities: whether it ends in a softmax or a sigmoid, where its framework trains such models.
         takes: the shape of a batch that it was run on, and whether of numbers with a fraction.
     """
 
@@ -47,4 +49,6 @@ class Examined:
     left: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
     sum: str = ""
+    sample: tuple[tuple[int, ...], str] = ((), "float32")
+    probabilities: bool = False
     takes: tuple[tuple[int, ...], bool] = ((), True)
