@@ -156,4 +156,4 @@ def near(wanted: str, columns: Sequence[Any]) -> str:
     lower = {name.lower(): name for name in names}
     found = [lower[name] for name in difflib.get_close_matches(wanted.lower(), lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(shown, found))}? " if found else ""
-    return f"{hint}It has {listed(names)}"
+    return f"{hint}it has {listed(names)}"
