@@ -55,9 +55,9 @@ def test_losses_are_those_of_torch(tmp_path: Path, strategy: str) -> None:
     choices = {"strategy": strategy, "seed": 3, "validation": 0.2}
     by_hand = tiny(tmp_path / "numpy", **choices)
     torchs = tiny(tmp_path / "torch", **choices, recipe="mlp")
-    assert list(by_hand.rows[0]) == list(torchs.rows[0])
+    assert list(by_hand.rows[0]) == [name for name in torchs.rows[0] if name != "test_ece"]
     for mine, row in zip(by_hand.rows, torchs.rows, strict=True):
-        for name in row.keys() - {"seconds"}:
+        for name in row.keys() - {"seconds", "test_ece"}:
             assert mine[name] == pytest.approx(row[name], abs=2e-4), name
     other = tiny(tmp_path / "other", **{**choices, "seed": 4})
     assert abs(other.rows[-1]["train_loss"] - by_hand.rows[-1]["train_loss"]) > 1e-3

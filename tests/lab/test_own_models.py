@@ -80,7 +80,8 @@ def run(*words: object) -> int:
 def killed(after: int, *words: object) -> None:
     """The command in a process that ends itself by SIGKILL once so many epochs are done."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads is forked
+        for kind in (DeprecationWarning, RuntimeWarning):  # that a process with threads is forked, JAX's among them
+            warnings.simplefilter("ignore", kind)
         child = os.fork()
     if child:
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])

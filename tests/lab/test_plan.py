@@ -16,7 +16,8 @@ from dropkit import cli
 from dropkit.axes.rate import Constant
 from dropkit.cli.options import Comparing, Once, Searching, Trained
 from dropkit.errors import UnknownNameError
-from dropkit.lab import Data, Recipe, compare, load_data, train, tune
+from dropkit.lab import Data, Recipe, load_data, train, tune
+from dropkit.lab.experiment import compare
 from dropkit.lab.plan import Asked, Choices, Plan, Wanted
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.engine import ENGINES, KERAS, TORCH, Engine
@@ -137,7 +138,7 @@ def test_strategies_are_values() -> None:
 
 OWN = {
     train: ("strategy", "seed", "tensorboard"),
-    compare: ("strategies", "seeds", "tensorboard"),
+    compare: ("strategies", "seeds", "margin", "until_settled", "max_seeds", "tensorboard"),
     tune: ("trials", "low", "high", "shared", "seeds", "seed"),
 }
 WANTED = tuple(dict.fromkeys([*Wanted.__annotations__, *Asked.__annotations__]))

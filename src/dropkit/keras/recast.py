@@ -19,7 +19,7 @@ def recast(layer: Any, share: Sharing, noise: Noise) -> None:
     >>> layer = Dropout(0.5)
     >>> recast(layer, share.Axes((1,)), noise.Bernoulli())
     >>> layer.share
-    Axes(dims=(1,))
+    Axes(axes=(1,))
     """
     drop = Drop(0.0, share=share, noise=noise)
     object.__setattr__(layer, "__class__", Dropout)
