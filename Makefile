@@ -65,6 +65,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dropout.py
+	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/jax_dropout.py
 	$(BIN)/python benchmarks/jax_compile.py
 	$(BIN)/python benchmarks/compile.py
