@@ -153,7 +153,7 @@ def spoiled(column: str, row: int, value: object) -> pandas.DataFrame:
 
 
 BAD = {
-    "no such column": (table(), "prize", r"no column 'prize'; did you mean 'price'\? It has age, town"),
+    "no such column": (table(), "prize", r"no column 'prize'; did you mean 'price'\? it has age, town"),
     "case": (table(), "PRICE", "did you mean 'price'"),
     "none said": (table(), None, "Say --target COLUMN, one of age, town"),
     "text among numbers": (spoiled("age", 6, "old"), "price", "column 'age' holds 'old' in row 7 where numbers belong"),
