@@ -1,12 +1,13 @@
 """What a surgery on an nnx model did, and how it is taken back: edits of modules, each of which knows its way back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import new_class
 from typing import Any
 
 from flax import nnx
 
-from ..errors import DropkitRuntimeError, DropkitTypeError
+from .. import receipt
+from ..errors import DropkitTypeError
 from .nnx import Dropout
 
 INSERTED = "dropkit_drop"  # the attribute that `insert` adds
@@ -31,7 +32,7 @@ class Edit:
         """Take it back."""
 
 
-class Receipt:
+class Receipt(receipt.Receipt):
     """What a surgery did, in `lines`; `restore()` gives the original back, once. As a context it does so at the end.
 
     >>> from dropkit.jax import set_rate
@@ -42,42 +43,6 @@ class Receipt:
     >>> model.layers[0].rate
     0.5
     """
-
-    def __init__(self, edits: Sequence[Edit], notes: Sequence[str]) -> None:
-        self.lines = (*(edit.line for edit in edits), *notes)
-        self._edits, self._restored = edits, False
-        for edit in edits:
-            edit.do()
-
-    def restore(self) -> None:
-        """Give the original back: the very modules, with the modes that they are in now.
-
-        Raises:
-            DropkitRuntimeError: it was restored already; a module was changed again since. Nothing is changed then.
-        """
-        if self._restored:
-            raise DropkitRuntimeError("this receipt was restored already; a receipt restores once")
-        fallen = [edit.line for edit in self._edits if not edit.stands()]
-        if fallen:
-            raise DropkitRuntimeError(
-                f"something else stands where this surgery was done ({fallen[0]}); restore what came later first"
-            )
-        for edit in reversed(self._edits):
-            edit.undo()
-        self._restored = True
-
-    def __enter__(self) -> "Receipt":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if not self._restored:
-            self.restore()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-    def __repr__(self) -> str:
-        return "\n  ".join([f"Receipt ({'restored' if self._restored else 'in force'})", *self.lines])
 
 
 class Replacement(Edit):

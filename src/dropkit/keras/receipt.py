@@ -1,11 +1,13 @@
 """What a surgery on a Keras model did, and how it is taken back: edits of layers, each of which knows its way back."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 
-from ..errors import DropkitRuntimeError, DropkitTypeError
+from .. import receipt
+from ..errors import DropkitTypeError
+from ..receipt import Edit
 from . import engine
 from .base import Keyed
 from .paths import walk
@@ -13,23 +15,7 @@ from .paths import walk
 MISSING: Any = object()
 
 
-class Edit(Protocol):
-    """One change of one layer."""
-
-    line: str
-    """What is changed, for people."""
-
-    def do(self) -> None:
-        """Make the change."""
-
-    def stands(self) -> bool:
-        """Whether nothing has been put over it since."""
-
-    def undo(self) -> None:
-        """Take it back."""
-
-
-class Receipt:
+class Receipt(receipt.Receipt):
     """What a surgery did, in `lines`; `restore()` gives the original back, once. As a context it does so at the end.
 
     >>> from dropkit.keras import swap
@@ -42,17 +28,8 @@ class Receipt:
     """
 
     def __init__(self, model: keras.Layer, edits: Sequence[Edit], notes: Sequence[str], compiled: bool = True) -> None:
-        self._model, self._edits, self._compiled, self._restored = model, edits, compiled, False
-        self.lines = (*(edit.line for edit in edits), *notes)
-        done: list[Edit] = []
-        try:
-            for edit in edits:
-                done.append(edit)
-                edit.do()
-        except BaseException:
-            for edit in reversed(done):
-                edit.undo()
-            raise
+        self._model, self._compiled = model, compiled
+        super().__init__(edits, notes, halves=True)
         self._forget_programs()
 
     def restore(self) -> None:
@@ -61,16 +38,7 @@ class Receipt:
         Raises:
             DropkitRuntimeError: it was restored already; a layer was changed again since. Nothing is changed then.
         """
-        if self._restored:
-            raise DropkitRuntimeError("this receipt was restored already; a receipt restores once")
-        fallen = [edit.line for edit in self._edits if not edit.stands()]
-        if fallen:
-            raise DropkitRuntimeError(
-                f"something else stands where this surgery was done ({fallen[0]}); restore what came later first"
-            )
-        for edit in reversed(self._edits):
-            edit.undo()
-        self._restored = True
+        super().restore()
         self._forget_programs()
 
     def _forget_programs(self) -> None:
@@ -78,19 +46,6 @@ class Receipt:
         for _, part in walk(self._model) if self._compiled else ():
             if isinstance(part, keras.Model):
                 part.train_function = part.test_function = part.predict_function = None
-
-    def __enter__(self) -> "Receipt":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if not self._restored:
-            self.restore()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-    def __repr__(self) -> str:
-        return "\n  ".join([f"Receipt ({'restored' if self._restored else 'in force'})", *self.lines])
 
 
 def attach(layer: Any, name: str, value: Any) -> None:

@@ -12,6 +12,7 @@ import keras
 
 from ..axes.when import When
 from ..errors import DropkitValueError
+from ..receipt import Edit
 from . import gaussian, layers
 from .base import Keyed
 from .finding import listed, places, warn_of_foreign
@@ -19,7 +20,7 @@ from .inserted import Dropped, Removal
 from .layers import checked_noise_shape
 from .paths import walk
 from .rates import encode_rate, encode_stddev
-from .receipt import MISSING, Edit, Receipt, attach, check_model, described, detach
+from .receipt import MISSING, Receipt, attach, check_model, described, detach
 from .state import Draws
 
 SWAPS: dict[type, type] = {

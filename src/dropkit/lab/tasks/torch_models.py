@@ -5,7 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..engines.optimizing import OPTIMIZERS, family
 from ..imported import failed
 from ..recipes.engine import TORCH
 from ..recipes.objective import BINARY, CLASSES, Objective
+from .found import check_kind, nowhere, ruled
 from .spec import Rule, rules
 from .strategies import LEARNED
 from .task import Examined, Place, Task, TaskSettings
@@ -79,7 +80,7 @@ class TorchModels:
         seen = _Seen(model, taken)
         found = _sites(model, taken)
         places = _places(model, found, seen, put_in)
-        places = _ruled(task, places)
+        places = ruled(task, places)
         left = tuple(
             f"{site.name.removeprefix(':') or site.kind} {site.p:g}"
             for site in found
@@ -118,17 +119,7 @@ class TorchModels:
 
     def check(self, settings: TaskSettings, examined: Examined) -> None:
         """Refuse a kind that does not fit where a strategy puts it."""
-        if not settings.variant:
-            return
-        meant = {site: at for site, at in examined.places.items() if matches([site], settings.places or "*")}
-        changed = {site: at for site, at in meant.items() if not at.number}
-        if meant and not changed:
-            raise DropkitValueError(
-                f"strategy {settings.variant!r} puts another dropout in, and {listed(meant)} are numbers that modules "
-                "hand over: their kind cannot be changed; limit it to other sites with an @PATTERN, or --insert some"
-            )
-        for site, place in changed.items():
-            check_shape(settings.variant, site, place.shape)
+        check_kind(settings, examined.places)
 
 
 def _floating(settings: TaskSettings) -> bool:
@@ -312,32 +303,9 @@ def _is_module(rate: FoundRate) -> bool:
     return isinstance(rate.module, Drawn) or type(rate.module) in SWAPS
 
 
-def _ruled(task: Task, places: dict[str, Place]) -> dict[str, Place]:
-    """The sites as --sites says that the model's own are."""
-    for rule in task.options.sites:
-        meant = [site for site in places if rule.means(site)]
-        if not meant:
-            raise unmatched(f"--sites {str(rule)!r}", "no site", task.name, listed(places))
-        for site in meant:
-            if rule.spec.variant and places[site].number:
-                raise DropkitValueError(
-                    f"--sites {str(rule)!r}: {site} is a number that a module hands over, so that its kind cannot be "
-                    f"changed; write a rate alone, such as {rule.pattern}=0.1"
-                )
-            if rule.spec.variant:
-                check_shape(rule.spec.variant, site, places[site].shape)
-            variant = rule.spec.variant or places[site].variant
-            places[site] = replace(places[site], p=rule.spec.p, variant=variant)
-    return places
-
-
 def _nowhere(task: Task, model: nn.Module) -> DropkitValueError:
-    known = [f"{path} ({type(m).__name__})" for path, m in model.named_modules() if path and not list(m.children())]
-    first = known[0].partition(" ")[0] if known else "*"
-    return DropkitValueError(
-        f"{task.name} makes a model that drops nowhere: put dropouts in with --insert PATTERN=RATE, such as --insert "
-        f"{first}=0.2; its layers are {listed(known)}"
-    )
+    parts = {path: type(m).__name__ for path, m in model.named_modules() if path and not list(m.children())}
+    return nowhere(task, parts)
 
 
 def _is_lazy(model: nn.Module) -> bool:

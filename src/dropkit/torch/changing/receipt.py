@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ...errors import DropkitRuntimeError, DropkitTypeError
+from ... import receipt
+from ...errors import DropkitTypeError
 from .. import layers
 from ..reading.structure import held
 from .overlay import Overlay
@@ -16,24 +17,7 @@ INSERTED = "dropkit_drop"  # the name of the submodule that `insert` adds
 _MISSING: Any = object()
 
 
-class Edit(Protocol):
-    """One change of one instance."""
-
-    @property
-    def line(self) -> str:
-        """What is changed, for people."""
-
-    def do(self) -> None:
-        """Make the change."""
-
-    def stands(self) -> bool:
-        """Whether nothing has been put over it since."""
-
-    def undo(self) -> None:
-        """Take it back."""
-
-
-class Receipt:
+class Receipt(receipt.Receipt):
     """What a surgery did, in `lines`; `restore()` gives the original back, once. As a context it does so at the end.
 
     Restored are the very module objects, at their places and in their order, and attributes with their values and
@@ -49,21 +33,7 @@ class Receipt:
     0.5
     """
 
-    __slots__ = ("_edits", "_restored", "lines")
-
-    def __init__(self, edits: list[Edit], notes: list[str]) -> None:
-        self.lines = (*(edit.line for edit in edits), *notes)
-        self._edits = edits
-        self._restored = False
-        done: list[Edit] = []
-        try:
-            for edit in edits:
-                edit.do()
-                done.append(edit)
-        except BaseException:
-            for edit in reversed(done):
-                edit.undo()
-            raise
+    __slots__ = ()
 
     def restore(self) -> None:
         """Give the original back.
@@ -80,30 +50,7 @@ class Receipt:
           (0): Dropout(p=0.5, inplace=False)
         )
         """
-        if self._restored:
-            raise DropkitRuntimeError("this receipt was restored already; a receipt restores once")
-        fallen = [edit.line for edit in self._edits if not edit.stands()]
-        if fallen:
-            raise DropkitRuntimeError(
-                f"something else stands where this surgery was done ({fallen[0]}); restore what came later first"
-            )
-        for edit in reversed(self._edits):
-            edit.undo()
-        self._restored = True
-
-    def __enter__(self) -> "Receipt":
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if not self._restored:
-            self.restore()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
-
-    def __repr__(self) -> str:
-        state = "restored" if self._restored else "in force"
-        return "\n  ".join([f"Receipt ({state})", *self.lines])
+        super().restore()
 
 
 class Position(NamedTuple):

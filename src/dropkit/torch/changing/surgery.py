@@ -15,6 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ... import patterns
 from ...errors import DropkitTypeError, DropkitValueError
 from ...patterns import listed
+from ...receipt import Edit
 from ...threshold import threshold
 from .. import layers
 from ..finding.inventory import sites
@@ -22,7 +23,7 @@ from ..finding.rates import FoundRate, rates
 from ..named import Named
 from ..reading.structure import taken
 from ..reading.unkeyed import Unkeyed, told, unkeyed
-from .receipt import INSERTED, Assignment, Edit, Insertion, Position, Receipt, Replacement, described, positions
+from .receipt import INSERTED, Assignment, Insertion, Position, Receipt, Replacement, described, positions
 from .taking import takings
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
