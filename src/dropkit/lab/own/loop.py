@@ -29,10 +29,11 @@ from ..runs.folder import open_folder
 from ..runs.run import Run
 from ..settling import Settling
 from .chosen import Chosen, chosen
-from .returned import SCORE, Returned, is_lower_better
+from .returned import SCORE, Returned, is_lower_better, is_share
 
 FORMAT = 1
 SEEDS = 5
+FOLD = "fold"
 FIGURES, SAMPLES = "figures.json", "samples.safetensors"
 MOST_COLUMNS = 4
 KEPT = "what is finished is kept: mend it and go on with --resume (resume=True)"
@@ -153,9 +154,9 @@ def compare_loop(
 def figure(metric: str, names: Sequence[str] = (), **more: Any) -> Figures:
     """A figure by which strategies are compared, beside others; accuracies are shares of the samples."""
     others = tuple(Column(name, name) for name in names if name != metric)[:MOST_COLUMNS]
-    proportion = bool({"accuracy", "acc"} & set(metric.lower().replace("-", "_").split("_")))
-    given: dict[str, Any] = {"compared": metric, "title": metric, "loss": metric, "proportion": proportion}
-    return Figures(**given, rows=tuple(names), columns=others, charts=(), notes=(), validated=False, **more)
+    given: dict[str, Any] = {"compared": metric, "title": metric, "loss": metric, "proportion": is_share(metric)}
+    given |= {"rows": tuple(names), "columns": others, "charts": (), "notes": (), "validated": False}
+    return Figures(**{**given, **more})
 
 
 def compared(loop: Loop, strategies: Sequence[Chosen], out: Path, *, resume: bool, told: Told) -> Comparison:
@@ -297,11 +298,10 @@ def _figures(first: Returned, asked: Told, loop: Loop) -> tuple[Figures, tuple[s
         told.append(say("Less of {metric} is better, by its name.", metric=compared))
     words = say("what {name} returned", name=loop.name)
     printed = tuple((name, name) for name in names)
-    more = {"lower_is_better": lower, "printed": printed, "told": words, "overlap": loop.overlap}
-    figures = figure(compared, names, **more)
-    if any(not 0 <= value <= 1 for value in (first.figures[compared],)):
-        figures = replace(figures, proportion=False)  # percent already, or something else
-    return figures, tuple(told)
+    # Above 1 they are percent already, or something else.
+    shares = frozenset(name for name, value in first.figures.items() if is_share(name) and 0 <= value <= 1)
+    more = {"overlap": loop.overlap, "folds": loop.seed == FOLD, "shares": shares, "proportion": compared in shares}
+    return figure(compared, names, lower_is_better=lower, printed=printed, told=words, **more), tuple(told)
 
 
 def _known_side(run: Score) -> bool | None:
