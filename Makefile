@@ -41,10 +41,13 @@ browser:
 
 # What a newcomer reads last is the answer, in a sentence, and what to type for a model of their own.
 demo: setup
-	$(BIN)/dropkit compare mlp --out runs/demo --resume
+	$(BIN)/dropkit compare mlp --strategies none,fixed --out runs/demo --resume
 	@echo
-	@$(BIN)/python -c 'import json; print("In short:", json.load(open("runs/demo/result.json"))["verdict"][0])'
-	@echo "Next, your own model on your own data: $(BIN)/dropkit compare my_model:make --data my_data.csv --target label"
+	@$(BIN)/python -c 'import json, shutil, textwrap; print(textwrap.fill("In short: " \
+	    + json.load(open("runs/demo/result.json"))["verdict"][0], shutil.get_terminal_size().columns, \
+	    break_long_words=False, break_on_hyphens=False))'
+	@echo "Next, your own model on your own data:"
+	@echo "$(BIN)/dropkit compare my_model:make --data my_data.csv --target label"
 
 # A worker for each core, four at most, since each takes some 2 GB. One thread in each: the tensors are small, and on a
 # busy machine threads mostly wait for each other. Tests that are about threads ask for theirs.

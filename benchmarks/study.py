@@ -8,7 +8,7 @@ from typing import Any
 from dropkit.lab import Comparison, compare
 from dropkit.lab.recipes import Recipe, get
 from dropkit.lab.statistics.interval import Interval
-from dropkit.lab.telling.table import Line, between, plain, signed
+from dropkit.lab.telling.table import Line, between, plain
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def differences(lines: dict[str, Line]) -> str:
 
 def marked(difference: Interval) -> str:
     """A difference with its interval, and an asterisk where that excludes 0."""
-    return signed(difference) + (r" \*" if difference.excludes_zero else "")
+    return plain(difference, "+") + (r" \*" if difference.excludes_zero else "")
 
 
 def _say(plan: Any, row: dict[str, float]) -> None:

@@ -14,6 +14,8 @@ _HIDDEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _COLOUR = re.compile("\x1b\\[[0-9;:]*m")
+_SPELLED = "ndarray", "nnx", "nn."
+_LIKE_YOU = re.compile("(?i:uint|ufunc|uuid|unet|unit|uniform|union|universal|use)")  # begin as "you" does
 _ADDRESS = re.compile(r"(?<=\w) at 0x[0-9A-Fa-f]{5,16}\b")
 
 
@@ -42,6 +44,26 @@ def one_line(text: object) -> str:
     'cannot read <_io.BytesIO object>: it is empty'
     """
     return visible(" ".join(_ADDRESS.sub("", _COLOUR.sub("", str(text))).split()))
+
+
+def a_type(value: object) -> str:
+    """The name of a value's type, with its article.
+
+    >>> a_type(3), a_type("text"), a_type(range(2))
+    ('an int', 'a str', 'a range')
+    """
+    return article(type(value).__name__)
+
+
+def article(name: str) -> str:
+    """A name of code with its article, by how it is said: letters one by one where it begins with several capitals.
+
+    >>> article("Embedding"), article("LSTM"), article("MLP"), article("GRU"), article("ndarray"), article("uint8")
+    ('an Embedding', 'an LSTM', 'an MLP', 'a GRU', 'an ndarray', 'a uint8')
+    """
+    spelled = name[:2].isupper() or name.startswith(_SPELLED)
+    vowel = name[:1].upper() in ("AEFHILMNORSX" if spelled else "AEIOU") and not _LIKE_YOU.match(name)
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 def written(value: object) -> str:

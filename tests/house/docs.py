@@ -49,7 +49,7 @@ def _public(file: File) -> set[str]:
 
 def _definition(house: House, file: File, name: str) -> tuple[File, ast.ClassDef | ast.FunctionDef] | None:
     """Where a name is defined, through re-exports."""
-    for node in file.tree.body:
+    for node in reversed(file.tree.body):  # the last one counts; those before it are overloads
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return file, node
     for item in house.imports(file):

@@ -78,8 +78,9 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"telling"},
         {"settling"},
         {"experiment"},
+        {"searching"},
         {"tuning", "own"},
-        {"comparing"},
+        {"comparing", "doors"},
         {"__init__"},
     ),
 }

@@ -7,7 +7,8 @@ import pytest
 from dropkit.errors import DropkitTypeError, DropkitValueError, OutputError
 from dropkit.lab import Comparison, compare, train
 from dropkit.lab.statistics.interval import mean_interval
-from dropkit.lab.telling.table import LAST, cells, figures, lines, markdown
+from dropkit.lab.telling.table import LAST, cells, figures, headings, lines, markdown
+from dropkit.lab.telling.verdict import verdict
 
 from .runs import run_of as run
 
@@ -30,11 +31,31 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_cells() -> None:
     none, fixed = lines({"none": [run(0.5), run(0.5)], "fixed": [run(0.6), run(0.6)]})
-    assert cells(none)[:3] == ("none", "0.5000 ± 0.0000", "-")
-    assert cells(fixed)[2] == "+0.1000 ± 0.0000 *"
-    assert cells(fixed)[4] == "+0.3000 ± 0.0000"
+    assert cells(none)[:3] == ("none", "50.00 ± 0.00", "-")
+    assert cells(fixed)[2] == "+10.00 ± 0.00 *"
+    assert cells(fixed)[4] == "+30.00 ± 0.00"
     (single,) = lines({"fixed": [run(0.6)]})
-    assert cells(single)[1:3] == ("0.6000", "-")
+    assert cells(single)[1:3] == ("60.00", "-")
+
+
+def test_shares_are_told_in_percent_wherever_they_stand_and_losses_as_numbers() -> None:
+    found = lines({"none": [run(0.9841)] * 5, "fixed": [run(0.9861)] * 5})
+    answer, *_ = verdict(found, "toys")
+    table = dict(zip(headings(found[1].figures), cells(found[1]), strict=True))
+    assert "+0.2 points" in answer
+    assert table["test accuracy, %"] == "98.61 ± 0.00" and table["test loss"] == "0.5000 ± 0.0000"
+    assert table["difference from none, points"].startswith("+0.20 ± 0.00")
+    assert table["gap, train - test, points"].startswith("-8.61")
+    (alone,) = verdict(found[1:], "toys")
+    assert "reaches test accuracy 98.61 % on toys over 5 seeds; the train-test gap is -8.61 points." in alone
+    assert any("(-8.41 points), narrowest" in words or "-8.41 points" in words for words in verdict(found, "toys"))
+
+
+@pytest.mark.parametrize(("scores", "shown"), [((0.9841, 0.9841), "98.41"), ((97.5, 97.5), "97.5000")])
+def test_what_is_in_percent_already_is_left_so(tmp_path: Path, scores: tuple[float, ...], shown: str) -> None:
+    found = compare(run=lambda strategy, seed: {"accuracy": scores[seed]}, strategies=["none"], seeds=2, out=tmp_path)
+    assert cells(found.lines[0])[1] == f"{shown} ± {'0.00' if shown == '98.41' else '0.0000'}"
+    assert shown.rstrip("0") in (tmp_path / "table.md").read_text()
 
 
 def test_markdown_states_what_the_figures_are() -> None:

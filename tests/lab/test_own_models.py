@@ -131,6 +131,47 @@ def test_an_example_is_trained_and_tuned(arguments: list[str], tmp_path: Path) -
     assert ends(tmp_path / "tuned") == whole
 
 
+ASKED_WRONG = {
+    "strategy": (("--strategies", "none,nun"), "unknown strategy 'nun'"),
+    "number": (("--strategies", "none,fixed:7"), "must lie in"),
+    "validation": (("--strategies", "none,gap"), "hold one out with --validation"),
+    "seeds": (("--seeds", "0"), "seeds must be at least 1"),
+    "margin": (("--margin", "-1"), "margin must be above 0"),
+    "precision": (("--precision", "8-bit"), "unknown precision '8-bit'"),
+    "device": (("--device", "tpu"), "unknown device 'tpu'"),
+}
+
+
+@pytest.mark.parametrize("form", ASKED_WRONG)
+def test_what_is_wrong_is_told_before_anything_else(
+    form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    words, message = ASKED_WRONG[form]
+    data = ("--data", houses(tmp_path), "--target", "dear", "--epochs", "1", "--out", tmp_path / "out")
+    capsys.readouterr()
+    assert run("compare", "own_mlp:dear", *data, *words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_taken_is_told_before_anything_else(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    data = ("--data", houses(tmp_path), "--target", "dear", "--epochs", "1", "--out", tmp_path / "out")
+    assert run("train", "own_mlp:dear", *data) == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    capsys.readouterr()
+    assert run("train", "own_mlp:dear", *data) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "already holds a run" in err and err.count("\n") == 1
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+
+
 def test_what_was_chosen_is_told_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     data = houses(tmp_path)
     words = ("train", "own_mlp:price", "--data", data, "--target", "price", "--epochs", "1", "--out", tmp_path / "out")
@@ -140,5 +181,5 @@ def test_what_was_chosen_is_told_first(capsys: pytest.CaptureFixture[str], tmp_p
         assert run(*words) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "regression, 1 output; 64 training samples, 16 test samples." in told
-    assert "Loss mse, optimizer adam, learning rate 0.001 (constant), batches of 8, 1 epochs; compared by" in told
+    assert "Loss mse, optimizer adam, learning rate 0.001 (constant), batches of 8, 1 epoch; compared by" in told
     assert "Sites, and their rates as the model is: 2 0.2." in told

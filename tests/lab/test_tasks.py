@@ -320,7 +320,7 @@ def needs(width: int) -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "words", "message"),
     [
-        (no_model, {}, r"no_model makes a int, and models of torch, Keras and flax.nnx are trained"),
+        (no_model, {}, r"no_model makes an int, and models of torch, Keras and flax.nnx are trained"),
         (fails, {}, r"fails failed with RuntimeError: my own fault at .*test_tasks.py:\d+"),
         (needs, {}, r"needs cannot be called without arguments"),
         (no_dropout, {}, r"drops nowhere: .* --insert 0=0.2; its layers are 0 \(Flatten\), 1 \(Linear\)"),

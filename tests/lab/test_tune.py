@@ -15,8 +15,8 @@ from dropkit.errors import DataError, DropkitTypeError, DropkitValueError, Outpu
 from dropkit.lab import Tuning, compare, tune
 from dropkit.lab.recipes import get
 from dropkit.lab.recipes.recipe import Strategy
+from dropkit.lab.searching import STARTUP, Search, Trial
 from dropkit.lab.telling.table import LAST
-from dropkit.lab.tuning import STARTUP, Search, Trial
 
 SITES = ("dropout1", "dropout2")
 

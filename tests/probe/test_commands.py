@@ -244,7 +244,7 @@ def test_files_of_samples_that_are_refused(capsys: pytest.CaptureFixture[str]) -
         ("my_modules:mlp", "; did you mean 'my_models'"),
         ("my_models:nett", "my_models has no 'nett'; did you mean 'Net'"),
         ("my_models:Space.hihg", "my_models.Space has no 'hihg'; did you mean 'high'?"),
-        ("my_models:Space.limit", "my_models:Space.limit is a int, and neither a model nor a function without"),
+        ("my_models:Space.limit", "my_models:Space.limit is an int, and neither a model nor a function without"),
         ("my_models:text", "my_models:text makes a str, and explained are models of torch and Keras"),
         (
             "my_models:sized",

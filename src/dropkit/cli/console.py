@@ -23,8 +23,8 @@ from rich.text import Text
 from ..lab.engines.loop import Row
 from ..lab.plan import Plan
 from ..lab.recipes.measures import Figures
+from ..lab.searching import Tuning
 from ..lab.telling.table import Line, cells, headings, notes, plain
-from ..lab.tuning import Tuning
 from ..language import ENGLISH, joined, say, template, told
 
 WIDE = 140
@@ -160,6 +160,23 @@ def show_trials(console: Console, tuning: Tuning, lang: str = ENGLISH) -> None:
     console.print()
     words = template("Lowest validation loss: trial {number}, {strategy}. On the test set, with other seeds:")
     chosen = say(words, number=tuning.best, strategy=str(best.strategy))
+    console.print(Text(told(chosen, lang), style="bold"))
+
+
+def show_own_trials(console: Console, tuning: Tuning, lang: str = ENGLISH) -> None:
+    """Print what a search of a loop's rate tried, a line each, what it chose, and by what."""
+    table = Table(box=None, padding=(0, 2, 0, 1), header_style="bold")
+    for heading in told((say("trial"), say("strategy"), tuning.figure), lang):
+        table.add_column(heading, justify="right")
+    for number, trial in enumerate(tuning.trials):
+        figure = "-" if trial.interval is None else plain(trial.interval)
+        table.add_row(str(number), str(trial.strategy), figure, style="bold" if number == tuning.best else "")
+    console.print()
+    console.print(table)
+    console.print()
+    words = template("Best by {figure}: trial {number}, {strategy}. With other seeds:")
+    best = tuning.trials[tuning.best].strategy
+    chosen = say(words, figure=tuning.figure, number=tuning.best, strategy=str(best))
     console.print(Text(told(chosen, lang), style="bold"))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import DropkitValueError
 from ..interrupts import interruptible
 from ..lab import recipes
 from ..language import say, told
@@ -49,8 +50,8 @@ def compare(options: Comparing) -> None:
     from .console import say_where, show
 
     with _at_work(options, folder) as (console, bar):
-        words = _resolved(options, console, strategies=names, out=folder)
-        found = run(**words, on_start=bar.begin, on_epoch=bar)
+        words = _resolved(options, console, bar, strategies=names, out=folder)
+        found = run(**words, on_epoch=bar)
     show(console, found.verdict, found.lines, found.config["epochs"], options.language)
     say_where(console, folder / "report.html", options.language)
 
@@ -59,6 +60,14 @@ def compare(options: Comparing) -> None:
 @taking(Once, after="data")
 def train(options: Once) -> None:
     """Train once under one strategy; write metrics, checkpoint and report."""
+    if (loop := own.loop_of(options.recipe)) is not None:
+        own.train(loop, options, _resumable)
+        return
+    if options.seeds is not None:
+        raise DropkitValueError(
+            f"--seeds {options.seeds} is for a loop of your own; a recipe or a model is trained once: take --seed, or "
+            f"compare with --strategies {options.strategy or options.usual} --seeds {options.seeds}"
+        )
     from ..lab.recipes.recipe import Strategy
 
     strategy = options.usual if options.strategy is None else options.strategy
@@ -69,7 +78,7 @@ def train(options: Once) -> None:
     from .console import say_where, show
 
     with _at_work(options, folder, epochs=True) as (console, bar):
-        found = run(**_resolved(options, console, out=folder), on_start=bar.begin, on_epoch=bar)
+        found = run(**_resolved(options, console, bar, out=folder), on_epoch=bar)
     alone = lines({found.config["strategy"]: (found,)})
     show(
         console,
@@ -85,12 +94,20 @@ def train(options: Once) -> None:
 @taking(Searching, after="data")
 def tune(options: Searching) -> None:
     """Search constant rates by validation loss; compare the best with the recipe's own on the test set."""
+    if (loop := own.loop_of(options.recipe)) is not None:
+        own.tune(loop, options, _resumable)
+        return
+    if options.strategies is not None:
+        raise DropkitValueError(
+            f"--strategies {options.strategies} is for a loop of your own; of a recipe or a model tune searches rates: "
+            f"leave it out, or compare with --strategies {options.strategies}"
+        )
     folder = options.folder("tune")
     from ..lab.tuning import tune as run
     from .console import say_where, show, show_trials
 
     with _at_work(options, folder) as (console, bar):
-        found = run(**_resolved(options, console, out=folder), on_start=bar.begin, on_epoch=bar)
+        found = run(**_resolved(options, console, bar, out=folder), on_epoch=bar)
     show_trials(console, found, options.language)
     show(console, found.yardstick.verdict, found.yardstick.lines, found.config["epochs"], options.language)
     say_where(console, folder / "yardstick" / "report.html", options.language)
@@ -142,11 +159,11 @@ def _at_work(options: Trained, folder: Path, epochs: bool = False) -> Iterator[t
         yield console, bar
 
 
-def _resolved(options: Trained, console: "SafeConsole", **others: Any) -> dict[str, Any]:
-    """The words for the lab's function; of a model of the user's it is told first what was chosen."""
+def _resolved(options: Trained, console: "SafeConsole", bar: "Bar", **others: Any) -> dict[str, Any]:
+    """The words for the lab's function; of a model of the user's it is told what was chosen, once that is checked."""
     words = options.words(**others)
     if not options.own:
-        return words
+        return {**words, "on_start": bar.begin}
     from rich.text import Text
 
     from ..lab.plan import Wanted
@@ -154,9 +171,14 @@ def _resolved(options: Trained, console: "SafeConsole", **others: Any) -> dict[s
 
     asked = {name: words.pop(name) for name in [*words] if name in Wanted.__annotations__}
     recipe, chosen = resolved(words["recipe"], asked)
-    for line in told(list(recipe.about), options.language):
-        console.print(Text(line), soft_wrap=True)
-    return {**words, "recipe": recipe, **chosen}
+    left = list(told(list(recipe.about), options.language))
+
+    def begin(done: int, total: int) -> None:
+        while left:  # once, though seeds may be added
+            console.print(Text(left.pop(0)), soft_wrap=True)
+        bar.begin(done, total)
+
+    return {**words, "recipe": recipe, **chosen, "on_start": begin}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 
@@ -135,6 +135,9 @@ class Trained:
         """Whether a model of the user's is trained, and no recipe."""
         return is_named(self.recipe)
 
+    of_loops: ClassVar[tuple[str, ...]] = ()
+    """Options that are for loops of one's own alone."""
+
     @property
     def usual(self) -> str:
         """The strategy of a run that names none."""
@@ -158,7 +161,7 @@ class Trained:
 
     def words(self, **others: Any) -> dict[str, Any]:
         """As the lab's function of the command's name takes them, some replaced by others."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.of_loops}
         return given | {"lang": self.language} | others
 
 
@@ -197,11 +200,16 @@ class Comparing(Watched):
 class Once(Watched):
     """The options of `train`."""
 
+    of_loops = ("seeds",)
+
     strategy: Annotated[
         str | None,
         typer.Option("--strategy", metavar="NAME", help="Such as none or fixed:0.3; the rates that the model has."),
     ] = None
     seed: Annotated[int, typer.Option("--seed", metavar="K", help="First weights, data order, masks.")] = 0
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", help="Of a loop of your own: K to K + N - 1; 1 by default.")
+    ] = None
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/RECIPE-DATA-SIZE-STRATEGY-seedK.")] = None
 
 
@@ -209,6 +217,12 @@ class Once(Watched):
 class Searching(Trained):
     """The options of `tune`."""
 
+    of_loops = ("strategies",)
+
+    strategies: Annotated[
+        str | None,
+        typer.Option("--strategies", metavar="NAMES", help="Of a loop of your own: kinds, such as fixed,channel."),
+    ] = None
     trials: Annotated[int, typer.Option("--trials", metavar="N", help="How many rates to try.")] = 20
     low: Annotated[float, typer.Option("--low", metavar="P", help="Lowest rate.")] = 0.0
     high: Annotated[float, typer.Option("--high", metavar="P", help="Highest rate.")] = 0.8

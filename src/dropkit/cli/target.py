@@ -17,7 +17,7 @@ from ..lab import recipes
 from ..lab.data.limits import check_model
 from ..lab.imported import imported, made, seed_all
 from ..lab.recipes.recipe import LearnedRate, Rates, Recipe, Settings, Strategy, sized, strategy_rates
-from ..visible import one_line
+from ..visible import a_type, one_line
 from . import inputs
 
 FACTORY = "a function without arguments that returns the model, or (model, inputs)"
@@ -220,7 +220,7 @@ def _imported(name: str, attribute: str, options: Options) -> Target:
     model, given = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not _is_model(model):
         raise DropkitTypeError(
-            f"{target} makes a {type(model).__name__}, and explained are models of torch and Keras: give {FACTORY}"
+            f"{target} makes {a_type(model)}, and explained are models of torch and Keras: give {FACTORY}"
         )
     return _with_inputs(model, options, given)
 

@@ -8,6 +8,7 @@ from flax import nnx
 
 from .. import receipt
 from ..errors import DropkitTypeError
+from ..visible import a_type
 from .nnx import Dropout
 
 INSERTED = "dropkit_drop"  # the attribute that `insert` adds
@@ -153,7 +154,7 @@ def _drop_output(module: Any, output: Any, deterministic: bool | None) -> Any:
         fields = getattr(output, "_fields", None)
         return output._replace(**{fields[0]: first}) if fields else type(output)((first, *output[1:]))  # type: ignore[union-attr]
     raise DropkitTypeError(
-        f"a dropout was inserted behind a {type(module).__name__} that returns a {type(output).__name__}: it can only "
+        f"a dropout was inserted behind {a_type(module)} that returns {a_type(output)}: it can only "
         "drop an array, or the first entry of a tuple; insert it behind a module that returns an array"
     )
 

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from .comparing import compare as compare
     from .data.sets import Data as Data
     from .data.sets import load_data as load_data
+    from .doors import train as train
+    from .doors import tune as tune
     from .experiment import Comparison as Comparison
-    from .experiment import train as train
     from .recipes.recipe import Recipe as Recipe
     from .recipes.recipe import Settings as Settings
     from .runs.run import Run as Run
+    from .searching import Tuning as Tuning
     from .statistics.interval import Interval as Interval
-    from .tuning import Tuning as Tuning
-    from .tuning import tune as tune
 
 _HOME = {
     "Comparison": "experiment",
@@ -26,11 +26,11 @@ _HOME = {
     "Recipe": "recipes.recipe",
     "Run": "runs.run",
     "Settings": "recipes.recipe",
-    "Tuning": "tuning",
+    "Tuning": "searching",
     "compare": "comparing",
     "load_data": "data.sets",
-    "train": "experiment",
-    "tune": "tuning",
+    "train": "doors",
+    "tune": "doors",
 }
 __all__ = [*_HOME]
 

@@ -82,7 +82,7 @@ def train(
         epochs: in place of the size's own.
         validation: fraction of the training set to hold out; the best checkpoint is then chosen by its loss, otherwise
             it is the last epoch's. Nothing is ever chosen on the test set. The recipe's own by default.
-        out: folder for the run.
+        out: folder for the run: config.json, result.json, metrics.csv, table.csv, report.html, checkpoint and state.
         resume: continue an interrupted run (or lengthen a finished one); on the CPU, bit for bit as if never stopped.
         device: "auto", "cpu" or "cuda".
         precision: of Fabric: "32-true", "64-true", "bf16-mixed" or "bf16-true".
@@ -91,7 +91,7 @@ def train(
         tensorboard: also write event files, into `tensorboard/` of the run's folder; needs the package tensorboard.
         lang: the language of the report; one of `dropkit.language.languages()`. Everything else that is written stays
             English.
-        on_start: called once with the number of epochs done before and in total.
+        on_start: called with the number of epochs done before and in total, once all that was asked for is checked.
         on_epoch: called with the plan and each new row.
 
     Raises:
@@ -113,16 +113,18 @@ def train(
     choices = Choices.make(found, **chosen)
     plan, folder = Plan.make(choices, strategy, seed), Path(out)
     with locked(folder):
+        open_folder(folder, plan.record(), resume=resume, may_grow=("epochs",))
         if on_start is not None:
             total = choices.settings.epochs
             on_start(min(epochs_done(folder), total) if resume else 0, total)
-        run = run_plan(plan, folder, resume=resume, on_epoch=on_epoch, tensorboard=tensorboard)
+        run = run_plan(plan, folder, resume=True, on_epoch=on_epoch, tensorboard=tensorboard)
         name = str(plan.strategy)
         alone = lines({name: (run,)})
         config = {**run.config, "rates": {name: run.config["rates"]}}
         words = (*verdict(alone, config["data"]), *run.remarks)
         shown = page(config, {name: (run,)}, alone, words, environment())
         write_text(folder / "report.html", report.render(shown, lang))
+        write_rows(folder / "table.csv", list(table_rows(alone)))
     return run
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from ..visible import a_type
 
 SEED = "seed"  # the parameter by which a function of the user's gets the seed
 
@@ -89,7 +90,7 @@ def made(target: str, make: Callable[..., Any], seed: int, wanted: str) -> Any:
     5
     """
     if not callable(make):
-        raise DropkitTypeError(f"{target} is a {type(make).__name__}, and neither a model nor {wanted}")
+        raise DropkitTypeError(f"{target} is {a_type(make)}, and neither a model nor {wanted}")
     words = {}
     try:
         signature = _signature(make)

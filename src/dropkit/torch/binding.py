@@ -7,6 +7,7 @@ import torch
 
 from ..counter import Key
 from ..errors import DropkitTypeError, DropkitValueError
+from ..visible import a_type
 from .bound.bond import MARK, bond_of, clock_of
 from .bound.clock import BoundSite, Clock, pieces_of
 from .bound.state import Own, tensor_of
@@ -153,7 +154,7 @@ def _check_owners(model: torch.nn.Module, held: dict[str, torch.nn.Module], new:
         )
     if own != seed:
         raise DropkitValueError(
-            f"new in a {type(model).__name__} that is bound with seed {own}: {', '.join(new)}; bind(model, seed={own}) "
+            f"new in {a_type(model)} that is bound with seed {own}: {', '.join(new)}; bind(model, seed={own}) "
             f"takes them in, and dropkit.torch.unbind comes before seed {seed}"
         )
 

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import ParallelStyle
 
 from ..errors import DropkitTypeError, DropkitValueError
+from ..visible import a_type
 from .drawing import ranks
 from .drawing.coordinates import Sharded
 from .layers import Drawn
@@ -45,7 +46,7 @@ class ShardedDropout(ParallelStyle):
         drops = [part for part in module.modules() if isinstance(part, Drawn)]
         if not drops:
             raise DropkitValueError(
-                f"ShardedDropout in the plan meets a {type(module).__name__} without dropkit dropouts; swap torch's "
+                f"ShardedDropout in the plan meets {a_type(module)} without dropkit dropouts; swap torch's "
                 "for dropkit's first, or name another module"
             )
         piece = ranks.piece_of(self.dim, device_mesh)

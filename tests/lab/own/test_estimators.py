@@ -1,6 +1,7 @@
 """Estimators over folds: copies trained on a fold's training samples alone, intervals that know of the overlap."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dropkit.errors import DataError, DropkitError, DropkitTypeError, DropkitValueError, UnknownNameError
 from dropkit.lab import compare, load_data
+from dropkit.language import told
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(90, 4)).astype(np.float32)
@@ -43,6 +45,23 @@ def test_the_result_says_what_the_folds_share(tmp_path: Path) -> None:
     found = compare(estimators=MODELS, data=(X, Y), cv=3, out=tmp_path)
     assert any("share training samples" in words and "Nadeau and Bengio" in words for words in found.verdict)
     assert (tmp_path / "none" / "fold2" / "figures.json").exists()
+
+
+@pytest.mark.parametrize("cv", [3, 6])
+@pytest.mark.parametrize("margin", [None, 0.4])
+def test_folds_are_called_folds_wherever_a_reader_looks(tmp_path: Path, cv: int, margin: float | None) -> None:
+    same = {**MODELS, "again": LogisticRegression()}
+    found = compare(estimators=same, data=(X, Y), cv=cv, margin=margin, out=tmp_path)
+    page = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]+>", " ", (tmp_path / "report.html").read_text())
+    for text in ("\n".join(found.verdict), (tmp_path / "table.md").read_text(), page):
+        assert f"{cv} folds" in text
+        assert not re.search("(?i)seed|--until-settled|--resume", text), text
+
+
+def test_the_chinese_of_folds_speaks_of_folds(tmp_path: Path) -> None:
+    found = compare(estimators=MODELS, data=(X, Y), cv=6, lang="zh", out=tmp_path)
+    for text in ("".join(told(list(found.verdict), "zh")), (tmp_path / "table.md").read_text()):
+        assert "6 折" in text and "种子" not in text
 
 
 def test_each_fold_is_encoded_by_its_training_samples(tmp_path: Path) -> None:
@@ -98,7 +117,7 @@ def test_going_on_trains_only_what_is_new(tmp_path: Path) -> None:
     [
         ({"estimators": [LogisticRegression()]}, DropkitTypeError, "must be a dict"),
         ({"estimators": {}}, DropkitValueError, "no estimators given"),
-        ({"estimators": {"none": object()}}, DropkitTypeError, "'none' is a object without fit"),
+        ({"estimators": {"none": object()}}, DropkitTypeError, "'none' is an object without fit"),
         ({"estimators": {"none": StandardScaler()}}, DropkitTypeError, "'none' has no score; say how"),
         ({"cv": 1}, DropkitValueError, "cv must lie between 2 and"),
         ({"cv": 10**6}, DropkitValueError, "cv must lie between 2 and"),

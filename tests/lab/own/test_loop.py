@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[Any, type[DropkitError], str]] = {
     "one nan": ({"a": [1.0, np.nan]}, DropkitValueError, "nan cannot be compared"),
     "empty": ({}, DropkitValueError, "returned an empty dict"),
     "empty row": ({"a": []}, DropkitTypeError, "which holds nothing"),
-    "table": ({"a": np.zeros((2, 2))}, DropkitTypeError, "returned a ndarray for 'a'|returned array"),
+    "table": ({"a": np.zeros((2, 2))}, DropkitTypeError, "returned an ndarray for 'a'|returned array"),
     "key": ({1: 0.5}, DropkitTypeError, "a figure called 1"),
     "reserved": ({"seconds": 0.5}, DropkitTypeError, "a figure called 'seconds'"),
     "pair": ((0.5, "x"), DropkitTypeError, "must return a number"),
@@ -308,7 +308,7 @@ def test_the_command_compares_a_function_of_strategy_and_seed(
 
     status, out, _ = run("--strategies", "none,fixed:0.5", "--seeds", "2")
     assert status == 0
-    assert "fixed:0.5 seed 1: accuracy 0.8510" in out and "+0.0500 ± 0.0000" in out
+    assert "fixed:0.5 seed 1: accuracy 0.8510" in out and "+5.00 ± 0.00" in out
     status, out, _ = run("--strategies", "none,fixed:0.5", "--seeds", "3", "--resume", "--lang", "zh")
     assert status == 0 and "seed 1" not in out
     for words, message in (

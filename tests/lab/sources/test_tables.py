@@ -195,7 +195,7 @@ def test_dates_durations_and_decimals_are_numbers(tmp_path: Path) -> None:
 
 def test_what_no_table_holds_is_refused(tmp_path: Path) -> None:
     for column, message in (
-        ([[1, 2]] * ROWS, "holds a (list|ndarray)"),
+        ([[1, 2]] * ROWS, "holds (a list|an ndarray)"),
         ([b"a"] * ROWS, "holds a bytes"),
         (["1,5"] * 40 + ["2,25"] * 40, "a decimal comma; write a point"),
     ):

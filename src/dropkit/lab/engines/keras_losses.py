@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError
+from ...visible import a_type
 from ..imported import failed, imported, is_named
 from ..recipes.objective import CLASSES, TOKENS, Objective
 
@@ -103,7 +104,7 @@ def _called(name: str, function: Any, probabilities: bool) -> Function:
         made: Any = function(**{word: value for word, value in words.items() if word in takes})
         return lambda outputs, targets: made(*_columns(targets, outputs))
     if not callable(function):
-        raise DropkitTypeError(f"loss {name} is a {type(function).__name__}: give a function (outputs, targets)")
+        raise DropkitTypeError(f"loss {name} is {a_type(function)}: give a function (outputs, targets)")
     if not theirs:
         return lambda outputs, targets: function(outputs, targets)
     logits = {"from_logits": not probabilities} if "from_logits" in inspect.signature(function).parameters else {}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import DropkitTypeError, DropkitValueError
+from ...visible import a_type
 from ..imported import failed, imported, is_named
 from ..recipes.objective import BINARY, CLASSES, TOKENS, Metric, Objective
 
@@ -104,7 +105,7 @@ def _own(name: str, kind: str) -> Losses:
         reducing = function
         function = lambda outputs, targets: reducing(outputs, targets, reduction="none")  # noqa: E731
     if not callable(function):
-        raise DropkitTypeError(f"loss {name} is a {type(function).__name__}: give a function (outputs, targets)")
+        raise DropkitTypeError(f"loss {name} is {a_type(function)}: give a function (outputs, targets)")
 
     def found(outputs: Tensor, targets: Tensor) -> Tensor:
         try:

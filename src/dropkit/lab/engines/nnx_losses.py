@@ -11,6 +11,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
+from ...visible import a_type
 from ..imported import failed, imported, is_named
 from ..recipes.objective import CLASSES, TOKENS, Objective
 
@@ -37,7 +38,7 @@ def optimizer(name: str, rate: float, decay: float) -> Any:
         raise DropkitValueError(failed(f"optimizer {name}", error)) from error
     if not isinstance(found, optax.GradientTransformation):
         raise DropkitTypeError(
-            f"optimizer {name} makes a {type(found).__name__}: give a function of a learning rate such as optax:adam"
+            f"optimizer {name} makes {a_type(found)}: give a function of a learning rate such as optax:adam"
         )
     return found
 
@@ -47,9 +48,7 @@ def loss_of(objective: Objective) -> tuple[Function, Callable[[NDArray[Any], NDA
     if is_named(objective.loss):
         function = imported(objective.loss)
         if not callable(function):
-            raise DropkitTypeError(
-                f"loss {objective.loss} is a {type(function).__name__}: give a function (outputs, targets)"
-            )
+            raise DropkitTypeError(f"loss {objective.loss} is {a_type(function)}: give a function (outputs, targets)")
 
         def found(outputs: Any, targets: Any) -> Any:
             try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError
 from ...language import ENGLISH, Catalogue, say, template
-from ...visible import one_line
+from ...visible import a_type, one_line
 from ..data.sets import Data, load_data
 from ..data.sources.dividing import divide, target_of
 from ..data.sources.door import is_known, read
@@ -21,10 +21,9 @@ from ..data.sources.targets import Kind, Target
 from ..experiment import Comparison
 from ..settling import Settling
 from .chosen import Chosen, chosen
-from .loop import Loop, OnRun, Told, compared, figure
+from .loop import FOLD, Loop, OnRun, Told, compared, figure
 
 FOLDS = 5
-FOLD = "fold"
 Index = NDArray[np.int64]
 
 
@@ -101,7 +100,7 @@ def compare_estimators(
     sources = {str(name): one_line(repr(estimators[name])) for name in names}
     run = Scoring(estimators, folds, scorer, metric)
     words = template(
-        "The {n} seeds are the folds of one cross-validation of {data}. They share training samples, so their "
+        "The {n} folds are of one cross-validation of {data}. They share training samples, so their "
         "intervals are widened (Nadeau and Bengio 2003), and tell of models trained on these data, not on other data "
         "sets."
     )
@@ -115,13 +114,13 @@ def compare_estimators(
 def _names(estimators: Any) -> list[Chosen]:
     if not isinstance(estimators, Mapping):
         raise DropkitTypeError(
-            f"estimators must be a dict such as {{'none': model, 'p=0.2': other}}, got a {type(estimators).__name__}"
+            f"estimators must be a dict such as {{'none': model, 'p=0.2': other}}, got {a_type(estimators)}"
         )
     names = chosen(list(estimators), "estimators")
     for name in names:
         if not callable(getattr(_fresh(estimators[name]), "fit", None)):
             raise DropkitTypeError(
-                f"estimator {str(name)!r} is a {type(estimators[name]).__name__} without fit; give estimators of "
+                f"estimator {str(name)!r} is {a_type(estimators[name])} without fit; give estimators of "
                 "scikit-learn's kind, or functions that make them"
             )
     return names

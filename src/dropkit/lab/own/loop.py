@@ -29,10 +29,11 @@ from ..runs.folder import open_folder
 from ..runs.run import Run
 from ..settling import Settling
 from .chosen import Chosen, chosen
-from .returned import SCORE, Returned, is_lower_better
+from .returned import SCORE, Returned, is_lower_better, is_share
 
 FORMAT = 1
 SEEDS = 5
+FOLD = "fold"
 FIGURES, SAMPLES = "figures.json", "samples.safetensors"
 MOST_COLUMNS = 4
 KEPT = "what is finished is kept: mend it and go on with --resume (resume=True)"
@@ -141,25 +142,49 @@ def compare_loop(
     >>> [round(line.compared.mean, 3) for line in found.lines]
     [0.901, 0.851]
     """
+    loop, names = loop_of(run, data), chosen(strategies)
+    settling = Settling.make(figure(metric or SCORE), seeds, margin, until_settled, max_seeds)
+    told = Told(settling, metric, lower_is_better, lang, on_run)
+    return compared(loop, names, Path(out), resume=resume, told=told)
+
+
+def loop_of(run: Score, data: str | None = None) -> Loop:
+    """The loop that a function is.
+
+    Raises:
+        DropkitTypeError: it is none.
+    """
     if not callable(run):
         raise DropkitTypeError(f"run must be a function of (strategy, seed), got {run!r}")
     name = getattr(run, "__name__", type(run).__name__)
-    settling = Settling.make(figure(metric or SCORE), seeds, margin, until_settled, max_seeds)
-    told = Told(settling, metric, lower_is_better, lang, on_run)
-    loop, names = Loop(run, name, name if data is None else data), chosen(strategies)
-    return compared(loop, names, Path(out), resume=resume, told=told)
+    return Loop(run, name, name if data is None else data)
 
 
 def figure(metric: str, names: Sequence[str] = (), **more: Any) -> Figures:
     """A figure by which strategies are compared, beside others; accuracies are shares of the samples."""
     others = tuple(Column(name, name) for name in names if name != metric)[:MOST_COLUMNS]
-    proportion = bool({"accuracy", "acc"} & set(metric.lower().replace("-", "_").split("_")))
-    given: dict[str, Any] = {"compared": metric, "title": metric, "loss": metric, "proportion": proportion}
-    return Figures(**given, rows=tuple(names), columns=others, charts=(), notes=(), validated=False, **more)
+    given: dict[str, Any] = {"compared": metric, "title": metric, "loss": metric, "proportion": is_share(metric)}
+    given |= {"rows": tuple(names), "columns": others, "charts": (), "notes": (), "validated": False}
+    return Figures(**{**given, **more})
 
 
-def compared(loop: Loop, strategies: Sequence[Chosen], out: Path, *, resume: bool, told: Told) -> Comparison:
-    """Run what is not yet there, seed by seed, and tell what comes of it."""
+def compared(
+    loop: Loop,
+    strategies: Sequence[Chosen],
+    out: Path,
+    *,
+    resume: bool,
+    told: Told,
+    first: int = 0,
+    ignore: Sequence[str] = (),
+) -> Comparison:
+    """Run what is not yet there, seed by seed, and tell what comes of it.
+
+    Args:
+        loop, strategies, out, resume, told: as they say.
+        first: the first seed.
+        ignore: what of config.json may be other than before, beside what says how runs are told.
+    """
     catalogue(told.lang)  # an unknown language is told before anything is trained
     settling = told.settling
     with locked(out):
@@ -169,9 +194,10 @@ def compared(loop: Loop, strategies: Sequence[Chosen], out: Path, *, resume: boo
         while not runs or settling.goes_on(runs):
             done = len(next(iter(kept.values())))
             config = {**loop.record(), "strategies": list(kept), "seeds": max(begun.seeds, done + 1), **begun.told}
-            grows = ("seeds", "strategies")
-            open_folder(out, config, resume=resume or done > 0, may_grow=grows, ignore=settling.ignored)
-            for seed in range(done, config["seeds"]):
+            config |= {"first_seed": first} if first else {}
+            grows, others = ("seeds", "strategies"), (*settling.ignored, *ignore)
+            open_folder(out, config, resume=resume or done > 0, may_grow=grows, ignore=others)
+            for seed in range(first + done, first + config["seeds"]):
                 _run_all(loop, strategies, seed, out, kept, told)
             runs = _as_runs(loop, kept, told)
         return finish({**config, "epochs": 1, "rates": {}}, runs, out, told.lang)
@@ -183,7 +209,7 @@ def _run_all(
     """A seed under all strategies; what is kept of each call is added."""
     for strategy in strategies:
         first = next((group[0].returned for group in kept.values() if group), None)
-        one = _run(loop, strategy, seed, out, first, told)
+        one = run_once(loop, strategy, seed, out / strategy.folder / f"{loop.seed}{seed}", first, told)
         # Memory does not grow with the samples of all runs.
         kept[strategy].append(replace(one, returned=one.returned.light()))
 
@@ -214,9 +240,15 @@ class _Kept:
         write_sealed(self.place / FIGURES, {"figures": self.returned.figures, **about})
 
 
-def _run(loop: Loop, strategy: Chosen, seed: int, out: Path, first: Returned | None, told: Told) -> _Kept:
-    """What a call returned, now or before; a call counts once its figures are written."""
-    place, where = out / strategy.folder / f"{loop.seed}{seed}", f"{loop.name}({str(strategy)!r}, {seed})"
+def run_once(loop: Loop, strategy: Chosen, seed: int, place: Path, first: Returned | None, told: Told) -> _Kept:
+    """What a call returned, now or before; a call counts once its figures are written.
+
+    Args:
+        loop, strategy, seed, told: as they say.
+        place: its folder.
+        first: what another call returned, which this one must be like.
+    """
+    where = f"{loop.name}({str(strategy)!r}, {seed})"
     open_folder(place, {**loop.record(), "strategy": str(strategy), "seed": seed}, resume=True, may_grow=())
     if (place / FIGURES).exists():
         found = _read(place, strategy, seed)
@@ -291,20 +323,19 @@ def _figures(first: Returned, asked: Told, loop: Loop) -> tuple[Figures, tuple[s
         words = template("Compared by {metric}, the first figure that {name} returns; --metric asks for another.")
         told.append(say(words, metric=names[0], name=loop.name))
     compared = asked.metric or names[0]
-    known = _known_side(loop.run) if asked.lower_is_better is None else asked.lower_is_better
+    known = known_side(loop.run) if asked.lower_is_better is None else asked.lower_is_better
     lower = is_lower_better(compared) if known is None else known
     if lower and known is None:
         told.append(say("Less of {metric} is better, by its name.", metric=compared))
     words = say("what {name} returned", name=loop.name)
     printed = tuple((name, name) for name in names)
-    more = {"lower_is_better": lower, "printed": printed, "told": words, "overlap": loop.overlap}
-    figures = figure(compared, names, **more)
-    if any(not 0 <= value <= 1 for value in (first.figures[compared],)):
-        figures = replace(figures, proportion=False)  # percent already, or something else
-    return figures, tuple(told)
+    # Above 1 they are percent already, or something else.
+    shares = frozenset(name for name, value in first.figures.items() if is_share(name) and 0 <= value <= 1)
+    more = {"overlap": loop.overlap, "folds": loop.seed == FOLD, "shares": shares, "proportion": compared in shares}
+    return figure(compared, names, lower_is_better=lower, printed=printed, told=words, **more), tuple(told)
 
 
-def _known_side(run: Score) -> bool | None:
+def known_side(run: Score) -> bool | None:
     """Whether less is better, where the function says so by an attribute `higher_is_better`."""
     higher = getattr(run, "higher_is_better", None)
     return None if higher is None else not higher

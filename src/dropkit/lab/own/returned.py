@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError
-from ...visible import one_line
+from ...visible import a_type, one_line
 
 SCORE = "score"
 TAKEN = ("epoch", "step", "seconds")
@@ -91,7 +91,7 @@ def _count(samples: int | None) -> str:
 
 def _shown(value: Any) -> str:
     text = one_line(repr(value))
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{a_type(value)}"
 
 
 def _numbers(value: Any, what: str) -> NDArray[np.float64]:
@@ -123,3 +123,12 @@ def is_lower_better(metric: str) -> bool:
     """
     words = metric.lower().replace("-", "_").replace(" ", "_").replace(":", "_").split("_")
     return bool(LOWER & set(words)) and words[0] != "neg"
+
+
+def is_share(metric: str) -> bool:
+    """What a figure's name says: accuracies are shares of the samples, told in percent.
+
+    >>> is_share("val_acc"), is_share("balanced accuracy"), is_share("f1")
+    (True, True, False)
+    """
+    return bool({"accuracy", "acc"} & set(metric.lower().replace("-", "_").replace(" ", "_").split("_")))

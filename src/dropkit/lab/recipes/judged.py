@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError
+from ...visible import a_type
 from ..imported import failed, imported
 
 SAMPLES, OUTPUTS = 12, 3
@@ -96,7 +97,7 @@ def _shown(kind: str) -> tuple[NDArray, NDArray, NDArray]:
 def _called(name: str, kind: str, outputs: NDArray, targets: NDArray) -> Any:
     function = imported(name)
     if not callable(function):
-        raise DropkitTypeError(f"metric {name} is a {type(function).__name__}: give a function (outputs, targets)")
+        raise DropkitTypeError(f"metric {name} is {a_type(function)}: give a function (outputs, targets)")
     try:
         words = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from ...errors import DropkitTypeError, UnknownNameError
+from ...visible import a_type
 from ..imported import imported, is_named
 
 CONSTANT = "constant"
@@ -54,5 +55,5 @@ def factor(schedule: str) -> Factor:
         return SCHEDULES[schedule]
     found: Factor = imported(schedule)
     if not callable(found):
-        raise DropkitTypeError(f"schedule {schedule} is a {type(found).__name__}: give a function (step, steps)")
+        raise DropkitTypeError(f"schedule {schedule} is {a_type(found)}: give a function (step, steps)")
     return found

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from ...language import say
 
+SHARES = "accuracy", "exact_match"  # how figures end that are shares of the samples
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -78,6 +80,8 @@ class Figures:
         validated: whether there is a validation loss, to choose checkpoints and rates by.
         told: what a seed's figure is, in words, where it is not the mean over the last epochs.
         overlap: test samples by training samples, where seeds are folds of one data set, which share training samples.
+        folds: whether they are, so that sentences call them that.
+        shares: the figures that are shares of the samples, where the names of figures do not tell.
     """
 
     compared: str
@@ -97,6 +101,22 @@ class Figures:
     validated: bool = True
     told: str = ""
     overlap: float = 0.0
+    folds: bool = False
+    shares: frozenset[str] | None = None
+
+    def in_percent(self, figure: str) -> bool:
+        """Whether a figure is a share of the samples, which people are told in percent.
+
+        >>> CLASSIFICATION.in_percent("test_accuracy"), CLASSIFICATION.in_percent("gap")
+        (True, True)
+        >>> CLASSIFICATION.in_percent("test_loss")
+        False
+        """
+        if figure in self.gaps:
+            return all(map(self.in_percent, self.gaps[figure]))
+        if figure == self.compared:
+            return self.proportion
+        return figure.endswith(SHARES) if self.shares is None else figure in self.shares
 
     def better(self, difference: float) -> bool:
         """Whether such a difference in the compared figure is an improvement."""

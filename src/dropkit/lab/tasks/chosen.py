@@ -38,26 +38,33 @@ def told_of(name: str, data: Data, settings: TaskSettings, examined: Examined) -
 
 
 def _data(name: str, data: Data, settings: TaskSettings) -> str:
-    given = {"name": name, "data": data.name, "train": len(data.train_x), "test": len(data.test_x)}
+    given = {"name": name, "data": data.name, **_samples(data)}
     if settings.kind in (BINARY, "classification"):
         words = say("classification, {classes} classes", classes=max(2, data.classes))
     elif settings.kind == "next-token":
         words = say("next-token, {classes} tokens", classes=data.classes)
     else:
         words = counted(data.classes, "{kind}, {n} output", "{kind}, {n} outputs", kind=settings.kind)
-    return say("{name} on {data}: {kind}; {train} training samples, {test} test samples.", kind=words, **given)
+    return say("{name} on {data}: {kind}; {train}, {test}.", kind=words, **given)
+
+
+def _samples(data: Data) -> dict[str, str]:
+    return {
+        "train": counted(len(data.train_x), "{n} training sample", "{n} training samples"),
+        "test": counted(len(data.test_x), "{n} test sample", "{n} test samples"),
+    }
 
 
 def _options(settings: TaskSettings, examined: Examined) -> str:
     return say(
-        "Loss {loss}, optimizer {optimizer}, learning rate {rate:g} ({schedule}), batches of {batch}, {epochs} epochs; "
+        "Loss {loss}, optimizer {optimizer}, learning rate {rate:g} ({schedule}), batches of {batch}, {epochs}; "
         "compared by {metric}.",
         loss=settings.loss,
         optimizer=settings.optimizer,
         rate=settings.learning_rate,
         schedule=settings.schedule,
         batch=settings.batch_size,
-        epochs=settings.epochs,
+        epochs=counted(settings.epochs, "{n} epoch", "{n} epochs"),
         metric=examined.objective.measured.title,
     )
 

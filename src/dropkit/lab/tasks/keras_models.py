@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...axes.share import Axes
 from ...errors import DropkitTypeError, DropkitValueError
+from ...visible import a_type
 from ..data.sets import Data
 from ..engines.keras_losses import loss_of
 from ..engines.keras_optimizing import OPTIMIZERS
@@ -118,7 +119,7 @@ class KerasModels:
         import keras
 
         if not isinstance(model, keras.Layer):
-            raise DropkitTypeError(f"{task.name} makes a {type(model).__name__}, and not a Keras model")
+            raise DropkitTypeError(f"{task.name} makes {a_type(model)}, and not a Keras model")
         form, objective, outputs = entering(task, lambda x: _run(model, x, objective.kind), data, objective)
         if not model.trainable_weights:
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")

@@ -18,6 +18,7 @@ from ...jax.changing import FoundRate, places, rates, swappable
 from ...jax.nnx import Dropout
 from ...language import say
 from ...patterns import listed
+from ...visible import a_type
 from ..data.sets import Data
 from ..engines.nnx_losses import OPTIMIZERS, call, outputs_of, parted
 from ..recipes.engine import NNX
@@ -112,7 +113,7 @@ class NnxModels:
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""
         if not isinstance(model, nnx.Module) or not callable(model):
-            raise DropkitTypeError(f"{task.name} makes a {type(model).__name__}, and not an nnx.Module that is called")
+            raise DropkitTypeError(f"{task.name} makes {a_type(model)}, and not an nnx.Module that is called")
         weights = named_weights(model)
         if not weights:
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")

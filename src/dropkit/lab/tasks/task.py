@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ...frontends import is_keras, is_nnx, is_torch
+from ...visible import a_type
 from ..data.sets import Data
 from ..imported import generators_kept, is_named, made
 from ..recipes.engine import Engine
@@ -137,8 +138,7 @@ def framework_of(task: Task, model: Any) -> str:
         if is_one(model):
             return name
     raise DropkitTypeError(
-        f"{task.name} makes a {type(model).__name__}, and models of torch, Keras and flax.nnx are trained: give "
-        f"{FACTORY}"
+        f"{task.name} makes {a_type(model)}, and models of torch, Keras and flax.nnx are trained: give {FACTORY}"
     )
 
 

@@ -20,6 +20,7 @@ from ...torch.changing.surgery import SWAPS
 from ...torch.finding.inventory import Site
 from ...torch.finding.rates import NUMBER, FoundRate, rates
 from ...torch.layers import Drawn
+from ...visible import a_type
 from ..data.sets import Data
 from ..engines.losses import check_output, losses, outputs_of
 from ..engines.moves import put
@@ -68,7 +69,7 @@ class TorchModels:
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""
         if not isinstance(model, nn.Module):
-            raise DropkitTypeError(f"{task.name} makes a {type(model).__name__}, and not a torch.nn.Module")
+            raise DropkitTypeError(f"{task.name} makes {a_type(model)}, and not a torch.nn.Module")
         if task.options.optimizer is not None:
             family(task.options.optimizer)
         if not any(p.requires_grad for p in model.parameters()):

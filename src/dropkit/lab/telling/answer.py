@@ -3,6 +3,7 @@
 from ...language import Said, capital, say, template
 from .numbers import amount, change, introduced
 from .pairs import FEW, Pair, Pairs, Status
+from .units import several, unit
 
 
 def answer(pairs: Pairs, data: str) -> str:
@@ -18,10 +19,10 @@ def answer(pairs: Pairs, data: str) -> str:
         words = template("One seed is too few to say on {data}: {name} against {other}, {change}, without an interval.")
         return say(words, **given)
     if seeds < FEW:
-        words = template("{seeds} seeds are too few to say on {data}: {name} against {other}, {change}.")
-        return say(words, seeds=seeds, **given)
+        words = template("{seeds} are too few to say on {data}: {name} against {other}, {change}.")
+        return say(words, seeds=several(kind, seeds), **given)
     given["Name"] = capital(name) if isinstance(name, Said) else name
-    return say(_words(pairs), over=_over(main), **given, **sizes(pairs))
+    return say(_words(pairs), over=_over(main), unit=unit(kind), **given, **sizes(pairs))
 
 
 def sizes(pairs: Pairs) -> dict[str, str]:
@@ -30,17 +31,17 @@ def sizes(pairs: Pairs) -> dict[str, str]:
 
 
 def _over(pair: Pair) -> str:
+    seeds = several(pair.one.figures, pair.one.seeds)
     if pair.table is None:
-        return say("over {seeds} seeds", seeds=pair.one.seeds)
-    words = template("over {seeds} seeds and these {samples:,} test samples")
-    return say(words, seeds=pair.one.seeds, samples=pair.table.samples)
+        return say("over {seeds}", seeds=seeds)
+    return say("over {seeds} and these {samples:,} test samples", seeds=seeds, samples=pair.table.samples)
 
 
 def _words(pairs: Pairs) -> str:
     """The template of what is told of five seeds or more."""
     status, several = pairs.main.status, len(pairs.ranked) > 2
     if status is Status.OPEN:
-        return _open(pairs.looked)
+        return _open(pairs)
     if pairs.base is None:
         several = False
         if status not in (Status.SAME, Status.WITHIN):
@@ -51,8 +52,13 @@ def _words(pairs: Pairs) -> str:
     return among if several else alone
 
 
-def _open(looked: bool) -> str:
-    if looked:
+def _open(pairs: Pairs) -> str:
+    if pairs.ranked[0].figures.folds:  # other folds of the same data, looked at again, would be no new evidence
+        return template(
+            "Not settled on {data}: {name} against {other}, {change}, {over}; more data would tell, more folds of "
+            "these would not."
+        )
+    if pairs.looked:
         return template(
             "Not settled on {data}: {name} against {other}, {change}, {over}, the most that were allowed; a larger "
             "--max-seeds with --resume goes on."
@@ -70,8 +76,8 @@ _NONE_HELPS = {
         template("Nothing helps on {data}: even the best, {name}, hurts, {change}, {over}."),
     ),
     Status.SAME: (
-        template("No difference at all on {data}: {name} scores as {other} in every seed, {over}."),
-        template("Nothing helps on {data}: the best, {name}, scores as {other} in every seed, {over}."),
+        template("No difference at all on {data}: {name} scores as {other} in every {unit}, {over}."),
+        template("Nothing helps on {data}: the best, {name}, scores as {other} in every {unit}, {over}."),
     ),
     Status.WITHIN: (
         template("No difference larger than {margin} on {data}: {name} against {other}, {change}, {over}."),

@@ -10,31 +10,24 @@ from ..recipes.measures import Chart, Figures
 from ..runs.run import Run
 from ..statistics.interval import Interval, mean_interval
 from .table import BASELINE, Line, between
+from .units import unit
 
 
-def proportion(figure: str) -> bool:
-    """Whether a figure is a part of a whole, which is told in percent.
+def scale(kind: Figures, figure: str, values: Sequence[float]) -> Scale:
+    """Percent for a share; else as many decimals as tell the values apart, at least two.
 
-    >>> proportion("test_accuracy"), proportion("test_loss")
-    (True, False)
+    >>> from dropkit.lab.recipes.measures import CLASSIFICATION as kind
+    >>> scale(kind, "test_accuracy", [0.9]), scale(kind, "test_loss", [0.0123]).digits
+    (Scale(unit='%', digits=2), 5)
     """
-    return figure.endswith(("accuracy", "exact_match"))
-
-
-def scale(figure: str, values: Sequence[float]) -> Scale:
-    """Percent for a proportion; else as many decimals as tell the values apart, at least two.
-
-    >>> scale("test_accuracy", [0.9]), scale("frechet", [31.2]).digits, scale("test_loss", [0.0123]).digits
-    (Scale(unit='%', digits=2), 2, 5)
-    """
-    if proportion(figure):
+    if kind.in_percent(figure):
         return Scale("%", 2)
     most = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return Scale("", max(2, min(8, 3 - math.floor(math.log10(most)))) if most else 4)
 
 
-def _factor(figure: str) -> float:
-    return 100.0 if proportion(figure) else 1.0
+def _factor(kind: Figures, figure: str) -> float:
+    return 100.0 if kind.in_percent(figure) else 1.0
 
 
 def reference(strategies: Sequence[str]) -> str | None:
@@ -62,7 +55,7 @@ def differences(lines: Sequence[Line]) -> Differences | None:
     if base is None:
         return None
     (against,) = (line for line in lines if line.strategy == base)
-    kind, factor = lines[0].figures, _factor(lines[0].figures.compared)
+    kind, factor = lines[0].figures, _factor(lines[0].figures, lines[0].figures.compared)
     shown = _difference_scale(lines)
     whiskers = []
     for line in others:
@@ -74,21 +67,26 @@ def differences(lines: Sequence[Line]) -> Differences | None:
         whiskers.append(Whisker(line.strategy, found.mean, found.low, found.high, [factor * s for s in seeds], words))
     if not whiskers:
         return None
-    title = say('{figure} minus that of "{baseline}", seed by seed', figure=capital(kind.title), baseline=base)
-    several = say("dot and bar: mean and 95 % interval; small dots: seeds; the best first")
+    title = say(
+        '{figure} minus that of "{baseline}", {unit} by {unit}',
+        figure=capital(kind.title),
+        baseline=base,
+        unit=unit(kind),
+    )
+    several = say("dot and bar: mean and 95 % interval; small dots: each {unit}; the best first", unit=unit(kind))
     caption = several if lines[0].seeds > 1 else say("one seed, so there are no intervals")
     return Differences(title, whiskers, _axis(kind), joined((caption, _direction(kind)), SEMICOLON), shown)
 
 
 def _difference_scale(lines: Sequence[Line]) -> Scale:
     """As the figure has it; a difference has more decimals where the smaller ones need them."""
-    compared = lines[0].figures.compared
-    found = scale(compared, [value for line in lines for value in line.values[compared]])
+    kind = lines[0].figures
+    found = scale(kind, kind.compared, [value for line in lines for value in line.values[kind.compared]])
     return Scale("", found.digits)
 
 
 def _axis(kind: Figures) -> str:
-    return say("difference, percent points") if proportion(kind.compared) else say("difference")
+    return say("difference, percent points") if kind.proportion else say("difference")
 
 
 def _direction(kind: Figures) -> str:
@@ -116,14 +114,17 @@ def pairs(lines: Sequence[Line]) -> Matrix | None:
         for row, line in enumerate(order[:-1])
     ]
     title = say("{figure}, every pair: the row's minus the column's", figure=capital(kind.title))
-    words = template("mean difference over paired seeds ± half of its 95 % interval, the best first; *: it excludes 0")
-    if proportion(kind.compared):
+    words = template("mean difference, paired by {unit}, ± half of its 95 % interval, the best first; *: it excludes 0")
+    if kind.proportion:
         words = template(
-            "mean difference over paired seeds in percent points ± half of its 95 % interval, the best first; *: it "
+            "mean difference in percent points, paired by {unit}, ± half of its 95 % interval, the best first; *: it "
             "excludes 0"
         )
     return Matrix(
-        title, joined((say(words), _uncorrected(len(order))), SEMICOLON), [line.strategy for line in order], rows
+        title,
+        joined((say(words, unit=unit(kind)), _uncorrected(len(order))), SEMICOLON),
+        [line.strategy for line in order],
+        rows,
     )
 
 
@@ -132,7 +133,7 @@ def _uncorrected(strategies: int) -> str:
 
 
 def _cell(found: Interval, kind: Figures, shown: Scale) -> Cell | None:
-    found = _times(found, _factor(kind.compared))
+    found = _times(found, _factor(kind, kind.compared))
     if not math.isfinite(found.mean) or found.half is None:
         return None
     return Cell(shown.signed(found.mean), f"± {found.half:.{shown.digits}f}", found.excludes_zero)
@@ -155,12 +156,12 @@ def rated(lines: Sequence[Line], runs: Mapping[str, Sequence[Run]]) -> Rated | N
     if lines[0].seeds < 2:
         caption = say("one seed, so there are no intervals")
     title = say("{figure} at each drop probability", figure=capital(kind.title))
-    shown = scale(kind.compared, [value for line in lines for value in line.values[kind.compared]])
+    shown = scale(kind, kind.compared, [value for line in lines for value in line.values[kind.compared]])
     return Rated(title, caption, say("drop probability p"), series, level, shown)
 
 
 def _dot(rate: float, line: Line, kind: Figures) -> Dot:
-    found = _times(line.compared, _factor(kind.compared))
+    found = _times(line.compared, _factor(kind, kind.compared))
     low, high = found.low, found.high
     return Dot(rate, found.mean, low, high) if math.isfinite(found.mean) else Dot(rate, math.nan, None, None)
 
@@ -196,26 +197,29 @@ def curves(runs: Mapping[str, Sequence[Run]], kind: Figures) -> list[Figure]:
     found = []
     for chart in kind.charts:
         first = chart.lines[0].figure
-        panels = [Panel(strategy, _panel(strategy, chart, runs, base)) for strategy in runs]
+        panels = [Panel(strategy, _panel(kind, strategy, chart, runs, base)) for strategy in runs]
         notes = [chart.caption, say("band: 95 % interval over seeds") if several else ""]
         if base is not None:
             notes.append(say("grey in each: {baseline}", baseline=base))
         values = [y for panel in panels for curve in panel.curves for y in curve.y]
-        found.append(Figure(chart.title, joined(notes, SEMICOLON), panels, scale(first, values), focus=True))
+        found.append(Figure(chart.title, joined(notes, SEMICOLON), panels, scale(kind, first, values), focus=True))
     return found
 
 
-def _panel(strategy: str, chart: Chart, runs: Mapping[str, Sequence[Run]], base: str | None) -> list[Curve]:
+def _panel(
+    kind: Figures, strategy: str, chart: Chart, runs: Mapping[str, Sequence[Run]], base: str | None
+) -> list[Curve]:
     found = [
-        _curve(line.part, runs[strategy], line.figure, band=number == 0, dotted=line.dotted)
+        _curve(kind, line.part, runs[strategy], line.figure, band=number == 0, dotted=line.dotted)
         for number, line in enumerate(chart.lines)
     ]
     if base is not None and strategy != base:
-        found.append(_curve(base, runs[base], chart.lines[0].figure, band=False, behind=True))
+        found.append(_curve(kind, base, runs[base], chart.lines[0].figure, band=False, behind=True))
     return found
 
 
 def _curve(
+    kind: Figures,
     name: str,
     group: Sequence[Run],
     figure: str,
@@ -225,7 +229,7 @@ def _curve(
     behind: bool = False,
     shape: Literal["linear", "hv"] = "linear",
 ) -> Curve:
-    factor = _factor(figure)
+    factor = _factor(kind, figure)
     # Epoch by epoch, so that no more is held than what is drawn.
     intervals = [
         _times(mean_interval([run.rows[epoch][figure] for run in group]), factor) for epoch in range(len(group[0].rows))
@@ -242,7 +246,9 @@ def moving(runs: Mapping[str, Sequence[Run]]) -> list[Figure]:
     """The rates that move, a panel for each strategy that moves one; sites that move alike share a line."""
     panels = []
     for strategy, group in runs.items():
-        drawn = [_curve(site[5:], group, site, band=True, shape="hv") for site in _sites(group[0].rows[0])]
+        drawn = [
+            _curve(group[0].figures, site[5:], group, site, band=True, shape="hv") for site in _sites(group[0].rows[0])
+        ]
         if any(curve.y[0] != y for curve in drawn for y in curve.y):
             panels.append(Panel(strategy, _alike(drawn)))
     if not panels:

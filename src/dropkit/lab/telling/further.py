@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...language import AND, LIST, SEMICOLON, capital, counted, joined, say, template
+from ..recipes.measures import Figures
 from ..recipes.strategies import ADAPTIVE
 from ..statistics.interval import Interval
-from .numbers import brief, named
+from .numbers import brief, named, step, written
 from .pairs import Pairs, Status
 from .table import BASELINE, Line, between
 
@@ -75,23 +77,25 @@ def gaps(lines: Sequence[Line], gap: str, name: str) -> list[str]:
     """Under which strategies a gap is widest and narrowest, and the paired difference between these."""
     ordered = sorted(lines, key=lambda line: -line.interval(gap).mean)
     widest, narrowest = ordered[0], ordered[-1]
-    difference = between(widest, narrowest, gap)
+    difference, kind = between(widest, narrowest, gap), lines[0].figures
     found: str = say(
-        "{gap} is widest under {widest} ({most:+.4f}), narrowest under {narrowest} ({least:+.4f})",
+        "{gap} is widest under {widest} ({most}), narrowest under {narrowest} ({least})",
         gap=name,
         widest=named(widest.strategy),
-        most=widest.interval(gap).mean,
+        most=step(kind, gap, widest.interval(gap).mean),
         narrowest=named(narrowest.strategy),
-        least=narrowest.interval(gap).mean,
+        least=step(kind, gap, narrowest.interval(gap).mean),
     )
     if difference.half is not None:
-        found = joined((found, say("paired difference {range}", range=_range(difference))), SEMICOLON)
+        found = joined((found, say("paired difference {range}", range=_range(kind, gap, difference))), SEMICOLON)
     return [say("{found}.", found=found)]
 
 
-def _range(difference: Interval) -> str:
-    low, high = _number(difference.low), _number(difference.high)
-    return say("{mean} (95 % interval {low} to {high})", mean=_number(difference.mean), low=low, high=high)
+def _range(kind: Figures, gap: str, found: Interval) -> str:
+    if kind.in_percent(gap):
+        return say("{mean} points (95 % interval {low} to {high})", **written(replace(kind, proportion=True), found))
+    low, high = _number(found.low), _number(found.high)
+    return say("{mean} (95 % interval {low} to {high})", mean=_number(found.mean), low=low, high=high)
 
 
 def _number(value: float | None) -> str:

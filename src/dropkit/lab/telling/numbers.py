@@ -6,6 +6,7 @@ from ...language import Said, say
 from ..recipes.measures import Figures
 from ..statistics.interval import Interval
 from .table import BASELINE
+from .units import unit
 
 MOST_DIGITS = 3  # more than usual, where fewer would hide on which side of 0 an end lies
 
@@ -18,13 +19,13 @@ def change(kind: Figures, difference: Interval, looked: bool = False) -> str:
         difference: with its interval, if it has one.
         looked: whether the interval is one that holds at every look.
     """
-    given = _written(kind, difference)
+    given = written(kind, difference)
     if difference.half is None or not math.isfinite(difference.half):
         return say("{mean} points of {figure}", **given) if kind.proportion else say("{figure} {mean}", **given)
     if not difference.sd and not difference.half:
         if kind.proportion:
-            return say("{mean} points of {figure}, the same in every seed", **given)
-        return say("{figure} {mean}, the same in every seed", **given)
+            return say("{mean} points of {figure}, the same in every {unit}", unit=unit(kind), **given)
+        return say("{figure} {mean}, the same in every {unit}", unit=unit(kind), **given)
     level = say("95 % at every look") if looked else say("95 %")
     if kind.proportion:
         return say("{mean} points of {figure} ({low} to {high}, {level})", level=level, **given)
@@ -33,7 +34,7 @@ def change(kind: Figures, difference: Interval, looked: bool = False) -> str:
 
 def brief(kind: Figures, difference: Interval) -> str:
     """The same without the figure's name, such as "+1.2 points (0.4 to 2.0)"."""
-    given = _written(kind, difference)
+    given = written(kind, difference)
     del given["figure"]
     if difference.half is None or not math.isfinite(difference.half):
         return say("{mean} points", **given) if kind.proportion else given["mean"]
@@ -44,7 +45,7 @@ def brief(kind: Figures, difference: Interval) -> str:
 
 def ends(kind: Figures, difference: Interval) -> str:
     """The interval alone, such as "0.4 to 2.0 points"."""
-    given = _written(kind, difference)
+    given = written(kind, difference)
     if kind.proportion:
         return say("{low} to {high} points", low=given["low"], high=given["high"])
     return say("{low} to {high}", low=given["low"], high=given["high"])
@@ -86,7 +87,8 @@ def introduced(strategy: str) -> str:
     return say("dropout ({strategy})", strategy=strategy)
 
 
-def _written(kind: Figures, difference: Interval) -> dict[str, str]:
+def written(kind: Figures, difference: Interval) -> dict[str, str]:
+    """A difference and the ends of its interval, with as many digits as these allow."""
     scale = 100.0 if kind.proportion else 1.0
     mean, low, high = (
         None if one is None else one * scale for one in (difference.mean, difference.low, difference.high)
@@ -97,6 +99,26 @@ def _written(kind: Figures, difference: Interval) -> dict[str, str]:
     for name, end in (("low", low), ("high", high)):
         written[name] = "" if end is None else _number(end, f".{places}f")
     return written
+
+
+def level(kind: Figures, figure: str, value: float) -> str:
+    """A figure itself: in percent where it is a share.
+
+    >>> from dropkit.lab.recipes.measures import CLASSIFICATION
+    >>> level(CLASSIFICATION, "test_accuracy", 0.98406), level(CLASSIFICATION, "test_loss", 0.0762)
+    ('98.41 %', '0.0762')
+    """
+    return say("{value:.2f} %", value=100 * value) if kind.in_percent(figure) else f"{value:.4f}"
+
+
+def step(kind: Figures, figure: str, value: float) -> str:
+    """How far two figures lie apart, with its sign: in percent points where they are shares.
+
+    >>> from dropkit.lab.recipes.measures import CLASSIFICATION
+    >>> step(CLASSIFICATION, "gap", 0.0164), step(CLASSIFICATION, "test_loss", -0.02)
+    ('+1.64 points', '-0.0200')
+    """
+    return say("{value:+.2f} points", value=100 * value) if kind.in_percent(figure) else f"{value:+.4f}"
 
 
 def _number(value: float, spec: str) -> str:

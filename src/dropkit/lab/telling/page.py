@@ -9,10 +9,12 @@ import numpy as np
 
 from ...language import counted, joined, say, template
 from ...report import Page, Picture, Table
+from ..recipes.measures import Figures
 from ..runs.run import Run
 from ..statistics.interval import Interval, differences
 from . import charts
 from .table import LAST, Line, cells, headings, notes
+from .units import several
 
 # What a run's config.json and its recipe's settings are called on the page; others stand there as they are.
 SETTINGS = (
@@ -27,6 +29,7 @@ SETTINGS = (
     template("evaluated"),
     template("fingerprint"),
     template("first weights"),
+    template("folds"),
     template("frame"),
     template("framework"),
     template("fresh"),
@@ -100,7 +103,7 @@ def page(
     noted = notes(config["epochs"], seeds, kind, lines[0].looked)
     return Page(
         title=say("{recipe} on {data}", recipe=config["recipe"], data=config["data"]),
-        subtitle=_subtitle(config, len(runs), seeds),
+        subtitle=_subtitle(kind, config, len(runs), seeds),
         answer=answer,
         details=details,
         table=Table("", headings(kind), [cells(line) for line in lines], noted),
@@ -109,18 +112,17 @@ def page(
         rated=charts.rated(lines, runs),
         figures=(*charts.curves(runs, kind), *charts.moving(runs)),
         tables=tuple(table for table in (_calibration(lines, runs), _cost(lines, config["epochs"])) if table),
-        settings=_settings({**config, **environment}),
+        settings=_settings(kind, {**config, **environment}),
         reference=charts.reference(list(runs)),
         pictures=_pictures(runs),
     )
 
 
-def _subtitle(config: Mapping[str, Any], strategies: int, seeds: int) -> str:
-    several = template("{n} paired seeds") if strategies > 1 else template("{n} seeds")
+def _subtitle(kind: Figures, config: Mapping[str, Any], strategies: int, seeds: int) -> str:
     return joined(
         (
             counted(strategies, "{n} strategy", "{n} strategies"),
-            counted(seeds, "{n} seed", several),
+            several(kind, seeds),
             counted(config["epochs"], "{n} epoch", "{n} epochs") if "size" in config else "",
             say("size {size}", size=config["size"]) if "size" in config else "",
         )
@@ -189,7 +191,7 @@ def _cost(lines: Sequence[Line], epochs: int) -> Table | None:
         say("seconds an epoch"),
         say("times that of {baseline}", baseline=base),
     )
-    words = say("Training and scoring on this machine, mean over seeds; what else ran on it meanwhile is in it.")
+    words = say("Training and scoring on this machine, mean of the runs; what else ran on it meanwhile is in it.")
     return Table(say("Cost"), titles, rows, (words,))
 
 
@@ -228,11 +230,12 @@ def _picture(strategy: str, run: Run, epoch: int, path: Path) -> Picture:
     return Picture(caption, say(words, seed=run.config["seed"], **given), path.read_bytes())
 
 
-def _settings(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _settings(kind: Figures, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     chosen = template("by validation loss; nothing is ever chosen on the test set")
     if not config.get("validation"):
         chosen = template("the last epoch's (no validation part is held out); nothing is ever chosen on the test set")
-    rows = {name: value for name, value in config.items() if name not in ("settings", "rates", "format")}
+    hidden = {"settings", "rates", "format", *(("seeds",) if kind.folds else ())}  # of folds the settings say how many
+    rows = {name: value for name, value in config.items() if name not in hidden}
     rows |= config["settings"]
     # A list without items is a setting that this recipe does not have.
     found: list[tuple[str, str]] = [

@@ -12,6 +12,7 @@ from ..runs.scores import Scores
 from ..statistics import sequence
 from ..statistics.interval import Interval, differences, mean_interval
 from .folds import of_folds
+from .units import several, unit
 
 BASELINE = "none"
 PAIRS = template(
@@ -19,7 +20,7 @@ PAIRS = template(
     "marks an interval that excludes 0 by itself, while the verdict counts all pairs."
 )
 OWN_PAIRS = template(
-    'The difference is {figure} minus that of "{baseline}", paired by seed; * marks an interval that excludes 0 by '
+    'The difference is {figure} minus that of "{baseline}", paired by {unit}; * marks an interval that excludes 0 by '
     "itself, while the verdict counts all pairs."
 )
 
@@ -114,22 +115,32 @@ def headings(kind: Figures) -> tuple[str, ...]:
     """Of the table's columns.
 
     >>> headings(CLASSIFICATION)[:3]
-    ('strategy', 'test accuracy', 'difference from none')
+    ('strategy', 'test accuracy, %', 'difference from none, points')
     """
-    own = (*(count.heading for count in kind.counts), *(column.heading for column in kind.columns))
-    return say("strategy"), kind.title, say("difference from {baseline}", baseline=BASELINE), *own, say("seconds")
+    counts = (count.heading for count in kind.counts)
+    columns = (_heading(kind, column.figure, column.heading, column.signed) for column in kind.columns)
+    compared = _heading(kind, kind.compared, kind.title)
+    difference = _heading(kind, kind.compared, say("difference from {baseline}", baseline=BASELINE), signed=True)
+    return say("strategy"), compared, difference, *counts, *columns, say("seconds")
+
+
+def _heading(kind: Figures, figure: str, words: str, signed: bool = False) -> str:
+    """With the unit of what stands below, where that is a share."""
+    if not kind.in_percent(figure):
+        return words
+    return say("{heading}, points", heading=words) if signed else say("{heading}, %", heading=words)
 
 
 def cells(line: Line) -> tuple[str, ...]:
     """A line as text, under the headings; a difference whose interval excludes zero is marked with an asterisk."""
-    difference = line.difference
+    difference, kind = line.difference, line.figures
     mark = "" if difference is None or not difference.excludes_zero else " *"
     return (
         line.strategy,
-        plain(line.compared),
-        "-" if difference is None else signed(difference) + mark,
-        *(_count(*line.counted(count)) for count in line.figures.counts),
-        *((signed if column.signed else plain)(line.interval(column.figure)) for column in line.figures.columns),
+        _cell(kind, kind.compared, line.compared),
+        "-" if difference is None else _cell(kind, kind.compared, difference, "+") + mark,
+        *(_count(*line.counted(count)) for count in kind.counts),
+        *(_cell(kind, one.figure, line.interval(one.figure), "+" if one.signed else "") for one in kind.columns),
         f"{line.interval('seconds').mean:.1f}",
     )
 
@@ -138,18 +149,19 @@ def _count(found: int, told: int) -> str:
     return f"{found} of {told}" if told else "-"
 
 
-def plain(interval: Interval) -> str:
-    """Such as "0.9741 ± 0.0020"."""
-    return f"{interval.mean:.4f}" + _half(interval)
+def plain(interval: Interval, sign: str = "", times: float = 1.0, digits: int = 4) -> str:
+    """Such as "0.9741 ± 0.0020"; times 100 with two digits "97.41 ± 0.20".
+
+    >>> plain(Interval(0.97406, 0.00204, None, 5), times=100, digits=2)
+    '97.41 ± 0.20'
+    """
+    half = "" if interval.half is None else f" ± {times * interval.half:.{digits}f}"
+    return f"{times * interval.mean:{sign}.{digits}f}{half}"
 
 
-def signed(interval: Interval) -> str:
-    """Such as "+0.0041 ± 0.0020"."""
-    return f"{interval.mean:+.4f}" + _half(interval)
-
-
-def _half(interval: Interval) -> str:
-    return "" if interval.half is None else f" ± {interval.half:.4f}"
+def _cell(kind: Figures, figure: str, found: Interval, sign: str = "") -> str:
+    """In percent where the figure is a share, as the answer and the charts have it."""
+    return plain(found, sign, times=100, digits=2) if kind.in_percent(figure) else plain(found, sign)
 
 
 def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION, looked: bool = False) -> tuple[str, ...]:
@@ -159,14 +171,14 @@ def notes(epochs: int, seeds: int, kind: Figures = CLASSIFICATION, looked: bool 
     if epochs > 1:
         each = say("mean of the last {last} of {epochs} epochs", last=last, epochs=epochs)
     if seeds > 1:
-        spread = say("± is half of the 95 % t interval over {seeds} seeds", seeds=seeds)
+        spread = say("± is half of the 95 % t interval over {seeds}", seeds=several(kind, seeds))
     if looked:
         spread = say("± is half of the 95 % interval over {seeds} seeds that holds at every look", seeds=seeds)
     return (
-        say("Each seed's figure: {each}; {spread}.", each=kind.told or each, spread=spread),
-        say(OWN_PAIRS if kind.told else PAIRS, figure=kind.title, baseline=BASELINE),
+        say("Figure of each {unit}: {each}; {spread}.", unit=unit(kind), each=kind.told or each, spread=spread),
+        say(OWN_PAIRS if kind.told else PAIRS, figure=kind.title, baseline=BASELINE, unit=unit(kind)),
         *kind.notes,
-        say("Seconds: training and scoring of one run, mean over seeds."),
+        say("Seconds: training and scoring of one run, mean of the runs."),
     )
 
 

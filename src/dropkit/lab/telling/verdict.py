@@ -8,9 +8,10 @@ from ..statistics.crossed import REST, SAMPLE, SEED
 from ..statistics.needed import MOST_SEEDS, seeds_needed
 from .answer import answer, sizes
 from .further import adapting, adapts, bases_of, counts, diverged, gaps
-from .numbers import amount, brief, ends, named
+from .numbers import amount, brief, ends, level, named, step
 from .pairs import ALPHA, FEW, Pair, Pairs, Status, judged
 from .table import Line
+from .units import several, unit
 
 GAP = "gap"  # between training and test, where a recipe has both
 
@@ -45,14 +46,15 @@ def verdict(
 
 
 def _alone(line: Line, data: str) -> str:
-    words = template("{name} reaches {figure} {mean:.4f} on {data} over {seeds} seeds")
+    kind = line.figures
+    words = template("{name} reaches {figure} {mean} on {data} over {seeds}")
     if line.seeds == 1:
-        words = template("{name} reaches {figure} {mean:.4f} on {data} with one seed, so without an interval")
-    name = _beginning(named(line.strategy))
-    given = {"name": name, "figure": line.figures.title, "mean": line.compared.mean, "data": data}
-    found: str = say(words, seeds=line.seeds, **given)
-    if GAP in line.figures.gaps:
-        gap = say("the train-test gap is {gap:+.4f}", gap=line.interval(GAP).mean)
+        words = template("{name} reaches {figure} {mean} on {data} with one seed, so without an interval")
+    mean = level(kind, kind.compared, line.compared.mean)
+    given = {"name": _beginning(named(line.strategy)), "figure": kind.title, "mean": mean, "data": data}
+    found: str = say(words, seeds=several(kind, line.seeds), **given)
+    if GAP in kind.gaps:
+        gap = say("the train-test gap is {gap}", gap=step(kind, GAP, line.interval(GAP).mean))
         found = joined((found, gap), SEMICOLON)
     return say("{found}. One strategy alone says nothing about which is better.", found=found)
 
@@ -63,8 +65,8 @@ def _compared(pairs: Pairs, data: str, looks: Sequence[int]) -> list[str]:
     if main.status is Status.UNKNOWN:
         return words
     if seeds < FEW:
-        return [*words, *_so_far(pairs), _start_again(seeds)]
-    words.append(_about(pairs))
+        return [*words, *_so_far(pairs), _start_again(pairs, seeds)]
+    words += _about(pairs)
     words += _others(pairs)
     words.append(_family(pairs))
     words += [_stands_apart(pair) for pair in pairs.told if pair.outlying is not None]
@@ -84,7 +86,9 @@ def _held(pair: Pair) -> dict[str, str]:
     return {"name": named(pair.one.strategy), "other": named(pair.other.strategy), "range": range_}
 
 
-def _start_again(seeds: int) -> str:
+def _start_again(pairs: Pairs, seeds: int) -> str:
+    if pairs.ranked[0].figures.folds:
+        return say("Nothing is called a difference below {few} folds. Start again with more, as in cv=10.", few=FEW)
     if seeds == 1:
         return say("Start with --seeds 5 or more, or go on with --until-settled and --resume.")
     words = template(
@@ -94,8 +98,12 @@ def _start_again(seeds: int) -> str:
     return say(words, few=FEW)
 
 
-def _about(pairs: Pairs) -> str:
-    """What the interval is about: which seeds and samples might have been others."""
+def _about(pairs: Pairs) -> list[str]:
+    """What the interval is about: which seeds and samples might have been others; of folds a remark says it."""
+    return [] if pairs.ranked[0].figures.folds else [_others_might_be(pairs)]
+
+
+def _others_might_be(pairs: Pairs) -> str:
     if pairs.looked:
         return say(
             "Seeds were added until all was settled or no more were allowed; the interval holds at every look on the "
@@ -141,7 +149,7 @@ def _others(pairs: Pairs) -> list[str]:
         if pair.status is Status.OPEN and pair.difference.excludes_zero and not pairs.looked:
             found = _BY_CHANCE
         given = _held(pair)
-        words.append(say(found, Name=_beginning(given["name"]), **given, **sizes(pairs)))
+        words.append(say(found, Name=_beginning(given["name"]), unit=unit(pair.one.figures), **given, **sizes(pairs)))
     return words
 
 
@@ -154,7 +162,7 @@ _AGAINST_NONE = {
     Status.BETTER: template("{Name} helps: {range}."),
     Status.WORSE: template("{Name} hurts: {range}."),
     Status.WITHIN: template("{Name} differs from {other} by no more than {margin}: {range}."),
-    Status.SAME: template("{Name} scores as {other} in every seed."),
+    Status.SAME: template("{Name} scores as {other} in every {unit}."),
     Status.OPEN: template("{Name} against {other} is not settled: {range}."),
 }
 _AGAINST = {
@@ -193,13 +201,18 @@ def _stands_apart(pair: Pair) -> str:
         "Seed {seed} stands apart from the others in {name} against {other}; without it the difference is {range}. It "
         "is left in."
     )
+    if pair.one.figures.folds:
+        words = template(
+            "Fold {seed} stands apart from the others in {name} against {other}; without it the difference is {range}. "
+            "It is left in."
+        )
     return say(words, seed=seed, **{**_held(pair), "range": brief(pair.one.figures, pair.without(seed))})
 
 
 def _needed(pairs: Pairs) -> list[str]:
     """How many seeds a new comparison would take; these runs, looked at again with more seeds, are no new one."""
     main = pairs.main
-    if main.status is not Status.OPEN or pairs.looked:
+    if main.status is not Status.OPEN or pairs.looked or main.one.figures.folds:
         return []
     size = abs(main.difference.mean) if pairs.margin is None else pairs.margin
     needed = seeds_needed(main.difference, size, ALPHA / len(pairs.found))

@@ -9,6 +9,7 @@ from torch import nn
 
 from ... import receipt
 from ...errors import DropkitTypeError
+from ...visible import a_type
 from .. import layers
 from ..reading.structure import held
 from .overlay import Overlay
@@ -181,7 +182,7 @@ def drop_output(module: nn.Module, args: Any, output: Any) -> Any:
             return output._replace(**{fields[0]: first})  # type: ignore[attr-defined]
         return type(output)((first, *output[1:]))
     raise DropkitTypeError(
-        f"a dropout was inserted behind a {type(module).__name__} that returns a {type(output).__name__}: it can only "
+        f"a dropout was inserted behind {a_type(module)} that returns {a_type(output)}: it can only "
         "drop a tensor, or the first entry of a tuple; insert it behind a submodule that returns a tensor"
     )
 

@@ -17,6 +17,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ...patterns import listed
 from ...receipt import Edit
 from ...threshold import threshold
+from ...visible import a_type
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import FoundRate, rates
@@ -314,7 +315,7 @@ def _check_insertable(target: Position, chosen: list[Position], everywhere: list
     inert = type(module).forward is nn.Module.forward
     if inert or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise DropkitValueError(
-            f"cannot insert behind {path}: a {type(module).__name__} is not called as a whole; name its entries"
+            f"cannot insert behind {path}: {a_type(module)} is not called as a whole; name its entries"
         )
     if _never_called(target):
         raise DropkitValueError(

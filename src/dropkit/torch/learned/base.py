@@ -13,6 +13,7 @@ from torch import nn
 from ...axes.when import When
 from ...errors import DropkitTypeError, DropkitValueError
 from ...place import Place
+from ...visible import a_type
 from .. import ops
 from ..arithmetic.laws import inverted
 from ..draw import Draw, Words
@@ -150,7 +151,7 @@ class Learned(Drawn):
             if not _inside_checkpoint():
                 warn_once(
                     "no_grad",
-                    f"a {type(self).__name__} runs in training mode under torch.no_grad, so its rate learns nothing "
+                    f"{a_type(self)} runs in training mode under torch.no_grad, so its rate learns nothing "
                     "there: leave no_grad, or call model.eval() if this is no training",
                 )
             return
@@ -163,7 +164,7 @@ class Learned(Drawn):
             if self.since > _PATIENCE:
                 warn_once(
                     "regularizer",
-                    f"a {type(self).__name__} has run {_PATIENCE} training forwards without its regulariser, and the "
+                    f"{a_type(self)} has run {_PATIENCE} training forwards without its regulariser, and the "
                     "data alone drive a rate to its bound: add dropkit.torch.regularizer(model, n=len(data)) to the "
                     "loss",
                 )
@@ -177,7 +178,7 @@ class Learned(Drawn):
             if dtype in NARROW:
                 warn_once(
                     "dtype",
-                    f"the {name} of a {type(self).__name__} is {dtype}, in which small steps of the optimizer are lost "
+                    f"the {name} of {a_type(self)} is {dtype}, in which small steps of the optimizer are lost "
                     "and the rate may never move: leave rates in float32, as model.to(dtype) does, or set it back with "
                     f"module.{name}.data = module.{name}.data.float()",
                 )

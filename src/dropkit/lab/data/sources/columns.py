@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError
 from ....language import LIST, joined, say
-from ....visible import one_line
+from ....visible import a_type, one_line
 
 NUMBERS, CATEGORIES, NOTHING = "numbers", "categories", "nothing"
 IDENTIFIES, FEW = 0.5, 20  # text with more different values than this part of the rows, and than so many, names rows
@@ -73,7 +73,7 @@ def _check_objects(name: str, column: Any, known: Any) -> None:
     for row, value in known.items():
         if not isinstance(value, str | bool | int | float | np.number | np.bool_):
             raise DataError(
-                f"{name}: column {shown(column)} holds a {type(value).__name__} in row {row + 1}, and tables hold "
+                f"{name}: column {shown(column)} holds {a_type(value)} in row {row + 1}, and tables hold "
                 "numbers and text; leave the column out, or give arrays (.npz)"
             )
 

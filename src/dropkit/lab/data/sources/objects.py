@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError, DropkitError
 from ....language import say
-from ....visible import one_line
+from ....visible import a_type, one_line
 from ...imported import generators_kept, seed_all
 from ..limits import MOST, size
 from . import hub, tables
@@ -119,7 +119,7 @@ def _array(name: str, value: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "to_numpy"):  # a column
         return value.to_numpy()
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
-        raise DataError(f"{name} gives a {type(value).__name__} where an array belongs; give {GIVES}")
+        raise DataError(f"{name} gives {a_type(value)} where an array belongs; give {GIVES}")
     try:
         return np.asarray(value)
     except ValueError as error:

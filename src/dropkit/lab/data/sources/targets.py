@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError, DropkitTypeError, DropkitValueError, UnknownNameError
 from ....language import say, template
-from ....visible import one_line
+from ....visible import article, one_line
 from ..limits import MOST_CLASSES
 from .numbers import FAR, check_finite
 
@@ -148,7 +148,7 @@ def _typed(name: str, called: str, array: NDArray) -> NDArray:
     plain = (bool, np.bool_, int, float, np.integer, np.floating, Decimal)
     for kind in kinds:
         if not issubclass(kind, (*plain, str, bytes)):
-            raise DataError(f"{name}: {called} holds a {kind.__name__}; a target is of numbers or of labels")
+            raise DataError(f"{name}: {called} holds {article(kind.__name__)}; a target is of numbers or of labels")
     if kinds == {Decimal}:
         return array.astype(np.float64)
     return np.array(array.tolist()) if all(issubclass(kind, plain) for kind in kinds) else array.astype(str)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ....errors import DataError
 from ....language import say, template
+from ....visible import a_type
 from ..limits import MOST, MOST_CLASSES, size
 from .raw import Part, Raw
 from .splits import divided
@@ -113,7 +114,7 @@ def pairs(raw: Raw, block: int, fraction: float) -> tuple[Pair, Pair, int, str]:
 def _check(name: str, part: Part) -> None:
     x = part.x.values if isinstance(part.x, Ragged) else part.x
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu" or x.ndim > 2:
-        what = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+        what = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else f"{a_type(x)}"
         raise DataError(
             f"{name}: x is {what}, and {NEXT_TOKEN} needs token ids: whole numbers, one long array or (sequences, "
             "length)"
