@@ -4,15 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
+from dropkit.axes.rate import Gap
 from dropkit.counter import Key
+from dropkit.lab import Run, train
 from dropkit.lab.data.sets import Data
 from dropkit.mask import normal
+from tests.lab.runs import numbers, stop_after
 from tests.test_examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +79,26 @@ def ends(folder: Path) -> dict[str, Any]:
     """Weights and scores; a state holds the clock's figures too."""
     paths = [*folder.rglob("checkpoint.safetensors"), *folder.rglob("scores.safetensors")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def resumed(make: Any, strategy: str, folder: Path, **more: Any) -> Run:
+    """A run of three epochs, held to end bit for bit as one that is cut off after the first and resumed."""
+    asked: Any = {"data": arrays("classification"), "epochs": 3, "device": "cpu", "seed": 2**40 + 3, **more}
+    whole = train(make, strategy=strategy, out=folder / "whole", **asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(make, strategy=strategy, out=folder / "cut", **asked, on_epoch=stop_after(1))
+    cut = train(make, strategy=strategy, out=folder / "cut", **asked, resume=True)
+    assert numbers(cut) == numbers(whole) and ends(folder / "cut") == ends(folder / "whole")
+    return whole
+
+
+def follows_the_gap(run: Run, site: str) -> None:
+    """Hold that a rate stands after each epoch but the first where a controller puts it by the row before."""
+    rate = Gap(0.05, start=run.rows[0][f"rate_{site}"], low=0.0, high=0.5, gain=2.0)
+    for before, row in pairwise(run.rows):
+        rate.update(train=before["train_eval_loss"], validation=before["validation_loss"])
+        assert row[f"rate_{site}"] == pytest.approx(rate.at(0), abs=1e-6)
+    assert len({row[f"rate_{site}"] for row in run.rows}) > 1
 
 
 def weights_of(folder: Path) -> dict[str, Any]:

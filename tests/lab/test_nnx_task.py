@@ -16,8 +16,7 @@ from dropkit.lab.order import epoch_order
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes.recipe import Recipe
 from dropkit.lab.tasks.asked import resolved
-from tests.lab.frames import arrays, ends, killed, saved
-from tests.lab.runs import numbers, stop_after
+from tests.lab.frames import arrays, ends, follows_the_gap, killed, resumed, saved
 from tests.test_examples import EXAMPLES
 
 
@@ -130,18 +129,13 @@ def test_a_number_inside_another_module_moves_too() -> None:
 
 @pytest.mark.parametrize(("make", "strategy"), [(Net, "step"), (Normed, "as-is")])
 def test_resumed_run_ends_bit_for_bit_the_same(make: Any, strategy: str, tmp_path: Path) -> None:
-    asked: Any = {
-        "data": arrays("classification"),
-        "epochs": 3,
-        "device": "cpu",
-        "strategy": strategy,
-        "seed": 2**40 + 3,
-    }
-    whole = train(make, out=tmp_path / "whole", **asked)
-    with pytest.raises(KeyboardInterrupt):
-        train(make, out=tmp_path / "cut", **asked, on_epoch=stop_after(1))
-    cut = train(make, out=tmp_path / "cut", **asked, resume=True)
-    assert numbers(cut) == numbers(whole) and ends(tmp_path / "cut") == ends(tmp_path / "whole")
+    resumed(make, strategy, tmp_path)
+
+
+def test_gap_moves_the_rate_by_the_rows_before_and_is_resumed(tmp_path: Path) -> None:
+    run = resumed(Net, "gap", tmp_path, validation=0.25, sites=["drop=0.3"])
+    follows_the_gap(run, "drop")
+    assert all(0 < row["test_ece"] < 1 for row in run.rows)
 
 
 def test_strategies_insertion_and_kinds(tmp_path: Path) -> None:
@@ -174,7 +168,7 @@ def test_wrong_models_are_named_before_anything_is_written(tmp_path: Path) -> No
         train(Net, **asked, insert=["conv*=0.1"])
     with pytest.raises(DropkitTypeError, match=r"makes a Rngs"):
         train(nnx.Rngs, **asked)
-    with pytest.raises(DropkitValueError, match="unknown strategy 'concrete'"):
+    with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with flax.nnx: take gap"):
         train(Net, **asked, strategy="concrete")
     assert not (tmp_path / "out").exists()
 

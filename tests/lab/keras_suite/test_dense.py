@@ -127,7 +127,7 @@ def test_scores_are_those_of_the_weights_that_were_written(tmp_path: Path) -> No
 def test_rows_are_those_of_every_recipe(tmp_path: Path) -> None:
     run = tiny(tmp_path / "dense", strategy="step", validation=0.25)
     mlp = train("mlp", size="tiny", epochs=1, device="cpu", validation=0.25, out=tmp_path / "mlp")
-    assert list(run.rows[0]) == [name for name in mlp.rows[0] if name != "test_ece"]  # which torch's engine adds
+    assert list(run.rows[0]) == list(mlp.rows[0])
     with (tmp_path / "dense" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["rate_dropout1"]) for row in rows] == pytest.approx([0.5, 0.4, 0.3])
@@ -175,7 +175,9 @@ def test_damaged_or_foreign_state_is_named(tmp_path: Path) -> None:
 
 def test_wrong_choices_are_named_before_anything_is_written(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(UnknownNameError, match=r"unknown strategy 'concrete'; .*Known: fixed, none, step"):
+    with pytest.raises(UnknownNameError, match=r"unknown strategy 'fixd'; .*Known: fixed, none, step"):
+        tiny(out, strategy="fixd")
+    with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with Keras: take step"):
         tiny(out, strategy="concrete")
     with pytest.raises(DropkitValueError, match=r"trains with Keras in 32-true only, got precision 'bf16-mixed'"):
         tiny(out, precision="bf16-mixed")

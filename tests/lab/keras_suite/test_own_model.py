@@ -10,11 +10,11 @@ keras = pytest.importorskip("keras")
 from keras import layers  # noqa: E402
 
 from dropkit import Key, cli, keep  # noqa: E402
-from dropkit.errors import DropkitValueError, UnknownNameError  # noqa: E402
+from dropkit.errors import DropkitValueError  # noqa: E402
 from dropkit.lab import compare, train  # noqa: E402
+from dropkit.lab.engines.calibration import calibration_error  # noqa: E402
 from dropkit.lab.order import epoch_order  # noqa: E402
-from tests.lab.frames import arrays, ends, killed, saved  # noqa: E402
-from tests.lab.runs import numbers, stop_after  # noqa: E402
+from tests.lab.frames import arrays, ends, follows_the_gap, killed, resumed, saved  # noqa: E402
 from tests.test_examples import EXAMPLES  # noqa: E402
 
 
@@ -108,12 +108,26 @@ def test_the_first_step_is_that_of_known_weights_order_and_masks(make: Any, tmp_
 
 @pytest.mark.parametrize("make", [softmax, Own])
 def test_a_model_that_is_cut_off_ends_bit_for_bit_the_same(make: Any, tmp_path: Path) -> None:
-    asked: Any = {"data": arrays("classification"), "epochs": 3, "device": "cpu", "strategy": "step", "seed": 2**40 + 3}
-    whole = train(make, out=tmp_path / "whole", **asked, schedule="cosine")
-    with pytest.raises(KeyboardInterrupt):
-        train(make, out=tmp_path / "cut", **asked, schedule="cosine", on_epoch=stop_after(1))
-    cut = train(make, out=tmp_path / "cut", **asked, schedule="cosine", resume=True)
-    assert numbers(cut) == numbers(whole) and ends(tmp_path / "cut") == ends(tmp_path / "whole")
+    resumed(make, "step", tmp_path, schedule="cosine")
+
+
+def test_gap_moves_the_rate_by_the_rows_before_and_is_resumed(tmp_path: Path) -> None:
+    run = resumed(softmax, "gap", tmp_path, validation=0.25, sites=["drop=0.3"])
+    follows_the_gap(run, "drop")
+
+
+def calibrated(model: Any, x: Any, y: Any) -> float:
+    found = keras.ops.convert_to_numpy(model(x))
+    return calibration_error(found.max(1), found.argmax(1) == y)
+
+
+def test_a_classifier_has_a_calibration_error_whatever_it_ends_in(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(5)
+    model, data = softmax(), arrays("classification")
+    asked: Any = {"data": data, "seed": 5, "epochs": 1, "learning_rate": 1e-12, "device": "cpu"}
+    rows = [train(make, out=tmp_path / make.__name__, **asked).rows[0] for make in (softmax, logits)]
+    known = calibrated(model, data.test_x, data.test_y)
+    assert [row["test_ece"] for row in rows] == pytest.approx([known, known], rel=1e-4)
 
 
 def test_strategies_insertion_and_kinds(tmp_path: Path) -> None:
@@ -148,7 +162,7 @@ def test_wrong_models_are_named_before_anything_is_written(tmp_path: Path) -> No
     ):
         with pytest.raises(DropkitValueError, match=text):
             train(make, **asked, **more)
-    with pytest.raises(UnknownNameError, match="unknown strategy 'concrete'"):
+    with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with Keras: take gap"):
         train(softmax, **asked, strategy="concrete")
     assert not (tmp_path / "out").exists()
 

@@ -42,7 +42,7 @@ class Adversarial(Loop):
         parts = {name: self.module.get_submodule(name) for name in ("generator", "discriminator")}
         self.sites = Sites(parts["discriminator"], plan.rates, choices.recipe.feeds)
         bind(parts["discriminator"], seed=plan.seed)
-        ready = {name: self.fabric.setup(part, self._adam(part)) for name, part in parts.items()}
+        ready = {name: self._set_up(part, self._adam(part)) for name, part in parts.items()}
         self.generator, self.discriminator = (ready[name][0] for name in parts)
         self.optimizers = {name: optimizer for name, (_, optimizer) in ready.items()}
         self.judge: Judge = judge(choices.data)

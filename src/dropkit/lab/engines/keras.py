@@ -1,7 +1,7 @@
 """The engine over `keras.Model.fit`: a Keras model trained an epoch at a time, with the data in the lab's own order.
 
-Rates follow schedules (`dropkit.keras.RateSchedule`); learned and controlled ones need the torch engine. A run's state
-is one file of tensors: the model's variables, the counters of its masks among them, and the optimizer's.
+Rates of recipes follow schedules (`dropkit.keras.RateSchedule`); learned ones need the torch engine. A run's state is
+one file of tensors: the model's variables, the counters of its masks among them, and the optimizer's.
 """
 
 import time
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -22,8 +23,12 @@ from ..keras_backend import batches, require
 from ..order import CHUNK, epoch_order
 from ..plan import Plan
 from ..recipes.keras_weights import path_in
+from ..recipes.objective import CLASSES
 from ..recipes.recipe import LearnedRate, Rates, Settings
+from .calibration import Calibration, figures
 from .checkpoint import Progress
+from .keras_losses import logits
+from .scoring import TEST
 
 
 class KerasTrainer:
@@ -61,7 +66,7 @@ class KerasTrainer:
             for name, (_, _, index) in self.parts.items():
                 if name != "train":
                     row |= self._evaluate(name, index)
-        row |= {f"rate_{site}": float(rate.at(step - 1)) for site, rate in self._rates().items()}
+        row |= self._rates(step)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _fit(self, number: int, step: int) -> tuple[dict[str, Any], int]:
@@ -81,12 +86,29 @@ class KerasTrainer:
         ).history
         return {"train_loss": history["loss"][0], "train_accuracy": history["accuracy"][0]}, len(batches)
 
-    def _rates(self) -> dict[str, Rate]:
-        return self.rates
+    def _rates(self, step: int) -> dict[str, float]:
+        return {f"rate_{site}": float(rate.at(step - 1)) for site, rate in self.rates.items()}
+
+    def _header(self) -> dict[str, Any]:
+        """What a state holds beside tensors and progress."""
+        return {}
+
+    def _take(self, header: Mapping[str, Any]) -> None:
+        """Put that back."""
 
     def _evaluate(self, name: str, index: NDArray[np.int64]) -> dict[str, Any]:
         found = self.model.evaluate(self._batches(name, index, CHUNK), verbose=0, return_dict=True)
-        return {f"{name}_loss": float(found["loss"]), f"{name}_accuracy": float(found["accuracy"])}
+        row = {f"{name}_loss": float(found["loss"]), f"{name}_accuracy": float(found["accuracy"])}
+        return row | (self._calibration(index) if name == TEST else {})
+
+    def _calibration(self, index: NDArray[np.int64]) -> dict[str, float]:
+        x, y, _ = self.parts[TEST]
+        found = Calibration()
+        for part in np.split(index, range(CHUNK, len(index), CHUNK)):
+            given = self.model.predict_on_batch(x[part])
+            whole = np.concatenate([1 - given, given], 1) if self.binary else given
+            found.add(*(torch.from_numpy(array) for array in (logits(whole, CLASSES, True), y[part])))
+        return figures(found)
 
     def _batches(self, part: str, order: NDArray[np.int64], size: int) -> Any:
         """Samples of a part in this order, as a dataset that Keras takes on any backend."""
@@ -112,7 +134,7 @@ class KerasTrainer:
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write everything that the next epoch depends on."""
-        _save(path, self._variables(), asdict(progress))
+        _save(path, self._variables(), self._header() | asdict(progress))
 
     def load(self, path: Path) -> Progress:
         """Go on from a saved state.
@@ -123,6 +145,7 @@ class KerasTrainer:
         variables = self._variables()
         try:
             arrays, header = load_arrays(path, set(variables))
+            self._take(header)
             for name, variable in variables.items():
                 variable.assign(arrays[name])  # refuses another shape
             return Progress.of(header)

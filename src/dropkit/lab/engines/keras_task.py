@@ -2,21 +2,21 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...axes.rate import Rate
 from ..imported import seed_all
 from ..order import CHUNK, epoch_order
 from ..recipes.learning_rate import CONSTANT, factor
-from .keras import KerasTrainer, schedules
+from .keras import KerasTrainer
 from .keras_losses import logits, loss_of, trained_figure
 from .keras_optimizing import learning_rate, optimizer
 from .loop import Row
-from .moves import Moves
+from .moves import CONTROLLERS, Moves, not_learned
 from .scoring import TEST, evaluated
 
 
@@ -37,7 +37,7 @@ class KerasTaskTrainer(KerasTrainer):
                 warnings.simplefilter("ignore", UserWarning)  # what Keras draws is told in another way
                 bind(built.model, self.plan.seed)
         self.names = names_of(built.model)
-        self.moves = Moves(built.places(self.plan.rates), schedules(self.plan.rates))
+        self.moves = Moves(built.places(self.plan.rates), not_learned(self.plan.rates))
         self.moves.set(0)
         self.own = loss_of(self.objective, built.probabilities).own
         self.model = built.whole(self.objective, settings.l2)
@@ -49,7 +49,9 @@ class KerasTaskTrainer(KerasTrainer):
     def epoch(self, number: int, step: int) -> Row:
         """Train one epoch; what others' code draws in it follows from the seed and the epoch, so that it can go on."""
         seed_all(int(np.random.SeedSequence((self.plan.seed, number)).generate_state(1, np.uint64)[0]))
-        return super().epoch(number, step)
+        row = super().epoch(number, step)
+        self.moves.feed_back(row)
+        return row
 
     def _fit(self, number: int, step: int) -> tuple[Row, int]:
         kept = self.parts["train"][2]
@@ -115,8 +117,14 @@ class KerasTaskTrainer(KerasTrainer):
         """The compared figure of each test sample after the last epoch; None where it is no mean over samples."""
         return self.last_scores
 
-    def _rates(self) -> dict[str, Rate]:
-        return self.moves.moved
+    def _rates(self, step: int) -> Row:
+        return self.moves.row(step)
+
+    def _header(self) -> dict[str, Any]:
+        return self.moves.header()
+
+    def _take(self, header: Mapping[str, Any]) -> None:
+        self.moves.load(header.get(CONTROLLERS, []))
 
     def _arrays(self, part: str) -> tuple[NDArray, NDArray]:
         x, y, _ = self.parts[part]

@@ -24,6 +24,7 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "pathwise": Pathwise,
     "literal": Pathwise,
 }
+CONTROLLERS = "controllers"
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"pathwise": ClippedAdam, "literal": Literal}
 
 
@@ -67,6 +68,10 @@ class Moves:
         """The controllers' states; schedules have none, and learned rates are parameters of the model."""
         return [controller.state() for controller in self.controllers]
 
+    def header(self) -> dict[str, Any]:
+        """The same, as a state's header has it; nothing where there are none."""
+        return {CONTROLLERS: self.state()} if self.controllers else {}
+
     def load(self, states: list[dict[str, float]]) -> None:
         """Put the controllers back.
 
@@ -77,6 +82,21 @@ class Moves:
             raise DropkitValueError(f"{len(states)} saved controllers for {len(self.controllers)}")
         for controller, state in zip(self.controllers, states, strict=True):
             controller.load(state)
+
+
+def not_learned(rates: Rates) -> dict[str, Rate]:
+    """The rates of a strategy, which follow schedules and controllers.
+
+    Raises:
+        DropkitValueError: one is learned.
+    """
+    for site, rate in rates.items():
+        if isinstance(rate, LearnedRate):
+            raise DropkitValueError(
+                f"the rate of {site} is learned, {rate!r}, which the lab does for models of torch alone: take a "
+                "schedule or a controller, as in fixed, step, gap"
+            )
+    return {site: rate for site, rate in rates.items() if not isinstance(rate, LearnedRate)}
 
 
 class Number:

@@ -25,9 +25,8 @@ from ..plan import Plan
 from ..recipes.learning_rate import factor
 from .checkpoint import Progress
 from .loop import Row
-from .moves import Moves
+from .moves import CONTROLLERS, Moves, not_learned
 from .nnx_program import program
-from .numpy import not_learned
 from .scoring import TEST, evaluated
 
 
@@ -64,6 +63,7 @@ class NnxTrainer:
                 if name != "train":
                     row |= self._evaluate(name, x, y, index)
         row |= self.moves.row(step)
+        self.moves.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _train(self, number: int, step: int) -> Row:
@@ -119,7 +119,7 @@ class NnxTrainer:
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write everything that the next epoch depends on."""
-        save_arrays(path, {name: plain(leaf) for name, leaf in self._state()}, asdict(progress))
+        save_arrays(path, {name: plain(leaf) for name, leaf in self._state()}, self.moves.header() | asdict(progress))
 
     def load(self, path: Path) -> Progress:
         """Go on from a saved state.
@@ -133,6 +133,7 @@ class NnxTrainer:
             with self._device():
                 leaves = [like(leaf, name, arrays[name]) for name, leaf in state]
             tree = (self.weights, self.rest, self.moments)
+            self.moves.load(header.get(CONTROLLERS, []))
             self.weights, self.rest, self.moments = jax.tree.unflatten(jax.tree.structure(tree), leaves)
             return Progress.of(header)
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:

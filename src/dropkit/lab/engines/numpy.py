@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ...axes.rate import Rate
 from ...errors import DataError, DropkitValueError
 from ...numpy import Dense, Dropout, Sequential
 from ..files.arrays import load_arrays, save_arrays
-from ..order import drawn_with_replacement, epoch_order
+from ..order import CHUNK, drawn_with_replacement, epoch_order
 from ..plan import Plan
-from ..recipes.recipe import LearnedRate, Rates, Settings
+from ..recipes.recipe import Settings
 from .by_hand import right, score, train_epoch
+from .calibration import Calibration, figures
 from .checkpoint import Progress
-from .moves import Moves
+from .moves import Moves, not_learned
 
 
 class NumpyTrainer:
@@ -58,9 +59,18 @@ class NumpyTrainer:
         for name, part in self.parts.items():
             if name != "train":
                 row |= _named(name, score(self.network, *part))
+        row |= self._calibration()
         row |= self.sites.row(step)
         self.sites.feed_back(row)
         return row | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _calibration(self) -> dict[str, float]:
+        x, y, index = self.parts["test"]
+        found = Calibration()
+        for part in np.split(index, range(CHUNK, len(index), CHUNK)):
+            logits = self.network.forward(x[part], training=False)
+            found.add(torch.from_numpy(logits), torch.from_numpy(y[part]))
+        return figures(found)
 
     def sample_scores(self) -> NDArray[np.float32]:
         """Of each test sample whether its class is right, after the last epoch."""
@@ -111,21 +121,6 @@ class NumpyTrainer:
         """Weights, and how many masks each dropout has drawn."""
         steps = {f"{site}.step": np.array(drop.step, np.int64) for site, drop in self.drops.items()}
         return self._weights() | steps
-
-
-def not_learned(rates: Rates) -> dict[str, Rate]:
-    """The rates of a strategy, which follow schedules and controllers.
-
-    Raises:
-        DropkitValueError: one is learned.
-    """
-    for site, rate in rates.items():
-        if isinstance(rate, LearnedRate):
-            raise DropkitValueError(
-                f"the rate of {site} is learned, {rate!r}, and recipes on NumPy take schedules and controllers: use "
-                "none, fixed, step, decay, gap"
-            )
-    return {site: rate for site, rate in rates.items() if not isinstance(rate, LearnedRate)}
 
 
 def _named(part: str, figures: Mapping[str, float]) -> dict[str, float]:

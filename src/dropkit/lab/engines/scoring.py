@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..recipes.objective import Objective
+from .calibration import Calibration, calibrated, figures
 from .loop import Row
 from .losses import Losses, Score, losses, outputs_of
 
@@ -43,8 +44,11 @@ def evaluated(
 
     found = losses(objective) if own is None else Losses(lambda *both: each(*both).mean(), each)
     score.losses = found
+    calibration = Calibration() if name == TEST and calibrated(objective) else None
     for given, targets in batches:
         outputs = outputs_of(torch.from_numpy(np.array(logits(given), np.float32)), objective.kind)
         labels = torch.from_numpy(np.array(targets))
         score.add(found.mean(outputs, labels), outputs, labels)
-    return score.row(), score.of_samples() if name == TEST else None
+        if calibration is not None:
+            calibration.add(outputs, labels)
+    return score.row() | figures(calibration), score.of_samples() if name == TEST else None

@@ -13,7 +13,7 @@ from ..imported import seed_all
 from ..order import CHUNK
 from ..plan import Plan
 from ..recipes.learning_rate import CONSTANT, factor
-from .calibration import Calibration, calibrated
+from .calibration import Calibration, calibrated, figures
 from .gradients import Antithetic, Gradients, Hypergradient, Part, held_out_batches
 from .loop import Loop, Row
 from .losses import Score, losses, outputs_of
@@ -44,7 +44,7 @@ class Trainer(Loop):
         optimizers = {"weights": optimizer(settings, named), "rates": self.sites.optimizer()}
         found = {name: each for name, each in optimizers.items() if each is not None}
         self.module = model
-        self.model, *ready = self.fabric.setup(model, *found.values())
+        self.model, *ready = self._set_up(model, *found.values())
         self.optimizers = dict(zip(found, ready, strict=True))
         self.gradients = self._gradients()
         weights = [weight for weight in penalized(dict(model.named_parameters())).values() if weight.dim() > 1]
@@ -119,7 +119,7 @@ class Trainer(Loop):
                 calibration.add(outputs, chunk.y)
         if name == TEST:
             self.last_scores = score.of_samples()
-        return score.row() | ({} if calibration is None else {"test_ece": calibration.error()})
+        return score.row() | figures(calibration)
 
     def sample_scores(self) -> NDArray[np.float32] | None:
         """The compared figure of each test sample after the last epoch; None where it is no mean over samples."""

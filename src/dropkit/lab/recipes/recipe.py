@@ -22,7 +22,8 @@ SIZES = ("tiny", "small", "full", TUTORIAL)
 
 LATER = {"later": True}  # of settings that records of older runs do not have
 
-METHODS = ("concrete", "disarm", "hypergradient", "pathwise", "literal")
+LEARNING = ("concrete", "disarm", "hypergradient")
+METHODS = (*LEARNING, "pathwise", "literal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +285,7 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
         DropkitValueError: the strategy does not take these numbers.
     """
     if strategy.name not in recipe.strategies:
-        raise UnknownNameError("strategy", strategy.name, recipe.strategies)
+        raise _missing(recipe, strategy.name)
     found = recipe.strategies[strategy.name](settings, steps, strategy.values)
     found = _limited(recipe, strategy, found, settings, steps) if strategy.places else found
     for site, rate in found.items():
@@ -294,6 +295,18 @@ def strategy_rates(recipe: Recipe, strategy: Strategy, settings: Settings, steps
                 f"over, or has no layer with weights behind it: limit it to other sites, as in {strategy.name}@PATTERN"
             )
     return found
+
+
+def _missing(recipe: Recipe, name: str) -> DropkitValueError:
+    """The error for a strategy that a recipe does not have."""
+    if name not in LEARNING or recipe.engine.framework == TORCH.framework:
+        return UnknownNameError("strategy", name, recipe.strategies)
+    others = [other for other in ("gap", "step", "fixed") if other in recipe.strategies]
+    return DropkitValueError(
+        f"strategy {name!r} learns its rates by gradient, which the lab does for models of torch alone, and "
+        f"{recipe.name} is trained with {recipe.engine.title}: take {' or '.join(others) or recipe.usual}, or a model "
+        "of torch"
+    )
 
 
 def _limited(recipe: Recipe, strategy: Strategy, found: Rates, settings: Settings, steps: int) -> Rates:

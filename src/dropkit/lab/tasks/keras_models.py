@@ -112,7 +112,6 @@ class KerasModels:
     engine = replace(KERAS, trainer="dropkit.lab.engines.keras_task:KerasTaskTrainer")
     optimizers = OPTIMIZERS
     learned: tuple[str, ...] = ()
-    controlled = False
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""

@@ -108,7 +108,6 @@ class NnxModels:
     engine = NNX
     optimizers = OPTIMIZERS
     learned: tuple[str, ...] = ()
-    controlled = False
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""

@@ -16,7 +16,6 @@ from .settings import TaskSettings
 from .variants import VARIANTS
 
 NONE, OWN, FIXED, SCALE = "none", "as-is", "fixed", "scale"
-LEARNED = ("concrete", "disarm", "hypergradient")
 LEAST = 0.05  # where a learned or a controlled rate starts at least: at 0 there is no gradient
 
 
@@ -160,15 +159,14 @@ class Starting:
         return Ruled(self.name, start, RULES[self.name])(settings, steps, values)
 
 
-def strategies(own: Mapping[str, float], learned: tuple[str, ...], controlled: bool) -> dict[str, StrategyRates]:
+def strategies(own: Mapping[str, float], learned: tuple[str, ...]) -> dict[str, StrategyRates]:
     """All strategies of a model by name.
 
     Args:
         own: site -> its rate in the model as it is.
         learned: those by gradient that its framework's engine trains.
-        controlled: whether the engine shows a controller what it measures.
 
-    >>> list(strategies({"drop": 0.5}, (), False))[:6]
+    >>> list(strategies({"drop": 0.5}, ()))[:6]
     ['none', 'as-is', 'fixed', 'scale', 'weight-decay', 'step']
     """
     sites = tuple(own)
@@ -176,7 +174,7 @@ def strategies(own: Mapping[str, float], learned: tuple[str, ...], controlled: b
     found[DECAY] = WeightDecay(sites)
     found |= {name: Spaced(name, sites, rate) for name, rate in SPACED.items()}
     found |= {name: Scheduled(name, own, most, rate) for name, (most, rate) in SCHEDULES.items()}
-    found |= {name: Starting(name, own) for name in (*learned, *(("gap",) if controlled else ()))}
+    found |= {name: Starting(name, own) for name in (*learned, "gap")}
     return found | {name: Kind(name, own) for name in VARIANTS}
 
 

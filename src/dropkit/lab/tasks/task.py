@@ -100,8 +100,6 @@ class Framework(Protocol):
     """By the names that there are."""
     learned: tuple[str, ...]
     """Strategies by gradient that its engine trains."""
-    controlled: bool
-    """Whether its engine shows controllers what it measures."""
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model, which may be used up: its sites, how samples enter, and whether its outputs fit.
@@ -199,7 +197,7 @@ def recipe_of(task: Task, data: Data) -> Recipe:
         summary=about[0],
         about=about,
         settings=Sized(settings),
-        strategies=strategies(own, known.learned, known.controlled),
+        strategies=strategies(own, known.learned),
         feeds={site: place.feeds for site, place in examined.places.items()},
         build=Build(task, framework, examined),  # type: ignore[arg-type]  # of its own settings
         compared=(NONE, OWN),

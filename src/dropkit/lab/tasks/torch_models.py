@@ -28,9 +28,9 @@ from ..engines.optimizing import OPTIMIZERS, family
 from ..imported import failed
 from ..recipes.engine import TORCH
 from ..recipes.objective import BINARY, CLASSES, Objective
+from ..recipes.recipe import LEARNING
 from .found import check_kind, nowhere, ruled
 from .spec import Rule, rules
-from .strategies import LEARNED
 from .task import Examined, Place, Task, TaskSettings
 from .variants import check_shape, variant_of
 
@@ -63,8 +63,7 @@ class TorchModels:
 
     engine = TORCH
     optimizers = OPTIMIZERS
-    learned = LEARNED
-    controlled = True
+    learned = LEARNING
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""

@@ -1,0 +1,58 @@
+"""The loop over torch: a step is the same without Fabric's wrappers; and a calibration error without torch's loop."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dropkit.lab import train
+from dropkit.lab.engines.torch import Trainer
+from dropkit.lab.plan import Choices, Plan
+from dropkit.lab.tasks.asked import resolved
+from tests.lab.frames import arrays
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+
+class Wrapped(Trainer):
+    """With all that Fabric puts around a model and its optimizers."""
+
+    def _set_up(self, module: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
+        return tuple(self.fabric.setup(module, *optimizers))
+
+
+def trained(kind: type[Trainer], strategy: str, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    wanted = {"data": arrays("classification"), "device": "cpu", "batch_size": 8, "validation": 0.25, **asked}
+    recipe, rest = resolved(net, wanted)
+    trainer = kind(Plan.make(Choices.make(recipe, **rest), strategy, 3))
+    rows = [trainer.epoch(1, 0), trainer.epoch(2, 3)]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows], dict(
+        trainer.module.state_dict()
+    )
+
+
+@pytest.mark.parametrize("strategy", ["as-is", "concrete", "disarm", "hypergradient", "gap", "weight-decay"])
+def test_a_step_is_the_same_bit_for_bit_without_fabrics_wrappers(strategy: str) -> None:
+    rows, weights = trained(Trainer, strategy)
+    known, others = trained(Wrapped, strategy)
+    assert rows == known
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])
+def test_other_precisions_keep_them(precision: str) -> None:
+    recipe, rest = resolved(net, {"data": arrays("classification"), "device": "cpu", "precision": precision})
+    trainer = Trainer(Plan.make(Choices.make(recipe, **rest), "as-is", 3))
+    assert trainer.model is not trainer.module
+    assert math.isfinite(trainer.epoch(1, 0)["train_loss"])
+
+
+def test_a_recipe_on_numpy_has_a_calibration_error(tmp_path: Path) -> None:
+    run = train("numpy-mlp", size="tiny", epochs=1, out=tmp_path / "run")
+    assert 0 < run.rows[0]["test_ece"] < 1
+    assert ">Calibration<" in (tmp_path / "run" / "report.html").read_text()
