@@ -200,6 +200,21 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
         assert torch.isfinite(grad).all() and not grad[0, 0, 1].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_of_minus_infinity_that_is_added_hides_as_a_false_one_does(dtype: torch.dtype) -> None:
+    """Padding as models of Hugging Face say it; the composed way once had gradients that were no numbers."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 3, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    seen = torch.tensor([[True, True, False], [False] * 3, [True] * 3])
+    found = []
+    for mask in (seen, torch.where(seen, 0.0, -torch.inf).to(dtype)):
+        out = attention(q, k, v, p=0.3, training=True, key=KEY, mask=mask)
+        found.append([out, *torch.autograd.grad(out.sum(), (q, k, v))])
+    for one, other in zip(*found, strict=True):
+        assert torch.isfinite(one).all()
+        close(one, other, dtype)
+
+
 def test_what_is_not_finite_shows() -> None:
     q, k, v = (torch.randn(1, 1, 20, 4) for _ in range(3))
     q[0, 0, 3, 0] = torch.nan

@@ -14,7 +14,7 @@ from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
-from . import blocks, composed
+from . import blocks, composed, tiled
 from .request import KernelDraw, Masked, Request, checked_mask, checked_shapes
 
 
@@ -77,7 +77,7 @@ def attention(
     """
     shape = checked_shapes(q, k, v, enable_gqa)
     part = Part.of(offset, global_shape, rows)
-    masked = Masked(checked_mask(mask, shape), _diagonal(part, shape) if is_causal else None)
+    masked = Masked(checked_mask(mask, shape, q.device), _diagonal(part, shape) if is_causal else None)
     scale = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
     request = Request(masked, scale, before_softmax)
     out, lse = attended(q, k, v, shape, request, _one(p), ops.mode(training), ops.fresh_with(key, part), _axes(share))
@@ -99,11 +99,8 @@ def attended(
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
     lowered = ops.lower(weights, p, training)
     nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before
-    if (
-        ops.traced()
-        or not blocks.usable(q, k, v, request.masked.mask)
-        or (lowered is not None and type(lowered.t) is not int)
-    ):
+    kernels = _kernels_for(q, k, v, request)
+    if kernels is None or (lowered is not None and type(lowered.t) is not int):
         drop = None if lowered is None else lambda weights: ops.apply(weights, lowered, fresh, axes, False)
         out, lse = composed.attend(q, k, v, request, drop)
     else:
@@ -112,10 +109,18 @@ def attended(
             draw, place = ops.prepare(weights, lowered, fresh, axes)
             assert not isinstance(place, Refined)  # `_axes` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
-        out, lse = blocks.attend(q, k, v, request, drawn)
+        out, lse = kernels.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
-            out = out.masked_fill(torch.ones((), dtype=torch.bool), 0.0)
+            out = out.masked_fill(torch.ones((), dtype=torch.bool, device=out.device), 0.0)
     return out, lse
+
+
+def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request) -> Any:
+    """The module whose kernel takes this call, or None: what is traced, float64 and the rest go composed."""
+    if ops.traced():
+        return None
+    here = (q, k, v, request.masked.mask)
+    return blocks if blocks.usable(*here) else tiled if tiled.usable(*here) else None
 
 
 def _one(p: Any) -> Any:
