@@ -1,5 +1,6 @@
 """What an attention call asks for, checked, and where its weights lie in the whole."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,23 @@ def checked_mask(mask: torch.Tensor | None, shape: tuple[int, ...], device: torc
         raise DropkitValueError(
             f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) = {shape}"
         ) from None
+
+
+def checked_scale(scale: float | None, features: int) -> float:
+    """The factor of the scores, 1 / sqrt(features) where none is given.
+
+    Raises:
+        DropkitValueError: no finite number.
+    """
+    if scale is None:
+        return 1 / math.sqrt(max(features, 1))
+    try:
+        found = float(scale)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DropkitValueError(f"scale must be a finite number, such as {max(features, 1) ** -0.5:.3g}, got {scale!r}")
+    return found
 
 
 def _told(x: torch.Tensor) -> str:
