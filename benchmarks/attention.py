@@ -94,6 +94,14 @@ def memory(name: str, length: int) -> float:
     return (_kib("VmHWM") - before) / 1024
 
 
+def operator(call: Pass) -> str:
+    """Which of torch's operators a call of scaled_dot_product_attention ends in."""
+    with torch.profiler.profile() as seen:
+        call(*inputs(64)[:3])
+    found = {event.key for event in seen.key_averages()} - {"aten::scaled_dot_product_attention"}
+    return ", ".join(sorted(name for name in found if "attention" in name))
+
+
 def _kib(what: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what))
@@ -116,7 +124,8 @@ def main() -> None:
     if asked.memory_of:
         print(memory(asked.memory_of[0], int(asked.memory_of[1])))
         return
-    print(f"torch {torch.__version__}, {dropkit.info()['cpu']['path']}\n")
+    print(f"torch {torch.__version__}, {dropkit.info()['cpu']['path']}")
+    print(f"flash runs {operator(flash)}, SDPA {operator(sdpa)}\n")
     lines = []
     for threads in asked.threads:
         torch.set_num_threads(threads)

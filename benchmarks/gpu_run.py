@@ -51,6 +51,7 @@ PARTS = (  # what must be right first, then what is dearest to know
     Part.of("host", 60),
     Part.of("training", 130),
     Part("kernels", KERNELS, 130),
+    Part("attention", ("gpu_attention.py",), 90),
     Part.of("vgg", 90),
 )
 

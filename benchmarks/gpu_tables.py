@@ -27,6 +27,7 @@ def page(rows: Sequence[Row]) -> str:
         host(of.get("host", [])),
         training(of.get("training", [])),
         kernels(of.get("kernels", [])),
+        attention(of.get("attention", [])),
         vgg(of.get("vgg", [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -67,6 +68,21 @@ def kernels(rows: Sequence[Row]) -> str:
         lines.append(
             [r["dtype"], f"{r['MiB']:g}", r["operation"], number(r["ms"]), number(r.get("GB/s")), share, *others]
         )
+    return table(head, lines)
+
+
+def attention(rows: Sequence[Row]) -> str:
+    """Forward and backward passes; `x` is against torch's attention without dropout, and with it."""
+    head = "| attention, forward and backward | dtype | T | features | ms | x flash | x SDPA | peak, MiB |"
+    timed = [row for row in rows if "attention" in row]
+    places = ("dtype", "length", "features")
+    found = {(row["attention"], *(row[name] for name in places)): row["ms"] for row in timed}
+    lines = []
+    for r in timed:
+        bases = [found.get((base, *(r[name] for name in places))) for base in ("flash", "SDPA")]
+        ratios = [number(r["ms"] / base) if base and r["ms"] else None for base in bases]
+        where = [r["dtype"], str(r["length"]), str(r["features"])]
+        lines.append([r["attention"], *where, number(r["ms"]), *ratios, number(r["peak_mib"])])
     return table(head, lines)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 RUN = Path(__file__).parents[2] / "benchmarks" / "gpu_run.py"
-PARTS = ["graph", "large", "tests", "host", "training", "kernels", "vgg"]
+PARTS = ["graph", "large", "tests", "host", "training", "kernels", "attention", "vgg"]
 
 
 def run(out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +39,8 @@ def test_a_dry_run_goes_through_all_parts_and_writes_the_tables(tmp_path: Path) 
         "| tests | pytest | 2 passed, 0 failed, 0 skipped |",
         "| dropkit, bound | compiled |",
         "| bf16 | 0.0078125 | dropout backward p=0.5 |",
+        "| attention | bfloat16 | T = 20, 16 features: errors of out, dq, dk, dv: ",
+        "| dropkit | float32 | 20 | 16 |",
         "| fixed | synthetic images |",
     ):
         assert line in page, page

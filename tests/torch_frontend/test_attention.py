@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkit
 from dropkit import DropkitError, Key
 from dropkit.mask import threshold
-from dropkit.torch import at, attention, attention_mask_block, bind
+from dropkit.torch import at, attention, attention_mask_block, bind, merge_attention
 from dropkit.torch.attention import blocks
 
 KEY = Key(3, "attention", 1)
@@ -154,8 +154,7 @@ def test_steps_of_a_ring_put_together_are_the_whole() -> None:
             )
             for k0 in (0, 20, 40)
         ]  # fmt: skip
-        total = torch.logsumexp(torch.stack([lse for _, lse in parts]), 0)
-        pieces.append(sum((lse - total).exp().unsqueeze(-1) * out for out, lse in parts))
+        pieces.append(merge_attention(parts)[0])
     ring = torch.cat(pieces, 2)
     close(ring, whole)
     flow = torch.randn_like(whole)
@@ -163,6 +162,22 @@ def test_steps_of_a_ring_put_together_are_the_whole() -> None:
         torch.autograd.grad(ring, (q, k, v), flow), torch.autograd.grad(whole, (q, k, v), flow), strict=True
     ):
         close(a, b)
+
+
+def test_merged_parts_of_which_none_sees_a_key_give_nothing() -> None:
+    torch.manual_seed(0)
+    out, lse = (torch.randn(3, *shape, dtype=torch.float64) for shape in ((1, 1, 4, 2), (1, 1, 4)))
+    lse[:, :, :, 1] = -torch.inf
+    lse[0, :, :, 2] = -torch.inf
+    out[lse == -torch.inf] = 0
+    out.requires_grad_(), lse.requires_grad_()
+    merged, total = merge_attention(zip(out, lse, strict=True))
+    assert not merged[0, 0, 1].any() and total[0, 0, 1] == -torch.inf and torch.isfinite(merged).all()
+    torch.testing.assert_close(total[0, 0, [0, 2, 3]], torch.logsumexp(lse, 0)[0, 0, [0, 2, 3]])
+    assert all(torch.isfinite(x).all() for x in torch.autograd.grad(merged.sum() + total[0, 0, 0], (out, lse)))
+    for bad in ([], [(out[0], lse[0]), (out[1][:, :, :2], lse[1][:, :, :2])], [(out[0], lse[0][..., :1])]):
+        with pytest.raises(DropkitError, match="merge_attention needs parts"):
+            merge_attention(bad)
 
 
 def test_gradients_by_finite_differences() -> None:
@@ -198,6 +213,21 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_gradient() -> None:
         assert not out[0, 0, 1].any() and lse[0, 0, 1] == -torch.inf
         (grad,) = torch.autograd.grad(out.sum(), q)
         assert torch.isfinite(grad).all() and not grad[0, 0, 1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_of_minus_infinity_that_is_added_hides_as_a_false_one_does(dtype: torch.dtype) -> None:
+    """Padding as models of Hugging Face say it; the composed way once had gradients that were no numbers."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 3, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    seen = torch.tensor([[True, True, False], [False] * 3, [True] * 3])
+    found = []
+    for mask in (seen, torch.where(seen, 0.0, -torch.inf).to(dtype)):
+        out = attention(q, k, v, p=0.3, training=True, key=KEY, mask=mask)
+        found.append([out, *torch.autograd.grad(out.sum(), (q, k, v))])
+    for one, other in zip(*found, strict=True):
+        assert torch.isfinite(one).all()
+        close(one, other, dtype)
 
 
 def test_what_is_not_finite_shows() -> None:
@@ -278,6 +308,19 @@ Q = torch.zeros(2, 4, 5, 8)
         ({"share": (7,)}, "7"),
         ({"key": 3}, "3"),
         ({"offset": (0, 0, 3, 0), "global_shape": (2, 4, 6, 5)}, "offset"),
+        ({"offset": (0, 0, -1, 0), "global_shape": (2, 4, 9, 9)}, "offset"),
+        ({"offset": (0, 0, 0, 0)}, "global_shape"),
+        ({"offset": (0, 0, 0, 0), "global_shape": (2**40, 4, 2**20, 2**20)}, r"2\*\*63"),
+        ({"rows": [2**62, 0]}, r"2\*\*63"),
+        ({"rows": [1]}, "rows"),
+        ({"p": -0.1, "training": False}, "-0.1"),
+        ({"p": "much"}, "much"),
+        ({"k": Q.to("meta")}, "one device.*meta"),
+        ({"mask": torch.ones(5, 5, device="meta")}, "meta.*mask.to"),
+        ({"mask": torch.ones(1, 2, 4, 5, 5)}, "does not broadcast"),
+        ({"mask": [[True]]}, "mask must be a bool tensor"),
+        ({"scale": float("nan")}, "scale.*nan"),
+        ({"scale": "big"}, "scale.*big"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -103,3 +103,47 @@ else:
 
 def test_what_a_captured_graph_reads() -> None:
     run("-c", ON_DEVICE + CAPTURED)
+
+
+ATTENDED = """
+import torch
+from dropkit import Key
+from dropkit.torch import at, attention, attention_mask_block
+from dropkit.torch.attention import call, tiled
+torch.manual_seed(0)
+q, k, v = (torch.randn(2, heads, length, 16, requires_grad=True) for heads, length in ((2, 20), (1, 33), (1, 33)))
+seen, added = torch.rand(2, 1, 20, 33) > 0.3, torch.randn(20, 33)
+rest = dict(p=0.5, training=True, key=Key(1, "s"), enable_gqa=True, return_lse=True)
+whole = dict(offset=(0, 0, 3, 5), global_shape=(2, 2, 99, 99))
+cases = [
+    dict(mask=seen, is_causal=True), dict(mask=added, before_softmax=True), dict(share=(2, 3)), dict(rows=[5, 2**33]),
+    dict(is_causal=True, **whole), dict(p=1.0), dict(p=0.0), dict(training=False),
+]
+for case in cases:
+    found = []
+    for kernels in (tiled, None):
+        call._kernels_for = lambda *_: kernels
+        out, lse = attention(q, k, v, **rest | case)
+        found.append([out, lse, *torch.autograd.grad((out * out).sum() + lse.exp().sum(), (q, k, v))])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda text: f"{case}: {text}")
+"""
+TAKES = """
+from dropkit.torch.attention import call, tiled
+from dropkit.torch.attention.request import Masked, Request
+import torch
+q = torch.zeros(1, 1, 3, 8)
+request = Request(Masked(None, None), 1.0, False)
+learned = Request(Masked(torch.zeros(1, 1, 3, 3, requires_grad=True), None), 1.0, False)
+assert call._kernels_for(q, q, q, request) is tiled
+assert call._kernels_for(q.double(), q.double(), q.double(), request) is None
+assert call._kernels_for(q, q, q, learned) is None
+wide = torch.zeros(1, 1, 3, 257)
+assert call._kernels_for(wide, wide, q, request) is None and call._kernels_for(q, q, wide, request) is None
+"""
+
+
+@pytest.mark.slow
+def test_attention_is_the_composed_one() -> None:
+    """By the kernel and by operations of torch, for what a call may say; and which calls the kernel takes."""
+    run("-c", ON_DEVICE + TAKES + ATTENDED)

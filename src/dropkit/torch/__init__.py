@@ -8,7 +8,9 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from . import functional as functional
 from . import learned as learned
 from .attention.call import attention as attention
+from .attention.flex import flex_attention as flex_attention
 from .attention.mask import attention_mask_block as attention_mask_block
+from .attention.merge import merge_attention as merge_attention
 from .binding import bind as bind
 from .bound.state import plain_state_dict as plain_state_dict
 from .changing.contexts import disabled as disabled

@@ -260,7 +260,8 @@ def attend(
     mask = None
     if attn_mask is not None:
         whole = (*query.shape[:-1], key.shape[-2])
-        mask = checked_mask(attn_mask.expand(whole).reshape(shape) if query.dim() != 4 else attn_mask, shape)
+        four = attn_mask.expand(whole).reshape(shape) if query.dim() != 4 else attn_mask
+        mask = checked_mask(four, shape, query.device)
     scale = 1 / max(query.shape[-1], 1) ** 0.5 if scale is None else scale
     request = Request(Masked(mask, 0 if is_causal else None), scale, False)
     out, _ = attended(q, k, v, shape, request, p, True, site.fresh)

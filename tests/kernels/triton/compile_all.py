@@ -15,7 +15,7 @@ from triton.compiler.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from dropkit.counter import fold
-from dropkit.kernels.triton import affine, bias_activation, dropout, norm, residual, walk
+from dropkit.kernels.triton import affine, attention, bias_activation, dropout, norm, residual, walk
 from dropkit.kernels.triton.bits import RUN, SCATTERED, SHARED
 
 FLAT = {"extents": (), "strides": ()}
@@ -56,7 +56,9 @@ def variants() -> int:
     return len(seen)
 
 
-def compiled(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> dict[str, int]:
+def compiled(
+    kernel: Any, types: dict[str, Any], constants: dict[str, Any], options: dict[str, Any] | None = None
+) -> dict[str, int]:
     """Compile with the given pointer types and constants; whatever else is a pointer in memory is absent."""
     signature, values, attributes = {}, {}, {}
     for place, parameter in enumerate(kernel.params):
@@ -70,12 +72,15 @@ def compiled(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> d
         else:
             signature[name] = "constexpr"
             values[(place,)] = constants.get(name)
-        if name == "columns" or signature[name][:1] == "*":
+        if name in ("columns", "features", "others") or signature[name][:1] == "*":
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, attributes)
-    options = {"num_warps": 4, **walk.EXACT}
-    ptx = triton.compile(source, target=TARGET, options=options).asm["ptx"]
+    done = triton.compile(source, target=TARGET, options=options or {"num_warps": 4, **walk.EXACT})
+    ptx = done.asm["ptx"]
     return {
+        "shared": done.metadata.shared,
+        "tensor_cores": len(re.findall(r"wgmma\.mma_async|mma\.sync", ptx)),
+        "loads_ahead": len(re.findall(r"cp\.async\.c", ptx)),
         "wide_loads": len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)),
         "narrow_stores": len(re.findall(r"st\.global\.b16", ptx)),
         "fused_multiply_adds": len(re.findall(r"fma\.rn\.f32", ptx)),
@@ -84,6 +89,18 @@ def compiled(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> d
 
 def pointers(names: str, dtype: str = "bf16") -> dict[str, str]:
     return dict.fromkeys(names.split(), f"*{dtype}")
+
+
+def attended(name: str, kernel: Any, features: int, given: dict[str, Any], dtype: str = "bf16") -> dict[str, int]:
+    """A kernel of attention over bfloat16, causal, with dropout whose rows start anywhere."""
+    tiles = attention.tiles_of(name, features, dtype == "bf16")._asdict()
+    types: dict[str, Any] = pointers("q k v out grad dq dk dv", dtype) | pointers("most inverse lse_grad delta", "fp32")
+    types |= {parameter.name: ("i32",) * 3 for parameter in kernel.params if parameter.name.endswith("_steps")}
+    types |= {"mask_steps": ("i32",) * 4, "noise": ("i32",) * 4} | given
+    constants = {"D": features, "E": features, "CAUSAL": True, "DROP": attention.AFTER, "SHARED": False}
+    constants |= {"ALIGNED": False, "GROUPS": 4, "PRECISION": "ieee", "M": tiles.pop("M"), "N": tiles.pop("N")}
+    types = {name: types[name] for name in types if name in {parameter.name for parameter in kernel.params}}
+    return compiled(kernel, types, constants, tiles | attention.FUSED)
 
 
 def main() -> None:
@@ -119,6 +136,10 @@ def main() -> None:
     report["rms backward"] = compiled(
         norm.norm_backward_kernel, backward | rms | pointers("dw", "fp32") | OUTER, {**ROWS, "INNER": SHARED}
     )
+    for name, kernel in attention.KERNELS.items():
+        report[f"attention, {name}"] = attended(name, kernel, 64, {})
+    given = {"mask": "*u8", "gather": "*i64", "key": "*i64", "step": "*i64"}
+    report["attention, float32"] = attended("forward", attention.forward_kernel, 16, given, "fp32")
     print(json.dumps({"kernels": report, "variants": variants(), "variants of a tuple": variants_of_a_tuple()}))
 
 

@@ -83,6 +83,25 @@ def keep_words(number, t, k0, k1):
 
 
 @triton.jit
+def keep_words_unrolled(number, t, k0, k1, GROUPS: tl.constexpr):
+    """`keep_words` where the number of groups is code: no loop stands inside another, which the compiler overlaps.
+
+    GROUPS: four levels each, as many as reach the last set bit of t, which is below 65536.
+    """
+    low, high = number.to(tl.uint32), (number >> 32).to(tl.uint32)
+    less = tl.zeros_like(low)
+    for i in tl.static_range(GROUPS):
+        group = GROUPS - 1 - i
+        r0, r1, r2, r3 = philox(low, high, tl.full(low.shape, group, tl.uint32), 0, k0, k1, ROUNDS)
+        bits = t >> (12 - 4 * group)
+        less = level(r3, less, bits & 1)
+        less = level(r2, less, (bits >> 1) & 1)
+        less = level(r1, less, (bits >> 2) & 1)
+        less = level(r0, less, (bits >> 3) & 1)
+    return less
+
+
+@triton.jit
 def random16(index, k0, k1):
     """The top 16 bits of R of each int64 index, int32: kept where below t, whatever each element's t is."""
     number, lane = index >> 5, (index & 31).to(tl.uint32)

@@ -1,6 +1,5 @@
 """`attention`: softmax attention with keyed dropout of its weights."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
-from . import blocks, composed
-from .request import KernelDraw, Masked, Request, checked_mask, checked_shapes
+from . import blocks, composed, tiled
+from .request import KernelDraw, Masked, Request, checked_mask, checked_scale, checked_shapes
 
 
 def attention(
@@ -77,10 +76,11 @@ def attention(
     """
     shape = checked_shapes(q, k, v, enable_gqa)
     part = Part.of(offset, global_shape, rows)
-    masked = Masked(checked_mask(mask, shape), _diagonal(part, shape) if is_causal else None)
-    scale = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
-    request = Request(masked, scale, before_softmax)
-    out, lse = attended(q, k, v, shape, request, _one(p), ops.mode(training), ops.fresh_with(key, part), _axes(share))
+    masked = Masked(checked_mask(mask, shape, q.device), _diagonal(part, shape) if is_causal else None)
+    request = Request(masked, checked_scale(scale, q.shape[-1]), before_softmax)
+    out, lse = attended(
+        q, k, v, shape, request, one_rate(p), ops.mode(training), ops.fresh_with(key, part), axes_of(share)
+    )
     return (out, lse) if return_lse else out
 
 
@@ -99,26 +99,31 @@ def attended(
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
     lowered = ops.lower(weights, p, training)
     nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before
-    if (
-        ops.traced()
-        or not blocks.usable(q, k, v, request.masked.mask)
-        or (lowered is not None and type(lowered.t) is not int)
-    ):
+    kernels = _kernels_for(q, k, v, request)
+    if kernels is None or (lowered is not None and type(lowered.t) is not int):
         drop = None if lowered is None else lambda weights: ops.apply(weights, lowered, fresh, axes, False)
         out, lse = composed.attend(q, k, v, request, drop)
     else:
         drawn = KernelDraw((0, 0), ONE, None)
         if lowered is not None and not nothing:
             draw, place = ops.prepare(weights, lowered, fresh, axes)
-            assert not isinstance(place, Refined)  # `_axes` has refused what refines
+            assert not isinstance(place, Refined)  # `axes_of` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
-        out, lse = blocks.attend(q, k, v, request, drawn)
+        out, lse = kernels.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
-            out = out.masked_fill(torch.ones((), dtype=torch.bool), 0.0)
+            out = out.masked_fill(torch.ones((), dtype=torch.bool, device=out.device), 0.0)
     return out, lse
 
 
-def _one(p: Any) -> Any:
+def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request) -> Any:
+    """The module whose kernel takes this call, or None: what is traced, float64 and the rest go composed."""
+    if ops.traced():
+        return None
+    here = (q, k, v, request.masked.mask)
+    return blocks if blocks.usable(*here) else tiled if tiled.usable(*here) else None
+
+
+def one_rate(p: Any) -> Any:
     if isinstance(p, torch.Tensor):
         if p.numel() != 1:
             raise DropkitValueError(f"attention has one p, but got a tensor of shape {tuple(p.shape)}")
@@ -126,7 +131,7 @@ def _one(p: Any) -> Any:
     return p
 
 
-def _axes(share: Sequence[int] | Sharing) -> Sequence[int]:
+def axes_of(share: Sequence[int] | Sharing) -> Sequence[int]:
     axes = ops.axes_of(share)
     if isinstance(axes, Refining):
         raise DropkitTypeError(f"attention shares axes of its weights, such as (2, 3) for whole heads, got {share!r}")

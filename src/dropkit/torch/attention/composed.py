@@ -34,8 +34,8 @@ def _hidden(scores: torch.Tensor, request: Request, dropout: Dropout | None) -> 
     """What a query does not see: by the mask, by order, by dropout before the softmax."""
     mask, diagonal = request.masked
     found = []
-    if mask is not None and mask.dtype == torch.bool:
-        found.append(~mask)
+    if mask is not None:  # -inf that is added hides too: a row of it alone would have a gradient that is no number
+        found.append(~mask if mask.dtype == torch.bool else mask == -torch.inf)
     if diagonal is not None:
         found.append(~torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(diagonal))
     if dropout is not None:

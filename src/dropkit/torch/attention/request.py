@@ -1,11 +1,13 @@
 """What an attention call asks for, checked, and where its weights lie in the whole."""
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from ...errors import DropkitTypeError, DropkitValueError
 from ...place import Place
+from ..draw import Words
 
 
 class Masked(NamedTuple):
@@ -32,7 +34,7 @@ class Request(NamedTuple):
 class KernelDraw(NamedTuple):
     """A dropout as a kernel takes it: the key's words, kept of 65536, and where the weights lie in the whole."""
 
-    key: tuple[int, int]
+    key: Words
     t: int
     place: Place | None
 
@@ -48,6 +50,8 @@ def checked_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa
             raise DropkitTypeError(f"{name} must be a tensor, got {x!r}")
         if x.dim() != 4:
             raise DropkitValueError(f"{name} must have 4 axes, batch x heads x length x features, got {_told(x)}")
+        if x.device != q.device:
+            raise DropkitValueError(f"q, k and v must lie on one device, got {q.device}, {k.device} and {v.device}")
         if x.dtype != q.dtype:
             raise DropkitTypeError(f"q, k and v must have one dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
     if not q.is_floating_point():
@@ -70,11 +74,12 @@ def checked_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa
     return batch, heads, queries, k.shape[2]
 
 
-def checked_mask(mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor | None:
+def checked_mask(mask: torch.Tensor | None, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
     """The mask in the shape of the weights, without a copy.
 
     Raises:
-        DropkitTypeError, DropkitValueError: neither bool nor floating, or of a shape that does not broadcast.
+        DropkitTypeError, DropkitValueError: neither bool nor floating, of a shape that does not broadcast, on
+            another device.
     """
     if mask is None:
         return None
@@ -83,12 +88,31 @@ def checked_mask(mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Ten
             "mask must be a bool tensor (True where a query sees a key) or a floating one that is added to the "
             f"scores, got {mask.dtype if isinstance(mask, torch.Tensor) else mask!r}"
         )
+    if mask.device != device:
+        raise DropkitValueError(f"the mask lies on {mask.device} and q on {device}: move it with mask.to(q.device)")
     try:
         return mask.expand(shape)
     except RuntimeError:
         raise DropkitValueError(
             f"mask of shape {tuple(mask.shape)} does not broadcast to (batch, heads, queries, keys) = {shape}"
         ) from None
+
+
+def checked_scale(scale: float | None, features: int) -> float:
+    """The factor of the scores, 1 / sqrt(features) where none is given.
+
+    Raises:
+        DropkitValueError: no finite number.
+    """
+    if scale is None:
+        return 1 / math.sqrt(max(features, 1))
+    try:
+        found = float(scale)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DropkitValueError(f"scale must be a finite number, such as {max(features, 1) ** -0.5:.3g}, got {scale!r}")
+    return found
 
 
 def _told(x: torch.Tensor) -> str:
