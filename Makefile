@@ -69,6 +69,7 @@ bench: setup
 	$(BIN)/python benchmarks/jax_dropout.py
 	$(BIN)/python benchmarks/jax_compile.py
 	$(BIN)/python benchmarks/compile.py
+	$(BIN)/python benchmarks/huggingface.py
 	$(BIN)/python benchmarks/coverage.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.

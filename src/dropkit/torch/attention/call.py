@@ -14,7 +14,7 @@ from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
-from . import blocks, composed
+from . import blocks, composed, short
 from .request import KernelDraw, Masked, Request, checked_mask, checked_shapes
 
 
@@ -80,7 +80,8 @@ def attention(
     masked = Masked(checked_mask(mask, shape), _diagonal(part, shape) if is_causal else None)
     scale = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
     request = Request(masked, scale, before_softmax)
-    out, lse = attended(q, k, v, shape, request, _one(p), ops.mode(training), ops.fresh_with(key, part), _axes(share))
+    fresh = ops.fresh_with(key, part)
+    out, lse = attended(q, k, v, shape, request, _one(p), ops.mode(training), fresh, _axes(share), return_lse)
     return (out, lse) if return_lse else out
 
 
@@ -94,15 +95,18 @@ def attended(
     training: bool,
     fresh: Fresh,
     axes: Sequence[int] = (),
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `attention` gives, and each row's log-sum-exp, for a request that is checked and a draw that is given."""
+    with_lse: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `attention` gives for a request that is checked and a given draw; each row's log-sum-exp if asked."""
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
     lowered = ops.lower(weights, p, training)
     nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before
+    lse: torch.Tensor | None
     if (
         ops.traced()
         or not blocks.usable(q, k, v, request.masked.mask)
         or (lowered is not None and type(lowered.t) is not int)
+        or (request.masked.learned and not (request.scale and short.suits(shape)))
     ):
         drop = None if lowered is None else lambda weights: ops.apply(weights, lowered, fresh, axes, False)
         out, lse = composed.attend(q, k, v, request, drop)
@@ -112,7 +116,10 @@ def attended(
             draw, place = ops.prepare(weights, lowered, fresh, axes)
             assert not isinstance(place, Refined)  # `_axes` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
-        out, lse = blocks.attend(q, k, v, request, drawn)
+        if short.suits(shape):
+            out, lse = short.attend(q, k, v, request, drawn, with_lse)
+        else:
+            out, lse = blocks.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
             out = out.masked_fill(torch.ones((), dtype=torch.bool), 0.0)
     return out, lse
