@@ -53,6 +53,7 @@ class Sites(nn.ModuleDict):
         names = ["layers"] if recurrent else ["dropout", "attention"]
         super().__init__({name: Called() for name in [*names, *(["random"] if random else [])]})
         self.recurrent, self.draws = recurrent, random
+        self.asked: list[Any] = []  # (rewrites, path, module): what changes calls inside compiled code, while it does
 
 
 _BETWEEN = {func: known for func, known in calls.torchs().items() if known.name in RECURRENT}
@@ -111,6 +112,9 @@ class Taking(TorchFunctionMode):
         if known.name in RECURRENT:
             known = calls.find(func, args, kwargs) or known  # packed sequences have other arguments
         if torch.compiler.is_compiling():
+            # of multi-head attention a compiler cannot trace torch's text inside another mode: that call stays torch's
+            for rewrites, path, module in self.sites.asked if known.name != MULTI_HEAD else ():
+                args, kwargs = rewrites.rewritten(path, module, known, args, kwargs)
             return self._answered(func, known, args, kwargs)
         watchers = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, calls.Watcher)]
         for watcher in reversed(watchers):
