@@ -117,14 +117,22 @@ class Taking(TorchFunctionMode):
                 args, kwargs = rewrites.rewritten(path, module, known, args, kwargs)
             return self._answered(func, known, args, kwargs)
         watchers = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, calls.Watcher)]
-        for watcher in reversed(watchers):
-            args, kwargs = watcher.asked(known, args, kwargs)
-            watcher.resting = True  # it has heard of this call
-        try:
+        return self._watched(watchers, func, known, args, kwargs)
+
+    def _watched(self, watchers: list[Any], func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
+        """The call, of which the innermost of these hears first."""
+        if not watchers:
             return self._answered(func, known, args, kwargs)
-        finally:
-            for watcher in watchers:
+        *others, watcher = watchers
+
+        def run(args: Any, kwargs: Any) -> Any:
+            watcher.resting = True  # it has heard of this call
+            try:
+                return self._watched(others, func, known, args, kwargs)
+            finally:
                 watcher.resting = False
+
+        return watcher.around(known, args, kwargs, run)
 
     def _answered(self, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
         site: Any = self.sites[SITES.get(known.name, "dropout")]
