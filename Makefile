@@ -72,6 +72,7 @@ bench: setup
 	$(BIN)/python benchmarks/jax_dropout.py
 	$(BIN)/python benchmarks/jax_compile.py
 	$(BIN)/python benchmarks/compile.py
+	$(BIN)/python benchmarks/huggingface.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/known_answers.py
 

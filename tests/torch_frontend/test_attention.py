@@ -9,9 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkit
 from dropkit import DropkitError, Key
+from dropkit.kernels import cpu
 from dropkit.mask import threshold
 from dropkit.torch import at, attention, attention_mask_block, bind, merge_attention
-from dropkit.torch.attention import blocks
+from dropkit.torch.attention import blocks, rows, short
 
 KEY = Key(3, "attention", 1)
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
@@ -72,8 +73,9 @@ def test_outputs_and_gradients_are_those_of_float64(number: int, monkeypatch: py
     shape = (*q.shape[:3], k.shape[2])
     p, before, causal = float(generator.choice([0.0, 0.1, 0.3, 0.5])), bool(number % 5 == 0), bool(number % 2)
     mask = {0: None, 1: torch.rand(shape[0], 1, *shape[2:]) > 0.3, 2: torch.randn(1, shape[1], 1, shape[3])}[number % 3]
-    monkeypatch.setattr(blocks, "QUERIES", int(generator.integers(1, 200)))
-    monkeypatch.setattr(blocks, "SCORES", int(generator.integers(1, 1 << 18)))
+    monkeypatch.setattr(short, "KEPT", int(generator.choice([0, 1 << 20])))
+    monkeypatch.setattr(rows, "QUERIES", int(generator.integers(1, 200)))
+    monkeypatch.setattr(rows, "SCORES", int(generator.integers(1, 1 << 18)))
     assert blocks.usable(q, k, v, mask) or not dropkit.info()["cpu"]["compiled"]
     out = attention(
         q, k, v, p=p, training=True, key=KEY, mask=mask, is_causal=causal, enable_gqa=True, before_softmax=before
@@ -353,3 +355,58 @@ def test_a_bound_model_may_hold_it() -> None:
 
     model = bind(Model(), seed=0)
     assert model(torch.randn(1, 1, 4, 4)).shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 30, 40), (2, 1, 1, 40), (30, 40)])
+@pytest.mark.parametrize("kept", [1 << 20, 0])
+def test_an_added_mask_has_its_gradient(shape: tuple[int, ...], kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the position bias of T5, which is learned."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(short, "KEPT", kept)
+    q, k, v = (torch.randn(2, 3, length, 8) for length in (30, 40, 40))
+    mask = torch.randn(shape, requires_grad=True)
+    out = attention(q, k, v, p=0.3, training=True, key=KEY, mask=mask)
+    wanted = reference(q, k, v, 0.3, bits((2, 3, 30, 40), 0.3), mask)
+    flow = torch.randn_like(out)
+    close(torch.autograd.grad(out, mask, flow)[0], torch.autograd.grad(wanted, mask, flow.double())[0])
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0, 2.0])
+@pytest.mark.parametrize("before", [False, True])
+def test_any_scale(scale: float, before: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 21, 8, requires_grad=True) for _ in range(3))
+    out = attention(q, k, v, p=0.3, training=True, key=KEY, scale=scale, before_softmax=before)
+    scaled = q * (scale * 8**0.5)
+    wanted = reference(scaled, k, v, 0.3, bits((1, 2, 21, 21), 0.3), before=before)
+    close(out, wanted)
+    for a, b in zip(
+        torch.autograd.grad(out.sum(), (q, k, v)), torch.autograd.grad(wanted.sum(), (q, k, v)), strict=True
+    ):
+        close(a, b)
+
+
+@pytest.mark.parametrize("path", dropkit.info()["cpu"].get("paths", ()))
+@pytest.mark.parametrize("kept", [1 << 20, 0])
+@pytest.mark.parametrize("keys", [16, 70])
+def test_every_path_of_the_kernels_agrees(path: str, kept: int, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values to rounding; the mask to the bit, as p = 0.5 with values of 1 shows it."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(short, "KEPT", kept)
+    raw = cpu.extension()
+    before = raw.default_path()
+    q, k, v = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (33, keys, keys))
+    shape = (2, 3, 33, keys)
+    mask = torch.rand(2, 1, 33, keys) > 0.1
+    raw.set_default_path(cpu.path_code(path))
+    try:
+        out = attention(q, k, v, p=0.3, training=True, key=KEY, mask=mask)
+        found = (out, *torch.autograd.grad(out.square().sum(), (q, k, v)))
+        same = torch.zeros(2, 3, keys, 1)
+        shown = attention(q[..., :1] * 0, same, torch.eye(keys).expand(2, 3, -1, -1), p=0.5, training=True, key=KEY)
+    finally:
+        raw.set_default_path(before)
+    wanted = reference(q, k, v, 0.3, bits(shape, 0.3), mask)
+    for a, b in zip(found, (wanted, *torch.autograd.grad(wanted.square().sum(), (q, k, v))), strict=True):
+        close(a, b)
+    assert torch.equal(shown != 0, bits(shape, 0.5))

@@ -250,6 +250,19 @@ def test_compiled_it_draws_the_same(name: str) -> None:
         torch.testing.assert_close(found, at_step(model, step), rtol=1e-4, atol=1e-5)
 
 
+def test_compiled_inside_enabled_it_draws_by_its_sites() -> None:
+    model = taken(Functional(), X).eval()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    plain = model(X)
+    before = torch.get_rng_state()
+    with dt.enabled(model), dt.at(step=2), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute")
+        found, wanted = compiled(X), model(X)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(wanted, plain) and torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(compiled(X), plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [name for name in zoo.CASES if name not in ("ours", "nothing", "sampling")])
 def test_no_form_of_dropout_is_left_on_the_generator(name: str) -> None:
     case = zoo.CASES[name]

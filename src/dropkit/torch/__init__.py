@@ -15,6 +15,7 @@ from .binding import bind as bind
 from .bound.state import plain_state_dict as plain_state_dict
 from .changing.contexts import disabled as disabled
 from .changing.contexts import enabled as enabled
+from .changing.passes import passes as passes
 from .changing.receipt import Receipt as Receipt
 from .changing.rewind import replay as replay
 from .changing.surgery import insert as insert

@@ -53,6 +53,7 @@ class Sites(nn.ModuleDict):
         names = ["layers"] if recurrent else ["dropout", "attention"]
         super().__init__({name: Called() for name in [*names, *(["random"] if random else [])]})
         self.recurrent, self.draws = recurrent, random
+        self.asked: list[Any] = []  # (rewrites, path, module): what changes calls inside compiled code, while it does
 
 
 _BETWEEN = {func: known for func, known in calls.torchs().items() if known.name in RECURRENT}
@@ -111,16 +112,27 @@ class Taking(TorchFunctionMode):
         if known.name in RECURRENT:
             known = calls.find(func, args, kwargs) or known  # packed sequences have other arguments
         if torch.compiler.is_compiling():
+            # of multi-head attention a compiler cannot trace torch's text inside another mode: that call stays torch's
+            for rewrites, path, module in self.sites.asked if known.name != MULTI_HEAD else ():
+                args, kwargs = rewrites.rewritten(path, module, known, args, kwargs)
             return self._answered(func, known, args, kwargs)
         watchers = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, calls.Watcher)]
-        for watcher in reversed(watchers):
-            args, kwargs = watcher.asked(known, args, kwargs)
-            watcher.resting = True  # it has heard of this call
-        try:
+        return self._watched(watchers, func, known, args, kwargs)
+
+    def _watched(self, watchers: list[Any], func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
+        """The call, of which the innermost of these hears first."""
+        if not watchers:
             return self._answered(func, known, args, kwargs)
-        finally:
-            for watcher in watchers:
+        *others, watcher = watchers
+
+        def run(args: Any, kwargs: Any) -> Any:
+            watcher.resting = True  # it has heard of this call
+            try:
+                return self._watched(others, func, known, args, kwargs)
+            finally:
                 watcher.resting = False
+
+        return watcher.around(known, args, kwargs, run)
 
     def _answered(self, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
         site: Any = self.sites[SITES.get(known.name, "dropout")]

@@ -68,6 +68,8 @@ inline F operator*(F a, F b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline F operator/(F a, F b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline D operator+(D a, D b) { return {_mm256_add_pd(a.v, b.v)}; }
 inline D operator*(D a, D b) { return {_mm256_mul_pd(a.v, b.v)}; }
+// a * b + c, rounded once where the machine can.
+inline F multiply_add(F a, F b, F c) { return a * b + c; }
 inline F fill(F, float a) { return {_mm256_set1_ps(a)}; }
 inline D fill(D, double a) { return {_mm256_set1_pd(a)}; }
 // If an argument is NaN these return the second.
@@ -77,7 +79,7 @@ inline D most(D a, D b) { return {_mm256_max_pd(a.v, b.v)}; }
 // b where a > 0, else 0.
 inline F where_positive(F a, F b) { return {_mm256_and_ps(_mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_GT_OQ), b.v)}; }
 inline D where_positive(D a, D b) { return {_mm256_and_pd(_mm256_cmp_pd(a.v, _mm256_setzero_pd(), _CMP_GT_OQ), b.v)}; }
-// 2^n for a whole n in [-126, 127].
+// 2^n for a whole n in [-126, 127], and 0 for -127.
 inline F power_of_two(F n) {
     return {
         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};

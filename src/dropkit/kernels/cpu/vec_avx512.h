@@ -66,6 +66,8 @@ inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline D operator+(D a, D b) { return {_mm512_add_pd(a.v, b.v)}; }
 inline D operator*(D a, D b) { return {_mm512_mul_pd(a.v, b.v)}; }
+// a * b + c, rounded once where the machine can.
+inline F multiply_add(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F fill(F, float a) { return {_mm512_set1_ps(a)}; }
 inline D fill(D, double a) { return {_mm512_set1_pd(a)}; }
 // If an argument is NaN these return the second.
@@ -79,7 +81,7 @@ inline F where_positive(F a, F b) {
 inline D where_positive(D a, D b) {
     return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a.v, _mm512_setzero_pd(), _CMP_GT_OQ), b.v)};
 }
-// 2^n for a whole n in [-126, 127].
+// 2^n for a whole n in [-126, 127], and 0 for -127.
 inline F power_of_two(F n) {
     return {
         _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};

@@ -71,6 +71,8 @@ inline F operator*(F a, F b) { return {vmulq_f32(a.v, b.v)}; }
 inline F operator/(F a, F b) { return {vdivq_f32(a.v, b.v)}; }
 inline D operator+(D a, D b) { return {vaddq_f64(a.v, b.v)}; }
 inline D operator*(D a, D b) { return {vmulq_f64(a.v, b.v)}; }
+// a * b + c, rounded once where the machine can.
+inline F multiply_add(F a, F b, F c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 inline F fill(F, float a) { return {vdupq_n_f32(a)}; }
 inline D fill(D, double a) { return {vdupq_n_f64(a)}; }
 // If an argument is NaN these return the second.
@@ -84,7 +86,7 @@ inline F where_positive(F a, F b) {
 inline D where_positive(D a, D b) {
     return {vreinterpretq_f64_u64(vandq_u64(vcgtzq_f64(a.v), vreinterpretq_u64_f64(b.v)))};
 }
-// 2^n for a whole n in [-126, 127].
+// 2^n for a whole n in [-126, 127], and 0 for -127.
 inline F power_of_two(F n) {
     return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(127)), 23))};
 }

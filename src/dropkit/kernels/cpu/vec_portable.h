@@ -71,6 +71,8 @@ template <class T>
 inline Array<T> operator/(const Array<T>& a, const Array<T>& b) {
     return map<T>([&](int i) { return a.v[i] / b.v[i]; });
 }
+// a * b + c, rounded once where the machine can.
+inline F multiply_add(const F& a, const F& b, const F& c) { return a * b + c; }
 template <class T>
 inline Array<T> fill(Array<T>, T a) {
     return map<T>([&](int) { return a; });
@@ -89,7 +91,7 @@ template <class T>
 inline Array<T> where_positive(const Array<T>& a, const Array<T>& b) {
     return map<T>([&](int i) { return a.v[i] > 0 ? b.v[i] : T(0); });
 }
-// 2^n for a whole n in [-126, 127]: adding 1.5 * 2^23 leaves n in the low bits.
+// 2^n for a whole n in [-126, 127], and 0 for -127: adding 1.5 * 2^23 leaves n in the low bits.
 inline F power_of_two(const F& n) {
     return map<float>([&](int i) { return float_of((bits_of(n.v[i] + 12582912.0f) + 127) << 23); });
 }

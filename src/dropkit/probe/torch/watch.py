@@ -1,7 +1,7 @@
 """Who listens to a forward of a torch model: modules as they begin and end, dropout as it happens, random numbers."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import is_dataclass
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...torch.finding.intercept import Call, Intercept, Place
+from ...torch.finding.intercept import Call, Intercept, Place, Running
 from ...torch.finding.inventory import Site
 from ...torch.layers import Drawn
-from ...torch.reading.calls import find
+from ...torch.reading.calls import Dropping, find
 from ..activation import of_function
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
@@ -141,7 +141,7 @@ class Watch(Intercept):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        known = find(func, args, kwargs)
+        known = None if self.resting else find(func, args, kwargs)
         running = None if known is None else self.innermost()
         if known is None or running is None:
             result = super().__torch_function__(func, types, args, kwargs)
@@ -149,16 +149,24 @@ class Watch(Intercept):
                 for listener in self.listeners:
                     listener.activated(result, name)
             return result
+        return self._told(running, known, args, kwargs, lambda args, kwargs: func(*args, **kwargs))
+
+    def around(self, known: Dropping, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]) -> Any:
+        """The same of a call that `swap` has taken over."""
+        running = self.innermost()
+        return run(args, kwargs) if running is None else self._told(running, known, args, kwargs, run)
+
+    def _told(self, running: Running, known: Dropping, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
         p, training = known.read(args, kwargs)
         call = self.call_of(running, known.name, known.kind, p=p, training=training)
         number = self._number(call)
         if number is None or not call.drops:
-            return func(*args, **kwargs)
+            return run(args, kwargs)
         given = known.bind(args, kwargs)
         dropped = given.get(known.parameters[0])
         self._tell_begun(number, dropped, given.get("other"))
         try:
-            result = func(*args, **kwargs)
+            result = run(args, kwargs)
         except BaseException:
             self._tell_broken_off(number)
             raise

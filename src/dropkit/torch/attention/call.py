@@ -13,7 +13,7 @@ from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
-from . import blocks, composed, tiled
+from . import blocks, composed, short, tiled
 from .request import KernelDraw, Masked, Request, checked_mask, checked_scale, checked_shapes
 
 
@@ -78,9 +78,8 @@ def attention(
     part = Part.of(offset, global_shape, rows)
     masked = Masked(checked_mask(mask, shape, q.device), _diagonal(part, shape) if is_causal else None)
     request = Request(masked, checked_scale(scale, q.shape[-1]), before_softmax)
-    out, lse = attended(
-        q, k, v, shape, request, one_rate(p), ops.mode(training), ops.fresh_with(key, part), axes_of(share)
-    )
+    fresh = ops.fresh_with(key, part)
+    out, lse = attended(q, k, v, shape, request, one_rate(p), ops.mode(training), fresh, axes_of(share), return_lse)
     return (out, lse) if return_lse else out
 
 
@@ -94,12 +93,14 @@ def attended(
     training: bool,
     fresh: Fresh,
     axes: Sequence[int] = (),
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `attention` gives, and each row's log-sum-exp, for a request that is checked and a draw that is given."""
+    with_lse: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `attention` gives for a request that is checked and a given draw; each row's log-sum-exp if asked."""
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
     lowered = ops.lower(weights, p, training)
     nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before
-    kernels = _kernels_for(q, k, v, request)
+    lse: torch.Tensor | None
+    kernels = _kernels_for(q, k, v, shape, request)
     if kernels is None or (lowered is not None and type(lowered.t) is not int):
         drop = None if lowered is None else lambda weights: ops.apply(weights, lowered, fresh, axes, False)
         out, lse = composed.attend(q, k, v, request, drop)
@@ -109,18 +110,25 @@ def attended(
             draw, place = ops.prepare(weights, lowered, fresh, axes)
             assert not isinstance(place, Refined)  # `axes_of` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
-        out, lse = kernels.attend(q, k, v, request, drawn)
+        if kernels is short:
+            out, lse = short.attend(q, k, v, request, drawn, with_lse)
+        else:
+            out, lse = kernels.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
             out = out.masked_fill(torch.ones((), dtype=torch.bool, device=out.device), 0.0)
     return out, lse
 
 
-def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, request: Request) -> Any:
+def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: tuple[int, ...], request: Request) -> Any:
     """The module whose kernel takes this call, or None: what is traced, float64 and the rest go composed."""
     if ops.traced():
         return None
-    here = (q, k, v, request.masked.mask)
-    return blocks if blocks.usable(*here) else tiled if tiled.usable(*here) else None
+    here, learned = (q, k, v, request.masked.mask), request.masked.learned
+    if blocks.usable(*here):
+        if short.suits(shape) and not (learned and not request.scale):
+            return short
+        return None if learned else blocks
+    return tiled if not learned and tiled.usable(*here) else None
 
 
 def one_rate(p: Any) -> Any:

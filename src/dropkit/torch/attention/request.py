@@ -16,6 +16,11 @@ class Masked(NamedTuple):
     mask: torch.Tensor | None  # bool (True: visible) or floating (added), of the weights' shape
     diagonal: int | None
 
+    @property
+    def learned(self) -> bool:
+        """Whether the mask wants a gradient."""
+        return self.mask is not None and self.mask.requires_grad
+
 
 class Request(NamedTuple):
     """All of a call but its three tensors and its dropout.

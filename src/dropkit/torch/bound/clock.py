@@ -322,6 +322,7 @@ class Clock:
             self.calls[name] = number + 1
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"
+        site = coordinates.in_this_turn(site, at)
         if self._state is not None and at.seed is None and at.step is None and torch.compiler.is_compiling():
             return at_site(self._state, site)
         seed, step = self._running()

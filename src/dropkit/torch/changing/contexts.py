@@ -15,8 +15,8 @@ from ..finding.intercept import Answer, Call, Intercept
 from ..finding.rates import NUMBER, FoundRate, rates
 from ..layers import Drawn
 from ..reading import calls
-from ..reading.structure import layer_rate
-from ..taken import Called
+from ..reading.structure import CALLS, layer_rate, taken
+from ..taken import MULTI_HEAD, Called
 from .overlay import Overlay, beneath
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -123,6 +123,20 @@ class _Rewrite(Intercept):
         self._known = {**calls.torchs(), **calls.ours()}
         self._traced: list[tuple[str, nn.Module]] = []
 
+    def __enter__(self) -> "_Rewrite":
+        super().__enter__()
+        for path, module in self.model.named_modules():
+            if taken(module):  # whose own mode is nearer to the call, and asks us
+                module._modules[CALLS].asked.append((self, path, module))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for module in self.model.modules():
+            if taken(module):
+                sites: Any = module._modules[CALLS]
+                sites.asked = [entry for entry in sites.asked if entry[0] is not self]
+        super().__exit__(*exception)
+
     def enter(self, module: nn.Module, args: Any) -> None:
         if not torch.compiler.is_compiling():
             super().enter(module, args)
@@ -146,11 +160,15 @@ class _Rewrite(Intercept):
             known = calls.find(func, args, kwargs)  # whose arguments stand elsewhere for packed sequences
         if known is not None and self._traced:
             path, module = self._traced[-1]
-            p, training = known.read(args, kwargs)
-            answer = self.answer(Call(known.kind, path, module, f"{path}:{known.name}", None, p, training))
-            if answer is not None:
-                args, kwargs = known.write(args, kwargs, *answer)
+            if not taken(module) or known.name == MULTI_HEAD:
+                args, kwargs = self.rewritten(path, module, known, args, kwargs)
         return func(*args, **kwargs)
+
+    def rewritten(self, path: str, module: nn.Module, known: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments that a call is to have."""
+        p, training = known.read(args, kwargs)
+        answer = self.answer(Call(known.kind, path, module, f"{path}:{known.name}", None, p, training))
+        return (args, kwargs) if answer is None else known.write(args, kwargs, *answer)
 
 
 class _Wanted(NamedTuple):

@@ -185,7 +185,7 @@ def _checked(models: tuple[nn.Module, ...]) -> list[list[Clock]]:
             raise DropkitValueError(
                 f"this {type(model).__name__} was compiled in place; compile with torch.compile(model) and replay that"
             )
-    clocks = [_clocks(model) for model in models]
+    clocks = [clocks_of(model) for model in models]
     first = _described(models[0], clocks[0])
     for model, others in zip(models[1:], clocks[1:], strict=True):
         if (found := _described(model, others)) != first:
@@ -196,7 +196,8 @@ def _checked(models: tuple[nn.Module, ...]) -> list[list[Clock]]:
     return clocks
 
 
-def _clocks(model: nn.Module) -> list[Clock]:
+def clocks_of(model: nn.Module) -> list[Clock]:
+    """The clocks by which the dropouts of a model draw; refuses what is a part of a bound model."""
     sites = [part.site for part in model.modules() if isinstance(part, Named)]
     clocks = list({id(site.clock): site.clock for site in sites if isinstance(site, BoundSite)}.values())
     parts = {id(part) for part in model.modules()}

@@ -62,6 +62,7 @@ class Coordinates:
     global_shape: tuple[int, ...] | None = None
     split: Split | None = None
     together: frozenset[int] | None = None  # the ranks of a tensor that knows which part it is
+    turn: int | None = None  # which of several passes at one step
 
 
 class _Nothing(Coordinates):
@@ -133,6 +134,21 @@ def at(
         yield
     finally:
         _leave(outside)
+
+
+@contextmanager
+def in_turn(number: int) -> Iterator[None]:
+    """Inside, every named site draws for this of several passes: pass 0 as ever, others as `site@number`."""
+    outside = _enter(replace(current(), turn=number))
+    try:
+        yield
+    finally:
+        _leave(outside)
+
+
+def in_this_turn(site: int | str, at: Coordinates) -> int | str:
+    """The site's name in the pass that runs."""
+    return f"{site}@{at.turn}" if at.turn else site
 
 
 class _Traced(threading.local):
@@ -275,7 +291,7 @@ def _key_words(key: Key | None, site: Site | None, here: Coordinates) -> Words:
             f"at(seed={here.seed!r}, site={here.site!r}, step={here.step!r}) around a dropout that is not bound: "
             "give both seed and site, or name the model's sites once with dropkit.torch.bind(model)"
         )
-    return words_of(here.seed, here.site, here.step or 0)
+    return words_of(here.seed, in_this_turn(here.site, here), here.step or 0)
 
 
 def words_of(seed: int | torch.Tensor, site: int | str, step: int | torch.Tensor) -> Words:

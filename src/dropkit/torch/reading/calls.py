@@ -25,6 +25,10 @@ class Watcher:
         """The arguments that the call is to have."""
         raise NotImplementedError
 
+    def around(self, known: "Dropping", args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]) -> Any:
+        """The result of the call, which `run` gives for the arguments that it is to have."""
+        return run(*self.asked(known, args, kwargs))
+
 
 @dataclass(frozen=True)
 class Dropping:
