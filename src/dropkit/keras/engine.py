@@ -54,7 +54,22 @@ def current_forward() -> Any:
 
     It is the outermost layer call; but a stateless call of a model is none, and shows itself by its scope.
     """
-    return _scope() or global_state.get_global_attribute("current_call_ctx")
+    return _scope() or current_call()
+
+
+def current_call() -> Any:
+    """The outermost layer call that is running, which knows its arguments; None outside one."""
+    return global_state.get_global_attribute("current_call_ctx")
+
+
+def repeated() -> int | None:
+    """A number of the backward in which torch runs a forward again, whose calls have no outer one; None elsewhere."""
+    if backend() != "torch":
+        return None
+    import torch
+
+    task: int = torch._C._current_graph_task_id()
+    return None if torch.compiler.is_compiling() or task == -1 else task + 1
 
 
 def _scope() -> Any:
@@ -110,6 +125,13 @@ def traced(value: Any) -> bool:
 
         return tf.is_tensor(value) and not tf.executing_eagerly()
     return False
+
+
+def eagerly_on_cpu(x: Any) -> bool:
+    """Whether torch computes with this tensor now, on the CPU."""
+    import torch
+
+    return isinstance(x, torch.Tensor) and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def run(site: Heard, apply: Apply, x: Any) -> Any:

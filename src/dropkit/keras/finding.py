@@ -15,6 +15,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from ..errors import DropkitTypeError, DropkitValueError
 from .base import Keyed
+from .held import Holder
 from .paths import walk
 
 NOISES = (
@@ -80,6 +81,8 @@ def _of(path: str, layer: Any) -> Iterator[Place]:
         yield Place(path, layer, "", True)
     elif isinstance(layer, NOISES):
         yield Place(path, layer, "", bool(getattr(layer, "rate", 0) or getattr(layer, "stddev", 0)))
+    elif isinstance(layer, Holder):
+        return  # whose dropouts are layers
     elif isinstance(layer, DropoutRNNCell):
         rates = ("dropout", "recurrent_dropout")
         found = [name for name in rates if getattr(layer, name) > 0]

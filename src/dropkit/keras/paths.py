@@ -30,7 +30,9 @@ def plain_names(layers: list[Any]) -> list[str]:
     names = []
     for layer in layers:
         stem = _snake_case(type(layer).__name__)
-        if re.fullmatch(rf"{re.escape(stem)}(_\d+)?", layer.name):
+        made_up = re.fullmatch(rf"((?:forward_|backward_)?{re.escape(stem)})(_\d+)?", layer.name)  # of Bidirectional
+        if made_up:
+            stem = made_up[1]
             names.append(f"{stem}_{counts[stem]}" if counts[stem] else stem)
             counts[stem] += 1
         else:

@@ -11,6 +11,7 @@ from .. import patterns
 from ..threshold import threshold
 from .base import Keyed
 from .finding import ATTENTION, NOISES, numbers_of
+from .held import Holder
 from .paths import walk
 from .rated import Rated
 from .receipt import MISSING, Receipt, attach, check_model, detach
@@ -59,6 +60,7 @@ def rates(model: keras.Layer) -> list[Found]:
     everywhere = list(walk(model))
     owners = {id(layer.cell): path for path, layer in everywhere if isinstance(layer, keras.layers.RNN)}
     inside = {id(layer._dropout_layer) for _, layer in everywhere if hasattr(layer, "_dropout_layer")}
+    inside |= {id(drop) for _, layer in everywhere if isinstance(layer, Holder) for drop in layer.drops.values()}
     return [
         rate
         for path, layer in everywhere
@@ -73,17 +75,24 @@ def _of(path: str, layer: Any, owner: str | None) -> Iterator[Found]:
     elif isinstance(layer, Keyed):
         if hasattr(layer, "p"):
             yield Found(path, layer, "p", learned=True)
+    elif isinstance(layer, Holder) and layer.drops_at_all:
+        for name, drop in layer.drops.items():
+            yield Found(f"{path}/{name}", drop, "rate", _known(path, owner, name))
     elif isinstance(layer, ATTENTION):
         yield Found(f"{path}/dropout", layer, "_dropout" if "_dropout" in vars(layer) else "dropout", (path,))
     elif isinstance(layer, keras.layers.Attention):
         yield Found(f"{path}/dropout", layer, "dropout", (path,))
-    elif isinstance(layer, DropoutRNNCell):
+    elif isinstance(layer, DropoutRNNCell) and not isinstance(layer, Holder):
         for name in ("dropout", "recurrent_dropout"):
-            known = (path,) if owner is None else (path, owner, f"{owner}/{name}")
-            yield Found(f"{path}/{name}", layer, name, known)
+            yield Found(f"{path}/{name}", layer, name, _known(path, owner, name))
     else:
         for name in numbers_of(layer):
             yield Found(f"{path}/{name}", layer, name, (path,), survives=name.startswith("survival"))
+
+
+def _known(path: str, owner: str | None, name: str) -> tuple[str, ...]:
+    """By what else a rate of a layer goes, which may be the cell of an owner."""
+    return (path,) if owner is None else (path, owner, f"{owner}/{name}")
 
 
 def set_rate(model: keras.Layer, pattern: str, rate: float) -> Receipt:

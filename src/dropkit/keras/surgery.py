@@ -16,12 +16,14 @@ from ..receipt import Edit
 from . import gaussian, layers
 from .base import Keyed
 from .finding import listed, places, warn_of_foreign
+from .held import Holder
 from .inserted import Dropped, Removal
 from .layers import checked_noise_shape
 from .paths import walk
 from .rates import encode_rate, encode_stddev
 from .receipt import MISSING, Receipt, attach, check_model, described, detach
 from .state import Draws
+from .taking import givings, holders, takings
 
 SWAPS: dict[type, type] = {
     getattr(keras.layers, name): getattr(home, name)
@@ -43,10 +45,14 @@ class _Edit:
         path, layer: it.
         kind: the class.
         attributes: what it gets; `MISSING` takes away.
+        holder: the attention whose dropout it is, and the class that this becomes.
     """
 
-    def __init__(self, path: str, layer: Any, kind: type, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: str, layer: Any, kind: type, attributes: dict[str, Any], holder: Any = None) -> None:
         self.layer, self.kind, self.attributes = layer, kind, attributes
+        self.holder: Any = None if holder is None else holder[0]
+        self.form: Any = None if holder is None else holder[1]
+        self.held_by = type(self.holder)
         self.before = type(layer)
         self.saved = {name: layer.__dict__.get(name, MISSING) for name in _CHANGED}
         self.line = f"{path}: {described(type(layer), layer)} -> {described(kind, layer)}"
@@ -54,6 +60,9 @@ class _Edit:
     def do(self) -> None:
         """Make it so."""
         self._become(self.kind, self.attributes)
+        if self.holder is not None:
+            object.__setattr__(self.holder, "__class__", self.form)
+            _tell_rate(self.holder, float(self.layer.rate))
 
     def stands(self) -> bool:
         """Whether it is so still."""
@@ -63,6 +72,9 @@ class _Edit:
     def undo(self) -> None:
         """As it was."""
         self._become(self.before, self.saved)
+        if self.holder is not None:
+            object.__setattr__(self.holder, "__class__", self.held_by)
+            _tell_rate(self.holder, float(self.layer.rate))
 
     def _become(self, kind: type, attributes: dict[str, Any]) -> None:
         layer = self.layer
@@ -77,12 +89,22 @@ class _Edit:
             attach(layer, "seed_generator", attributes["seed_generator"])
 
 
+def _tell_rate(attention: Any, rate: float) -> None:
+    """The number that an attention of Keras' own has beside its dropout; ours keeps in it whether it ever drops."""
+    for name in ("_dropout", "dropout"):
+        if name in attention.__dict__:
+            attention.__dict__[name] = rate or (attention.__dict__[name] if isinstance(attention, Holder) else rate)
+
+
 def swap(model: keras.Layer) -> Receipt:
-    """Make dropkit's layers of Keras' own dropout and noise layers, in a model that is there already.
+    """Make dropkit's layers of Keras' own that drop, in a model that is there already.
 
     They keep rate, noise shape, seed, name and everything that refers to them: in functional, Sequential and subclassed
-    models, in lists of blocks, inside attention layers, and in what KerasHub builds. Swapped are the exact classes
-    `Dropout`, `SpatialDropout1D`, `2D`, `3D`, `AlphaDropout`, `GaussianDropout` and `GaussianNoise`.
+    models, in lists of blocks, inside other layers and wrappers, and in what KerasHub builds. Swapped are the exact
+    classes `Dropout`, `SpatialDropout1D`, `2D`, `3D`, `AlphaDropout`, `GaussianDropout` and `GaussianNoise`; and those
+    which drop within: `MultiHeadAttention`, `GroupQueryAttention`, `Attention`, `AdditiveAttention`, and the cells of
+    `LSTM`, `GRU`, `SimpleRNN` and `ConvLSTM1D`, `2D`, `3D`, whose dropouts have sites such as
+    "read/lstm_cell/recurrent_dropout". What has a rate of 0 there is left as it is.
 
     Args:
         model: edited in place, and compiled anew when it runs next. Another model that shares layers with it has to be
@@ -96,28 +118,35 @@ def swap(model: keras.Layer) -> Receipt:
         DropkitTypeError: not a Keras layer.
 
     Warns:
-        UserWarning: once, of all places that stay on Keras' generators: subclasses, the dropout of recurrent layers and
-            of `Attention`, layers of others that draw by hand; and where the model is bound: what is swapped is not.
+        UserWarning: once, of all places that stay on Keras' generators: subclasses, layers of others that draw by hand;
+            and where the model is bound: what is swapped is not.
 
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(0.5, name="drop")])
     >>> print(swap(model))
     drop: keras Dropout(0.5) -> dropkit Dropout(0.5)
     """
     check_model(model, "swap")
-    found = [(path, layer) for path, layer in walk(model) if type(layer) in SWAPS]
+    everywhere = list(walk(model))
+    held, taken = holders(everywhere), takings(everywhere)
+    swapped = {
+        number: _Edit(path, layer, SWAPS[type(layer)], _ours(layer), held.get(id(layer)))
+        for number, (path, layer) in enumerate(everywhere)
+        if type(layer) in SWAPS
+    }
+    found: dict[int, Edit] = dict(sorted((swapped | taken).items()))
     if not found:
         raise DropkitValueError(f"no dropout of Keras' own to swap in {model.name!r}; it has {listed(places(model))}")
-    edits = [_Edit(path, layer, SWAPS[type(layer)], _ours(layer)) for path, layer in found]
-    bound = any(isinstance(layer, Keyed) and layer.seed_generator.keyed for _, layer in walk(model))
+    bound = any(isinstance(layer, Keyed) and layer.seed_generator.keyed for _, layer in everywhere)
+    gone = {id(everywhere[number][1]) for number in found}
     notes = [
         f"{place.path}: left alone, {type(place.layer).__name__} draws by itself"
         for place in places(model)
-        if not place.keyed and type(place.layer) not in SWAPS
+        if not place.keyed and id(place.layer) not in gone
     ]
-    receipt = Receipt(model, edits, notes)
+    receipt = Receipt(model, list(found.values()), notes)
     warn_of_foreign(model, "swap")
     if bound:
-        names = ", ".join(path for path, _ in found)
+        names = ", ".join(everywhere[number][0] for number in found)
         warnings.warn(f"the model is bound and these are not: {names}; dropkit.keras.bind it again", stacklevel=2)
     return receipt
 
@@ -151,6 +180,8 @@ def unswap(model: keras.Layer) -> Receipt:
     everywhere = list(walk(model))
     removals: list[Any] = [Removal(path, layer) for path, layer in everywhere if isinstance(layer, Dropped)]
     inserted = {id(removal.drop) for removal in removals}
+    given, held = givings(everywhere), holders(everywhere)
+    within = {id(drop) for each in given.values() for drop in each.layer.drops.values()}
     keyed = [(path, layer) for path, layer in everywhere if isinstance(layer, Keyed) and id(layer) not in inserted]
     odd = [
         f"{path} ({', '.join([type(layer).__name__, *_ours_alone(layer)])})"
@@ -162,9 +193,14 @@ def unswap(model: keras.Layer) -> Receipt:
             f"Keras has no counterpart of {', '.join(odd)}: build the model that you deploy without them (a "
             "ConcreteDropout's `.layer` is what it wraps) and give it these weights by set_weights"
         )
-    if not keyed and not removals:
+    if not keyed and not removals and not given:
         raise DropkitValueError(f"no dropkit layer in {model.name!r}; it has {listed(places(model))}")
-    edits: list[Edit] = [_Edit(path, layer, _BACK[type(layer)], _plain(layer)) for path, layer in keyed]
+    edits: list[Edit] = [
+        _Edit(path, layer, _BACK[type(layer)], _plain(layer), held.get(id(layer)))
+        for path, layer in keyed
+        if id(layer) not in within
+    ]
+    edits += given.values()
     if removals:
         names = ", ".join(path for path, layer in everywhere if isinstance(layer, Dropped))
         warnings.warn(f"unswap takes out what was inserted: {names}; Keras' own have no place for it", stacklevel=2)

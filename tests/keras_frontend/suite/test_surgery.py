@@ -244,14 +244,22 @@ def test_errors_come_before_any_change() -> None:
 
 FOREIGN = {
     "lstm": (
-        lambda: keras.layers.LSTM(3, dropout=0.1, recurrent_dropout=0.2),
-        "lstm_cell (LSTMCell: dropout, recurrent",
+        lambda: keras.layers.RNN(OwnCell(3, dropout=0.1, recurrent_dropout=0.2)),
+        "own_cell (OwnCell: dropout, recurrent",
     ),
-    "attention": (lambda: Wrapped(keras.layers.Attention(dropout=0.1)), "attention (Attention: dropout)"),
+    "attention": (lambda: Wrapped(OwnAttention(dropout=0.1)), "own_attention (OwnAttention: dropout)"),
     "path": (lambda: DropPath(0.1, name="path"), "path (DropPath: function)"),
     "block": (lambda: Block(name="block"), "block (Block: function)"),
     "mine": (lambda: Mine(0.5, name="mine"), "mine (Mine)"),
 }
+
+
+class OwnCell(keras.layers.LSTMCell):
+    """A subclass of what holds dropouts."""
+
+
+class OwnAttention(keras.layers.Attention):
+    """Another."""
 
 
 class Mine(keras.layers.Dropout):

@@ -189,7 +189,8 @@ class _Answers:
         layer = self.tree.layers[found.path]
         parent = self.tree.layers.get(self.tree.parents[found.path] or "")
         if isinstance(layer, keras.layers.Attention) or (
-            isinstance(parent, ATTENTION) and parent._dropout_layer is layer
+            isinstance(parent, (*ATTENTION, keras.layers.Attention))
+            and getattr(parent, "_dropout_layer", None) is layer
         ):
             return "attention weights", set()
         if found.label == "recurrent_dropout":

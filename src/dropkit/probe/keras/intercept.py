@@ -20,6 +20,8 @@ from ...axes.noise import Alpha, Bernoulli, Hard, Soft
 from ...axes.noise import Noise as Law
 from ...keras import base, engine, ops
 from ...keras.engine import Apply
+from ...keras.held import Holder
+from ...keras.recurrent import Cell
 from ...language import say
 from ..facts import Shape
 from .tree import Tree
@@ -124,10 +126,14 @@ class Noise:
         """The sites that a layer has by its class."""
         layer = self.tree.layers[path]
         parent = self.tree.layers.get(self.tree.parents[path] or "")
-        if isinstance(layer, _LAYERS):
+        if isinstance(parent, Cell) and isinstance(layer, base.Keyed):
+            self._gates_site(layer, path)
+        elif isinstance(layer, _LAYERS):
             unused = isinstance(parent, ATTENTION) and parent._dropout_layer is layer and not layer.rate
             if not unused:
                 self._layer_site(layer, path)
+        elif isinstance(layer, Holder):
+            pass  # what it holds are layers
         elif isinstance(layer, DropoutRNNCell):
             for label in ("dropout", "recurrent_dropout"):
                 if getattr(layer, label) > 0:
@@ -154,6 +160,13 @@ class Noise:
         name = path if stacked else outer
         kind = type(self.tree.layers[outer]).__name__
         return self._site((id(cell), label), f"{name}:{label}", kind, path, label, float(getattr(cell, label)))
+
+    def _gates_site(self, drop: Any, path: str) -> Found:
+        """That of a dropout in a cell of dropkit's, told as Keras' own of that cell would be."""
+        above = self.tree.parents[path] or ""
+        site = self._cell_site(self.tree.layers[above], above, drop.name)
+        site.deliberate = drop.when == "always"
+        return site
 
     def _attention_site(self, layer: Any, path: str) -> Found:
         kind = type(layer).__name__
@@ -226,6 +239,19 @@ class Noise:
         site.shapes[before:] = [tuple(mask)] * (len(site.shapes) - before)
         return y
 
+    def _of_gates(self, cell: Any, site: Found, apply: Apply, ones: Any) -> Any:
+        """The masks of a cell of dropkit's, which are one draw for all gates."""
+        gates = getattr(cell, "dropout_mask_count", None) or 1
+        masks, shapes = len(site.masks), len(site.shapes)
+        y = self._drop(site, apply, ones, lambda _: None)
+        site.masks[masks:] = [gate for mask in site.masks[masks:] for gate in np.split(mask, gates, axis=-1)]
+        *rest, features = (int(size) for size in ones.shape)
+        if site.label == "dropout":
+            rest.insert(1, 1)
+        site.mask_shape, site.input_rank = (*rest, features // gates), len(rest) + 1
+        site.shapes[shapes:] = [site.mask_shape] * gates * (len(site.shapes) - shapes)
+        return y
+
     def _cell_mask(self, old: Any, label: str) -> Any:
         def get_mask(cell: Any, step_input: Any) -> Any:
             before, self._cell = self._cell, (cell, label) if id(cell) in self.tree.names else None
@@ -251,9 +277,13 @@ class Noise:
     def _heard(self, who: engine.Heard, apply: Apply, x: Any) -> Any:
         """A dropkit layer, or a call of `dropkit.keras.dropout`, wherever it goes from there."""
         if not isinstance(who, ops.Call):
-            if id(who) not in self.tree.names:
+            path = self.tree.names.get(id(who))
+            if path is None:
                 return apply(x)
-            site = self._layer_site(who, self.tree.names[id(who)])
+            holder = self.tree.layers[self.tree.parents[path] or ""]
+            if isinstance(holder, Cell):
+                return self._of_gates(holder, self._gates_site(who, path), apply, x)
+            site = self._layer_site(who, path)
         else:
             layer, source = (None, "") if self._within else self._caller()
             if layer is None:
