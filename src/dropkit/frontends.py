@@ -37,6 +37,15 @@ def is_nnx(model: Any) -> bool:
     return _made_by("flax.nnx", "Module", model) and not is_keras(model)
 
 
+def is_equinox(model: Any) -> bool:
+    """Whether it is a module of Equinox.
+
+    >>> is_equinox(len)
+    False
+    """
+    return _made_by("equinox", "Module", model)
+
+
 def _made_by(module: str, name: str, value: Any) -> bool:
     # While a framework is being imported, its module is there and its classes are not.
     kind = getattr(sys.modules.get(module), name, None)

@@ -1,5 +1,6 @@
 """JAX's attention with dropout: values and gradients by the definition, the mask that of every frontend."""
 
+import sys
 from typing import Any
 
 import jax
@@ -110,3 +111,29 @@ def test_what_does_not_fit_is_told(bad: dict[str, Any], words: str) -> None:
     given: dict[str, Any] = {"query": q, "key": k, "value": v, "rate": 0.1} | bad
     with pytest.raises(DropkitError, match=words):
         attention(training=True, dropout_key=KEY, **given)
+
+
+@pytest.mark.parametrize("how", [{}, {"share": (2,)}, {"rows": np.array([5, 3])}, {"is_causal": True}], ids=str)
+def test_some_queries_at_a_time_are_the_whole(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = qkv((20, 30, 30))
+
+    def loss(q: Any, k: Any, v: Any) -> Any:
+        return (attention(q, k, v, rate=0.25, training=True, dropout_key=KEY, **how) ** 2).sum()
+
+    wanted = jax.value_and_grad(loss, (0, 1, 2))(q, k, v)
+    module = sys.modules["dropkit.jax.attention"]
+    monkeypatch.setattr(module, "MANY", 1)
+    monkeypatch.setattr(module, "ROWS", 8)  # and 4 are left
+    found = jax.value_and_grad(lambda *given: loss(*given), (0, 1, 2))(q, k, v)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_long_sequences_keep_no_weights() -> None:
+    x = jax.ShapeDtypeStruct((1, 1024, 8, 8), jnp.float32)
+
+    def loss(x: Any) -> Any:
+        return attention(x, x, x, rate=0.25, training=True, dropout_key=KEY).sum()
+
+    memory = jax.jit(jax.grad(loss)).lower(x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 8 * 1024 * 1024  # of one array of weights

@@ -309,7 +309,7 @@ def test_other_dropouts_are_named() -> None:
         bound = bind(model, seed=0)
     assert [str(each.message) for each in told] == [
         "bind leaves dropouts unbound that are not dropkit's, and they need keys as before: 1 (Dropout), "
-        "2.dropout (Dropout), 4 (jax.random.bernoulli); put dropkit.jax.equinox.Dropout there"
+        "2.dropout (Dropout), 4 (jax.random.bernoulli); dropkit.jax.swap takes over what it can"
     ]
     assert list(sites(bound)) == ["0"]
     with pytest.raises(ValueError, match=r"no dropkit dropout to bind in Dropout: it has others:  \(Dropout\)"):

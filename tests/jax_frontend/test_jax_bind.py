@@ -190,7 +190,7 @@ def test_what_cannot_be_bound() -> None:
         bind({})
     with pytest.raises(ValueError, match="no dropkit dropout to bind in Linear: it has none"):
         bind(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"it has others: layers\.0 \(Dropout\); use dropkit\.jax\.layers\.Dropout"):
+    with pytest.raises(ValueError, match=r"it has others: layers\.0 \(Dropout\); dropkit\.jax\.swap it first"):
         bind(nnx.Sequential(nnx.Dropout(0.5)))
     for bad, error in ((-1, ValueError), (0.5, TypeError), (True, TypeError)):
         with pytest.raises(error, match="seed must"):
@@ -212,8 +212,8 @@ def test_other_dropouts_are_named() -> None:
         bind(model)
     assert [str(each.message) for each in told] == [
         "bind leaves dropouts unbound that are not dropkit's, and they need rngs as before: layers.1 (Dropout), "
-        "layers.2 (MultiHeadAttention), layers.5 (jax.random.bernoulli), layers.6 (flax.linen.Dropout); put "
-        "dropkit.jax.layers.Dropout there"
+        "layers.2 (MultiHeadAttention), layers.5 (jax.random.bernoulli), layers.6 (flax.linen.Dropout); "
+        "dropkit.jax.swap takes over what it can"
     ]
     assert isinstance(model.layers[0].rngs, KeyedStream)
 

@@ -64,7 +64,7 @@ def bind(model: Model, seed: int = 0, **how: Any) -> Model:
 
 
 def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
-    from .nnx import KeyedStream, first_step, keyed
+    from .nnx.layers import KeyedStream, first_step, keyed
 
     seed, first = Key(seed).seed, first_step(Key(step=step).step)
     if lanes():
@@ -74,14 +74,12 @@ def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
     named = sites(model)
     foreign = foreign_dropouts(model)
     if not named:
-        found = (
-            f"it has others: {', '.join(foreign)}; use dropkit.jax.layers.Dropout there" if foreign else "it has none"
-        )
+        found = f"it has others: {', '.join(foreign)}; dropkit.jax.swap it first" if foreign else "it has none"
         raise DropkitValueError(f"no dropkit dropout to bind in {type(model).__name__}: {found}")
     if foreign:
         warnings.warn(
             "bind leaves dropouts unbound that are not dropkit's, and they need rngs as before: "
-            f"{', '.join(foreign)}; put dropkit.jax.layers.Dropout there",
+            f"{', '.join(foreign)}; dropkit.jax.swap takes over what it can",
             stacklevel=3,
         )
     for path, drop in named.items():
@@ -118,7 +116,7 @@ def at(model: "nnx.Module", *, step: int | None = None, seed: int | None = None)
     """
     import jax
 
-    from .nnx import KeyedStream, first_step
+    from .nnx.layers import KeyedStream, first_step
 
     streams = [drop.rngs for drop in sites(model).values() if isinstance(drop.rngs, KeyedStream)]
     if not streams:
@@ -172,11 +170,12 @@ def _drops(part: Any) -> str | None:
     from flax import nnx
 
     from .nnx import Dropout
+    from .nnx.attention import attends
 
     if isinstance(part, nnx.Dropout):
         return None if isinstance(part, Dropout) or _never(part.rate) else type(part).__name__
     if isinstance(part, nnx.MultiHeadAttention):
-        return None if _never(part.dropout_rate) else type(part).__name__
+        return None if attends(part) or _never(part.dropout_rate) else type(part).__name__
     if isinstance(part, nnx.bridge.ToNNX):
         linen = type(part.to_nnx__module)
         return "flax.linen.Dropout" if linen.__name__ == "Dropout" else None

@@ -8,6 +8,7 @@ from flax import nnx
 from .. import patterns
 from ..errors import DropkitTypeError, DropkitValueError
 from .nnx import Dropout, KeyedStream
+from .nnx.attention import attends, why_not
 from .receipt import INSERTED, is_dropped
 from .traces import Lanes, draws_by_hand
 
@@ -52,6 +53,30 @@ def swappable(model: nnx.Module) -> list[Place]:
     return [place for place in found if type(place.module) is nnx.Dropout]
 
 
+def attentions(model: nnx.Module) -> tuple[list[Place], dict[str, str]]:
+    """flax' attentions whose dropout can be taken over; and those that cannot, by path, and why."""
+    taken, left = [], {}
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.MultiHeadAttention) and not attends(module):
+            name = ".".join(map(str, path))
+            reason = "has an inserted dropout behind it: swap first" if is_dropped(module) else why_not(module)
+            if reason is None:
+                taken.append(Place(name, module))
+            else:
+                left[name or type(module).__name__] = reason
+    return taken, left
+
+
+def attention_drop(module: nnx.MultiHeadAttention) -> Dropout:
+    """Our dropout for the number that an attention of flax has."""
+    new = Dropout(module.dropout_rate, deterministic=module.deterministic)
+    new.rngs = module.rngs
+    if new.rngs is None:
+        kernel = module.query.kernel[...]
+        vars(new)["_lanes"] = Lanes(tuple(kernel.shape[: kernel.ndim - 3]))  # in, heads, features; others of a stack
+    return new
+
+
 def twin(drop: nnx.Dropout) -> Dropout:
     """Our dropout for one of flax."""
     new = Dropout(
@@ -66,10 +91,16 @@ def twin(drop: nnx.Dropout) -> Dropout:
 
 def rates(model: nnx.Module) -> Iterator[FoundRate]:
     """Every rate of a model."""
-    for path, module in nnx.iter_modules(model):
-        name = ".".join(map(str, path))
+    owners: dict[int, str] = {}
+    found: list[tuple[str, Any]] = [(".".join(map(str, path)), module) for path, module in nnx.iter_modules(model)]
+    for name, module in found:
+        if attends(module):
+            owners[id(module.dropout)] = name
+    for name, module in found:
         if isinstance(module, nnx.Dropout):
-            yield FoundRate(name or "the model itself", module, "rate", name)
+            yield FoundRate(name or "the model itself", module, "rate", owners.get(id(module), name))
+        elif attends(module):
+            continue  # by its dropout
         elif isinstance(module, nnx.MultiHeadAttention):
             yield FoundRate(f"{name}.dropout_rate".removeprefix("."), module, "dropout_rate", name)
         elif draws_by_hand(type(module)):

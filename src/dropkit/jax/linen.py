@@ -10,12 +10,13 @@ import numpy as np
 from flax import linen as nn
 
 from ..axes.noise import Alpha, Bernoulli, Hard, Noise
-from ..axes.share import Sharing
+from ..axes.share import Axes, Sharing
 from ..axes.when import When
 from ..counter import Key, site_id
 from ..drop import Drop
-from ..errors import DropkitTypeError
+from ..errors import DropkitTypeError, DropkitValueError
 from ..threshold import threshold, thresholds
+from .attention import WeightNoise, headed
 from .keys import AnyKey, KeyWords, folded, halves, pair
 from .ops import dropout, same
 from .place import sharing_too
@@ -141,6 +142,105 @@ class AlphaDropout(Dropout):
     """
 
     noise: Noise = Alpha()
+
+
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    broadcast_dropout: bool = True,
+    dropout_rng: AnyKey | None = None,
+    dropout_rate: Any = 0.0,
+    deterministic: bool = False,
+    dtype: Any = None,
+    precision: Any = None,
+    module: nn.Module | None = None,
+    force_fp32_for_softmax: bool = False,
+    einsum_dot_general: Any = None,
+    qk_attn_weights_einsum: Any = None,
+    attn_weights_value_einsum: Any = None,
+) -> jax.Array:
+    """`nn.dot_product_attention` of Linen with its signature, the mask that of `dropkit.keep`.
+
+    Arguments, values and errors are those of `dropkit.jax.nnx.dot_product_attention`; sums are in float32 at least.
+    Pass it to `nn.MultiHeadDotProductAttention(attention_fn=...)`, whose collection "dropout" gives the key.
+
+    Raises:
+        DropkitTypeError: products of one's own, where something is dropped.
+
+    >>> x = jnp.ones((2, 4, 2, 8))
+    >>> dot_product_attention(x, x, x, dropout_rate=0.5, dropout_rng=jax.random.key(0)).shape
+    (2, 4, 2, 8)
+    """
+    products = {
+        "einsum_dot_general": einsum_dot_general,
+        "qk_attn_weights_einsum": qk_attn_weights_einsum,
+        "attn_weights_value_einsum": attn_weights_value_einsum,
+    }
+    known = isinstance(dropout_rate, int | float)
+    if deterministic or (known and dropout_rate == 0):
+        return nn.dot_product_attention(
+            query, key, value, bias, mask, deterministic=True, dropout_rate=dropout_rate if known else 1.0, dtype=dtype,
+            precision=precision, module=module, force_fp32_for_softmax=force_fp32_for_softmax, **products,
+        )  # fmt: skip
+    if own := [name for name, given in products.items() if given is not None]:
+        raise DropkitTypeError(f"attention that drops has products of its own and takes no {own[0]}; leave it out")
+    if dropout_rng is None:
+        raise DropkitValueError("attention drops, but got no key: pass dropout_rng, or deterministic=True")
+    query, key, value = nn.dtypes.promote_dtype(query, key, value, dtype=dtype)
+    noise = WeightNoise(dropout_rate, dropout_rng, Axes((0, 1) if broadcast_dropout else ()))
+    look = None if module is None else lambda weights: module.sow("intermediates", "attention_weights", weights)
+    return headed(query, key, value, noise, bias=bias, mask=mask, precision=precision, look=look)
+
+
+class MultiHeadDotProductAttention(nn.MultiHeadDotProductAttention):
+    """`nn.MultiHeadDotProductAttention` of Linen with its signature; its mask is keyed where the rngs say so.
+
+    The key is the call's `dropout_rng`; or, where the rngs have a collection "dropkit" (see `stream`), that of seed,
+    step and the module's path with `dropout` behind it, such as "blocks_0.attend.dropout"; or it is from the collection
+    "dropout", as in Linen.
+
+    Args:
+        num_heads, dropout_rate, ...: those of Linen's.
+        broadcast_dropout: whether one mask is drawn for all samples and heads. False here, so that each has its own.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a rate outside [0, 1], NaN or no number.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762).
+
+    >>> layer = MultiHeadDotProductAttention(2, dropout_rate=0.5, deterministic=False)
+    >>> y, _ = layer.init_with_output({"params": jax.random.key(0), "dropkit": stream(1, step=0)}, jnp.ones((2, 4, 8)))
+    >>> y.shape
+    (2, 4, 8)
+    """
+
+    broadcast_dropout: bool = False
+    attention_fn: Any = dot_product_attention
+
+    def __post_init__(self) -> None:
+        threshold(self.dropout_rate)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, *inputs: Any, dropout_rng: AnyKey | None = None, **how: Any) -> jax.Array:
+        """As Linen's; `dropout_rng` may be any key that `dropkit.jax.dropout` takes."""
+        if dropout_rng is None and self.has_rng(COLLECTION):
+            assert self.scope is not None
+            dropout_rng = _keyed(self.scope.rngs[COLLECTION].rng, ".".join((*self.path, "dropout")))
+        how["dropout_rng"] = dropout_rng  # for Linen any JAX array; ours takes every key
+        out: jax.Array = super().__call__(*inputs, **how)
+        return out
+
+
+class MultiHeadAttention(MultiHeadDotProductAttention):
+    """Linen's other name for `MultiHeadDotProductAttention`.
+
+    >>> MultiHeadAttention(2, dropout_rate=0.5).dropout_rate
+    0.5
+    """
 
 
 def _asked(layer: Dropout) -> AnyKey:

@@ -10,6 +10,7 @@ from .. import receipt
 from ..errors import DropkitTypeError
 from ..visible import a_type
 from .nnx import Dropout
+from .nnx.attention import attends, kind_of
 
 INSERTED = "dropkit_drop"  # the attribute that `insert` adds
 MISSING: Any = object()
@@ -71,6 +72,37 @@ class Replacement(Edit):
         object.__setattr__(self.layer, "__class__", kind)
         vars(self.layer).clear()
         vars(self.layer).update(attributes)
+
+
+class Attention(Edit):
+    """An attention of flax whose number becomes a dropout of ours in it."""
+
+    def __init__(self, path: str, module: nnx.MultiHeadAttention, drop: Dropout) -> None:
+        self.module: Any = module
+        self.drop = drop
+        self.rate, self.rngs, self.kind = module.dropout_rate, module.rngs, type(module)
+        shared = ", one mask for all samples and heads" if module.broadcast_dropout else ""
+        self.line = f"{path}: flax {self.kind.__name__}({self.rate}) -> dropkit Dropout({self.rate}) in it{shared}"
+
+    def do(self) -> None:
+        """Put the dropout in the number's place."""
+        vars(self.module).pop("dropout_rate")
+        object.__setattr__(self.module, "__class__", kind_of(self.kind))
+        self.module.dropout, self.module.rngs = self.drop, None
+
+    def stands(self) -> bool:
+        """Whether it is there still."""
+        return attends(self.module) and type(self.module) is kind_of(self.kind) and self._has()
+
+    def undo(self) -> None:
+        """The number and its stream again; mode, cache and all else as they are now."""
+        if "dropout" in vars(self.module):
+            del self.module.dropout
+        object.__setattr__(self.module, "__class__", self.kind)
+        self.module.dropout_rate, self.module.rngs = self.rate, self.rngs
+
+    def _has(self) -> bool:
+        return getattr(self.module, "dropout", None) is self.drop
 
 
 class Insertion(Edit):

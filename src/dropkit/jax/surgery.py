@@ -20,22 +20,26 @@ if TYPE_CHECKING:
     from .receipt import Receipt
 
 
-def swap(model: "nnx.Module") -> "Receipt":
+def swap(model: Any) -> Any:
     """Replace flax' own dropouts by dropkit's: same rate, broadcast_dims, mode, collection and stream.
 
-    Only the exact class `flax.nnx.Dropout` is replaced, in lists and in blocks too. Left alone, and named by a warning,
-    are subclasses, the dropout that `nnx.MultiHeadAttention` applies to its weights, Linen's behind a bridge, and
+    Of the class `flax.nnx.Dropout` each is replaced where it stands, in lists and in blocks too. In an
+    `nnx.MultiHeadAttention` the number becomes a dropout, its module `dropout`, with its `broadcast_dropout` as it was:
+    flax draws one mask for all samples and heads unless told otherwise. Left alone, and named by a warning, are
+    subclasses with a call of their own, an attention with an `attention_fn` of its own, Linen's behind a bridge, and
     layers that draw by hand.
 
+    An Equinox model: see `dropkit.jax.equinox.swap`; the result is another model.
+
     Args:
-        model: edited in place.
+        model: an nnx.Module, edited in place, or an eqx.Module.
 
     Returns:
-        A `Receipt`, whose `restore()` gives the original back.
+        Of an nnx model a `Receipt`, whose `restore()` gives the original back; of an Equinox model another model.
 
     Raises:
         DropkitValueError: no such dropout; one whose rate is outside [0, 1]. Nothing is changed then.
-        DropkitTypeError: not an nnx module.
+        DropkitTypeError: a model of neither library.
 
     Warns:
         UserWarning: dropouts of another make stay; all are named. The model is bound: what is swapped in is not, until
@@ -46,27 +50,42 @@ def swap(model: "nnx.Module") -> "Receipt":
     >>> print(swap(model))
     layers.1: flax Dropout(0.3) -> dropkit Dropout(0.3)
     """
+    if frontends.is_equinox(model):
+        from . import equinox
+
+        return equinox.swap(model)
     _check_model(model, "swap")
     from . import changing, receipt
 
     found = changing.swappable(model)
-    left = [name for name in foreign_dropouts(model) if name.partition(" ")[0] not in {place.path for place in found}]
-    if not found:
+    heads, reasons = changing.attentions(model)
+    gone = {place.path or type(place.module).__name__ for place in (*found, *heads)}
+    left = [name for name in foreign_dropouts(model) if name.rpartition(" (")[0] not in gone]
+    if not gone:
         others = f"it has others: {', '.join(left)}" if left else "it has none"
         raise DropkitValueError(f"no flax.nnx.Dropout to swap in {type(model).__name__}: {others}")
     bound = changing.is_bound(model)
-    edits = [
+    edits: list[Any] = [
         receipt.Replacement(place.path or "the model itself", place.module, changing.twin(place.module))
         for place in found
     ]
-    done = receipt.Receipt(edits, [f"{name}: left alone, flax draws what it drops" for name in left])
+    edits += [
+        receipt.Attention(place.path or "the model itself", place.module, changing.attention_drop(place.module))
+        for place in heads
+    ]
+    told = {name: reasons.get(name.rpartition(" (")[0], "flax draws what it drops") for name in left}
+    done = receipt.Receipt(edits, [f"{name}: left alone, {reason}" for name, reason in told.items()])
     if left:
         warnings.warn(
             f"swap leaves dropouts that it cannot replace, and they need rngs as before: {', '.join(left)}",
             stacklevel=2,
         )
     if bound:
-        _warn_bound(", ".join(place.path for place in found))
+        _warn_bound(
+            ", ".join(
+                (*(place.path for place in found), *(f"{place.path}.dropout".removeprefix(".") for place in heads))
+            )
+        )
     return done
 
 

@@ -5,9 +5,14 @@ change. So `bind` gives back a model whose dropouts know seed and path, `with_st
 too, and a sample's place in the batch comes from the axis' name, as for `eqx.nn.BatchNorm`. No key is handed through.
 """
 
+from .attention import MultiheadAttention as MultiheadAttention
 from .binding import bind as bind
 from .binding import with_step as with_step
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
 from .layers import Site as Site
+from .recurrent import GRUCell as GRUCell
+from .recurrent import LSTMCell as LSTMCell
+from .surgery import restore as restore
+from .surgery import swap as swap
 from .tree import sites as sites

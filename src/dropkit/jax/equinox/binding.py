@@ -62,12 +62,13 @@ def bind(model: Model, seed: int = 0, *, axis_name: str | Sequence[str] | None =
     if not tree.sites(model):
         found = f"it has others: {', '.join(foreign)}" if foreign else "it has none"
         raise DropkitValueError(
-            f"no dropkit dropout to bind in {type(model).__name__}: {found}; use dropkit.jax.equinox.Dropout there"
+            f"no dropkit dropout to bind in {type(model).__name__}: {found}; use dropkit.jax.equinox.Dropout there, or "
+            "dropkit.jax.swap first"
         )
     if foreign:
         warnings.warn(
             f"bind leaves dropouts unbound that are not dropkit's, and they need keys as before: {', '.join(foreign)}; "
-            "put dropkit.jax.equinox.Dropout there",
+            "dropkit.jax.swap takes over what it can",
             stacklevel=3,
         )
     stacks = tree.stacks(model)

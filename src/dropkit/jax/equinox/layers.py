@@ -137,26 +137,48 @@ class Dropout(eqx.nn.Dropout):
                 "Dropout()(deterministic=...) is deprecated in favour of Dropout()(inference=...)", stacklevel=2
             )
             inference = deterministic
-        inference = self.inference if inference is None else inference
-        on = self.when.active(not inference)
+        on = self.active(inference)
         if (not on or (isinstance(self.p, int | float) and self.p == 0)) and same(self.noise, other):
             return x
         if not on or key is not None or self.site is None or self.step is None:
             key = self._needed(key) if on else None
             return dropout(x, self.p, training=on, key=key, share=self.share, noise=self.noise, other=other)
-        own = self.site.key(self.step)
-        index, sizes = _place(self.site)
+        return self.of_sample(x, (0,) * x.ndim, x.shape, other)
+
+    def active(self, inference: bool | None = None) -> bool:
+        """Whether noise is on in a call that says `inference`, or nothing of it."""
+        return self.when.active(not (self.inference if inference is None else inference))
+
+    def of_sample(
+        self,
+        x: jax.Array,
+        offset: tuple[Any, ...],
+        whole: tuple[int, ...],
+        other: Any = None,
+        key: AnyKey | None = None,
+    ) -> jax.Array:
+        """x with noise, a part of a sample's array of shape `whole` from `offset` on; the site's, or of a given key."""
+        site = self.site
+        index: list[Any] = []
+        sizes: list[int] = []
+        if key is None and (site is None or self.step is None):
+            key = self._needed(None)
+        if key is None and site is not None and self.step is not None:
+            key, (index, sizes) = site.key(self.step), _place(site)
+            alone = site.name
+        else:
+            alone = None
         ones = (1,) * len(index)
         y = applied(  # a slice of the mask of all samples
             x.reshape(ones + x.shape),
             self.p,
             training=True,
-            key=own,
+            key=key,
             share=of_samples(self.share, len(ones)),
-            part=Part((*index, *(0 for _ in x.shape)), (*sizes, *x.shape)),
+            part=Part((*index, *offset), (*sizes, *whole)),
             noise=self.noise,
             other=other,
-            alone=self.site.name,
+            alone=alone,
         )
         return y.reshape(x.shape)
 

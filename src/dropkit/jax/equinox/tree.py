@@ -19,13 +19,13 @@ def sites(model: Any) -> dict[str, Dropout]:
     ['0', '1.drop']
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_drop)
-    return {_name(path): leaf for path, leaf in flat if _is_drop(leaf)}
+    return {name_of(path): leaf for path, leaf in flat if _is_drop(leaf)}
 
 
 def each(model: Model, change: Callable[[str, Dropout], Any]) -> Model:
     """The model with what `change(path, dropout)` returns in place of each dropout."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: change(_name(path), leaf) if _is_drop(leaf) else leaf, model, is_leaf=_is_drop
+        lambda path, leaf: change(name_of(path), leaf) if _is_drop(leaf) else leaf, model, is_leaf=_is_drop
     )
 
 
@@ -41,7 +41,8 @@ def _is_drop(leaf: Any) -> bool:
     return isinstance(leaf, Dropout)
 
 
-def _name(path: Any) -> str:
+def name_of(path: Any) -> str:
+    """A path of a pytree as a site has it."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -52,9 +53,9 @@ def foreign(model: Any) -> list[str]:
     def look(path: Any, part: Any) -> None:
         if isinstance(part, eqx.nn.Dropout) and not _is_drop(part):
             if not (isinstance(part.p, int | float) and part.p == 0):
-                found.append(f"{_name(path)} ({type(part).__name__})")
+                found.append(f"{name_of(path)} ({type(part).__name__})")
         elif isinstance(part, eqx.Module) and draws_by_hand(type(part)):
-            found.append(f"{_name(path) or type(part).__name__} (jax.random.bernoulli)")
+            found.append(f"{name_of(path) or type(part).__name__} (jax.random.bernoulli)")
 
     _walk(model, look)
     return found
@@ -66,13 +67,13 @@ def stacks(model: Any) -> dict[str, tuple[int, ...]]:
 
     def look(path: Any, part: Any) -> None:
         if _is_drop(part):
-            found[_name(path)] = part.made.sizes or found.get(_name(path), ())
+            found[name_of(path)] = part.made.sizes or found.get(name_of(path), ())
             return
         children = _children(part)
         shapes = [shape for _, child in children if (shape := _leading(child)) is not None]
         for key, child in children:
             if _is_drop(child) and shapes:
-                found[_name((*path, key))] = min(shapes, key=len)
+                found[name_of((*path, key))] = min(shapes, key=len)
 
     _walk(model, look)
     return found

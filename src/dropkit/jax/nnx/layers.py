@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..axes.noise import Alpha, Bernoulli, Hard, Noise
-from ..axes.share import Refining, Sharing
-from ..axes.when import When
-from ..counter import FOLD_ROUNDS, MASK32, Key, site_id
-from ..drop import Drop
-from ..errors import DropkitTypeError, DropkitValueError
-from ..threshold import ONE, threshold, thresholds
-from .formula import philox4x32
-from .keys import KeyWords
-from .ops import dropout, same
-from .place import sharing_too
-from .traces import Lanes, lanes
+from ...axes.noise import Alpha, Bernoulli, Hard, Noise
+from ...axes.share import Refining, Sharing
+from ...axes.when import When
+from ...counter import FOLD_ROUNDS, MASK32, Key, site_id
+from ...drop import Drop
+from ...errors import DropkitTypeError, DropkitValueError
+from ...threshold import ONE, threshold, thresholds
+from ..formula import philox4x32
+from ..keys import KeyWords
+from ..ops import dropout, same
+from ..place import sharing_too
+from ..traces import Lanes, lanes
 
 
 class Rate(nnx.Variable):
@@ -110,6 +110,13 @@ def _fold(words: jax.Array, step: jax.Array) -> jax.Array:
         words = jnp.concatenate([words, jnp.zeros(2, jnp.uint32)])
     counter = words[3], words[2], step, jnp.uint32(0)
     return jnp.stack(philox4x32(counter, (words[1], words[0]), FOLD_ROUNDS)[:2])
+
+
+class Drawn(NamedTuple):
+    """What one call of a dropout draws with: the rate, as `dropout` takes it, and the key of the mask."""
+
+    rate: Any
+    key: jax.Array | Key | KeyWords
 
 
 class Dropout(nnx.Dropout):
@@ -254,9 +261,8 @@ class Dropout(nnx.Dropout):
             if same(self.noise, other):
                 return inputs
             return dropout(inputs, self._now(), training=False, noise=self.noise, other=other)
-        given = self.rngs if rngs is None else rngs
-        key = Key() if given is None and self._certain() else _drawn(given, self.rng_collection)
-        share, rate = sharing_too(self.share, self.broadcast_dims), self._now()
+        rate, key = drawn(self, rngs)
+        share = sharing_too(self.share, self.broadcast_dims)
         if same(self.noise, other) and not isinstance(rate, jax.core.Tracer) and np.ndim(rate) == 0 and rate == 0:
             return inputs  # of any dtype, as nnx.Dropout does
         return dropout(inputs, rate, training=True, key=key, share=share, rows=rows, noise=self.noise, other=other)
@@ -331,6 +337,19 @@ class SpatialDropout3D(Dropout):
     """
 
     spatial = (-4, -3, -2)
+
+
+# Functions, since flax tabulates each public method of a module as if it were a layer's.
+def drawn(drop: Dropout, rngs: Any = None) -> Drawn:
+    """What a call of a dropout draws with, which is the next of its stream unless `rngs` say another."""
+    given = drop.rngs if rngs is None else rngs
+    key = Key() if given is None and drop._certain() else _drawn(given, drop.rng_collection)
+    return Drawn(drop._now(), key)
+
+
+def active(drop: Dropout, deterministic: bool | None = None) -> bool:
+    """Whether noise is on in a call of a dropout that says `deterministic`, or nothing of it."""
+    return drop._active(deterministic)
 
 
 def _drawn(rngs: Any, collection: str) -> jax.Array | Key | KeyWords:

@@ -1,0 +1,13 @@
+"""Layers of flax.nnx whose dropout coordinates can key, by flax' signatures: dropout, attention, recurrent networks."""
+
+from .attention import MultiHeadAttention as MultiHeadAttention
+from .attention import dot_product_attention as dot_product_attention
+from .layers import AlphaDropout as AlphaDropout
+from .layers import Dropout as Dropout
+from .layers import KeyedStream as KeyedStream
+from .layers import Rate as Rate
+from .layers import Rates as Rates
+from .layers import SpatialDropout1D as SpatialDropout1D
+from .layers import SpatialDropout2D as SpatialDropout2D
+from .layers import SpatialDropout3D as SpatialDropout3D
+from .recurrent import RNN as RNN
