@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dropkit import Key, keep
-from dropkit.jax import dropout, key
+from dropkit.jax import attention, dropout, key
 
 KEY = Key(3, "sharded", 5)
 SHAPE = (16, 64)
@@ -99,6 +99,7 @@ def unusual(mesh: Mesh) -> list[Case]:
         case("shard_map grad", mesh, slope(by_hand(mesh)), whole, x, 0.3),
         case("shard_map over one axis of two", mesh, partly, whole, x, 0.3),
         summed_gradient(mesh),
+        *attended(mesh),
     ]
 
 
@@ -114,6 +115,26 @@ def summed_gradient(mesh: Mesh) -> Case:
     total = keep(tall, 0.3, KEY).reshape(-1, *SHAPE).sum(0) * np.float32(65536 / 45875)
     found = jax.grad(lambda x: spread(x).sum())(jnp.ones(SHAPE))
     return {"name": "summed gradient", "same": bool(np.allclose(found, total))}
+
+
+def attended(mesh: Mesh) -> list[Case]:
+    """Attention to every key alike, of values that tell the keys: what comes out is the mask of the weights."""
+    spec = PartitionSpec("a", None, "b")  # samples and heads are cut
+    zeros = np.zeros((8, 20, 8, 4), np.float32)
+    told = np.broadcast_to(np.eye(20, dtype=np.float32)[None, :, None], (8, 20, 8, 20))
+    wanted = keep((8, 8, 20, 20), 0.5, KEY).transpose(0, 2, 1, 3)
+
+    def whole(x: Any, v: Any) -> Any:
+        return attention(x, x, v, rate=0.5, training=True, dropout_key=KEY)
+
+    def part(x: Any, v: Any) -> Any:
+        start = (jax.lax.axis_index("a") * x.shape[0], jax.lax.axis_index("b") * x.shape[2], 0, 0)
+        return attention(x, x, v, rate=0.5, training=True, dropout_key=KEY, offset=start, global_shape=(8, 8, 20, 20))
+
+    here = [jax.device_put(x, NamedSharding(mesh, spec)) for x in (zeros, told)]
+    by_parts = jax.shard_map(part, mesh=mesh, in_specs=spec, out_specs=spec)
+    found = {"attention": jax.jit(whole)(*here), "attention under shard_map": jax.jit(by_parts)(zeros, told)}
+    return [{"name": name, "same": bool(((np.asarray(y) != 0) == wanted).all())} for name, y in found.items()]
 
 
 def main(few: bool) -> None:

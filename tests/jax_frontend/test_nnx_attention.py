@@ -209,6 +209,7 @@ def test_recurrent_masks_are_drawn_once_a_sequence(kind: Any) -> None:
     close(found, jnp.stack(outs, 1))
 
 
+@pytest.mark.slow
 def test_a_network_of_cells_repeats_and_evaluates_as_flax() -> None:
     def cells() -> list[Any]:
         return [nnx.GRUCell(8, 5, rngs=nnx.Rngs(seed)) for seed in (0, 1)]

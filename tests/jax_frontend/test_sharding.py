@@ -31,7 +31,7 @@ def cases(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_mask_does_not_depend_on_the_mesh(cases: list[dict[str, Any]]) -> None:
-    assert len(cases) in (4 * 5, 4 * (5 + 6 + 5))
+    assert len(cases) in (4 * 5, 4 * (5 + 8 + 5))
     assert [one for one in cases if not one["same"]] == []
 
 
