@@ -15,6 +15,7 @@ import dropkit.numpy
 import dropkit.torch
 from dropkit.axes import noise, share
 from dropkit.errors import DropkitValueError
+from dropkit.grid import activations
 
 from . import laws
 from .laws import CHECKS
@@ -49,7 +50,7 @@ pasted("src/dropkit/axes/share.py", share)
 NAMES = pasted("tests/conformance/laws.py", laws)
 LAWS = items("tests/conformance/laws.py, in LAWS", "[", "]", NAMES)
 SHARES = items("tests/conformance/laws.py, in SHARES", "[", "]", NAMES)
-VARIANTS = items("src/dropkit/grid.py", "{", "}", {**vars(sys.modules["dropkit.grid"]), **NEW})
+VARIANTS = items("src/dropkit/grid/activations.py", "{", "}", {**vars(activations), **NEW})
 
 ROWS = [(law, laws.SHARES[0]) for law in LAWS] + [(laws.LAWS[0], shared) for shared in SHARES]
 

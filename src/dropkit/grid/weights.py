@@ -1,0 +1,5 @@
+"""Noise on weights."""
+
+from .entry import Variant
+
+WEIGHTS: dict[str, Variant] = {}
