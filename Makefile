@@ -70,6 +70,7 @@ bench: setup
 	$(BIN)/python benchmarks/jax_compile.py
 	$(BIN)/python benchmarks/compile.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/depth.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:

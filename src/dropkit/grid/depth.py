@@ -1,5 +1,96 @@
 """Noise on branches and layers."""
 
+from ..axes.share import Axes
 from .entry import Variant
 
-DEPTH: dict[str, Variant] = {}
+GATE = "; the value of this entry is the gate alone, and the class does the rest"
+
+DEPTH: dict[str, Variant] = {
+    "stochastic_depth": Variant(
+        "Huang et al. 2016 (arXiv:1603.09382)",
+        share=Axes((0, 1, 2, 3)),
+        place="branch",
+        layout="N C H W",
+        formula="y = x + f(x) m / q, one m for the batch, P(m = 1) = q = 1 - p; in evaluation y = x + f(x)",
+        applies="residual branches of deep networks, p growing with depth to 0.5; not below some 6 blocks",
+        form="inverted; the paper multiplies the branch by q in evaluation instead",
+        cite="huang2016deep",
+        torch="ResidualDrop",
+    ),
+    "drop_path": Variant(
+        "Huang et al. 2016 (arXiv:1603.09382)",
+        share=Axes((1, 2, 3)),
+        place="branch",
+        layout="N C H W",
+        formula="y = x + f(x) m / q, one m for each sample; in evaluation y = x + f(x)",
+        default=0.1,
+        applies="residual branches of transformers and ConvNeXts, p growing with depth from 0",
+        form="each sample by itself, as timm and torchvision's mode row have it; FractalNet's drop-path is `fractal`",
+        cite="huang2016deep",
+        torch="DropPath",
+    ),
+    "layer_drop": Variant(
+        "Fan, Grave and Joulin 2020 (arXiv:1909.11556)",
+        place="layer",
+        layout="layer",
+        formula="y = f(x) if m else x, one m for a layer; in evaluation y = f(x)",
+        default=0.2,
+        applies="stacks of transformer layers, which can be pruned to any depth afterwards",
+        form="nothing is rescaled, in training or in evaluation, as published" + GATE,
+        cite="fan2020reducing",
+        torch="LayerDrop",
+    ),
+    "progressive_layer_drop": Variant(
+        "Zhang and He 2020 (arXiv:2010.13369)",
+        place="layer",
+        layout="layer",
+        formula="y = x + (f(x) - x) m / q of layer l of L, q = 1 - l / L (1 - theta(t)), theta falling to 0.5",
+        applies="pre-norm transformers, from the first step on",
+        form="LayerDrop(depth='linear', scale=True) with the rate ProgressiveLayerDrop" + GATE,
+        cite="zhang2020accelerating",
+        torch="LayerDrop",
+    ),
+    "shakedrop": Variant(
+        "Yamada et al. 2019 (arXiv:1802.02375)",
+        share=Axes((1, 2, 3)),
+        place="branch",
+        layout="N C H W",
+        formula="y = x + (b + a - b a) f(x), a in (-1, 1), backward by c in (0, 1) for a; in evaluation y = x + q f(x)",
+        applies="residual branches that end in batch norm, p growing with depth to 0.5",
+        form="gate and numbers for each sample; level='batch' has one of all" + GATE,
+        cite="yamada2019shakedrop",
+        torch="ShakeDrop",
+    ),
+    "shake_shake": Variant(
+        "Gastaldi 2017 (arXiv:1705.07485)",
+        share=Axes((1, 2, 3)),
+        place="branch",
+        layout="N C H W",
+        formula="y = x + a f(x) + (1 - a) g(x), a in (0, 1), backward by c drawn anew; in evaluation a = 1/2",
+        applies="residual networks of two branches, trained long with a cosine",
+        form="a and c for each sample, the paper's best; it has no rate, and a branch loses a half on average" + GATE,
+        cite="gastaldi2017shake",
+        torch="ShakeShake",
+    ),
+    "swapout": Variant(
+        "Singh, Hoiem and Forsyth 2016 (arXiv:1605.06465)",
+        place="branch",
+        layout="N C H W",
+        formula="y = m1 x + m2 f(x), for each unit by itself; in evaluation y = q (x + f(x))",
+        applies="residual networks; prediction by the mean of some 30 passes",
+        form="not rescaled, as published; the mean of passes is `dropkit.torch.enabled`" + GATE,
+        cite="singh2016swapout",
+        torch="Swapout",
+    ),
+    "fractal": Variant(
+        "Larsson, Maire and Shakhnarovich 2017 (arXiv:1605.07648)",
+        place="branch",
+        layout="branch",
+        formula="y = mean of the f_k(x) that are kept, one at least; in evaluation y = mean of all",
+        default=0.15,
+        applies="joins of several columns; paths='both' is global, one column, in half of the steps",
+        form="where all would go, one stays, each as likely; kept is divided by how many are" + GATE,
+        cite="larsson2017fractalnet",
+        torch="FractalJoin",
+    ),
+}

@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError('dropkit.torch needs PyTorch: pip install "dropkit[torch]"', name="torch") from error
 
+from . import depth as depth
 from . import functional as functional
 from . import learned as learned
 from .attention.call import attention as attention
@@ -19,6 +20,14 @@ from .changing.surgery import insert as insert
 from .changing.surgery import set_rate as set_rate
 from .changing.surgery import strip as strip
 from .changing.surgery import swap as swap
+from .depth import DropPath as DropPath
+from .depth import FractalJoin as FractalJoin
+from .depth import LayerDrop as LayerDrop
+from .depth import ResidualDrop as ResidualDrop
+from .depth import ShakeDrop as ShakeDrop
+from .depth import ShakeShake as ShakeShake
+from .depth import StochasticDepth as StochasticDepth
+from .depth import Swapout as Swapout
 from .drawing.coordinates import at as at
 from .finding.inventory import Site as Site
 from .finding.inventory import sites as sites
