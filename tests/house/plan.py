@@ -60,6 +60,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"parts"},
         {"ops", "named"},
         {"layers", "functional", "fused", "attention"},
+        {"variants"},
         {"reading"},
         {"binding", "release", "pipelines", "sharding", "learned", "weights", "structures", "taken"},
         {"finding"},

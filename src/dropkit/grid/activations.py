@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="what must follow the paper: weight decay and max-norm act on weights 1 / q as large as inverted ones",
         form="evaluation scales the activations, which is the same as halving the outgoing weights",
         cite="hinton2012improving",
+        torch="RawDropout",
     ),
     "spatial": Variant(
         "Tompson et al. 2015 (arXiv:1411.4280)",
@@ -68,6 +69,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="inputs and outputs of recurrent layers, and between them",
         form="of batch x time x features; where time comes first, share (0,)",
         cite="gal2016theoretically",
+        torch="LockedDropout",
     ),
     "gaussian": Variant(
         "Srivastava et al. 2014 (JMLR 15:1929), section 10",
@@ -76,6 +78,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="hidden units; not probabilities or what a logarithm follows, as signs flip",
         form="sigma from p as it was rounded to 65536ths, as a mask of the same p has it",
         cite="srivastava2014dropout",
+        torch="GaussianDropout",
         keras="GaussianDropout",
     ),
     "uniform": Variant(
@@ -86,6 +89,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="beside batch norm, where a mask shifts the variance more; p = 0.0033 is b = 0.1 of the paper",
         form="b from p, so that its variance is that of a mask of the same p; the paper gives b",
         cite="li2019understanding",
+        torch="UniformDropout",
     ),
     "log_normal": Variant(
         "Achille and Soatto 2018 (arXiv:1611.01353)",
@@ -95,6 +99,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="activations whose sign must not flip",
         form="s from p, so that its variance is that of a mask of the same p; the paper learns s from x",
         cite="achille2018information",
+        torch="LogNormalDropout",
     ),
     "gaussian_noise": Variant(
         "Bishop 1995 (Neural Computation 7:108)",
@@ -137,6 +142,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="the state of a recurrent cell: h at 0.05, c at 0.5, each with masks of its own",
         form="evaluation takes the expectation, as in the paper, and not the new state alone",
         cite="krueger2017zoneout",
+        torch="Zoneout",
     ),
     "dropblock": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -148,6 +154,7 @@ ACTIVATIONS: dict[str, Variant] = {
         form="gamma is solved for p and kept elements are scaled by 1 / q; the paper's first-order gamma drops less "
         "than p, and it divides by the fraction that the whole batch kept, which couples samples",
         cite="ghiasi2018dropblock",
+        torch="DropBlock2d",
     ),
     "dropblock_clipped": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -158,6 +165,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="maps whose borders matter as much as their middle",
         form="not the paper's, whose blocks lie inside the map and drop the border less; gamma = 1 - q^(1 / volume)",
         cite="ghiasi2018dropblock",
+        torch="DropBlock2d",
     ),
     "embedding": Variant(
         "Gal and Ghahramani 2016 (arXiv:1512.05287)",

@@ -15,6 +15,7 @@ HEADS: dict[str, Variant] = {
         applies="the outputs of the heads of attention, before they are joined",
         form="scaled by 1 / q; the paper divides by the fraction of heads that the draw left, which can be 0",
         cite="zhou2020scheduled",
+        torch="DropHead",
     ),
     "drop_key": Variant(
         "Li et al. 2023 (arXiv:2208.02646)",
