@@ -12,6 +12,8 @@ from dropkit.grid import Variant, activations, depth, graphs, heads, tokens, wei
 from dropkit.grid.bibliography import entries, entry
 from dropkit.grid.entry import PLACES
 
+from .gallery import pages
+
 FILES = {
     "activations": activations.ACTIVATIONS,
     "weights": weights.WEIGHTS,
@@ -60,3 +62,8 @@ def test_the_classes_that_an_entry_names_exist(frontend: str) -> None:
             room, _, what = said.rpartition(".")
             module = importlib.import_module(f"dropkit.{frontend}{'.' * bool(room)}{room}")
             assert callable(getattr(module, what)), name
+
+
+def test_the_pages_of_the_grid_are_as_the_grid_is() -> None:
+    for path, content in pages().items():
+        assert path.exists() and path.read_bytes() == content, f"{path.name} is stale: python -m tests.gallery"

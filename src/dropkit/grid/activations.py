@@ -1,7 +1,7 @@
 """Noise on activations, embeddings and states."""
 
-from ..axes.noise import Alpha, Gaussian, Zoneout
-from ..axes.share import Axes, Block
+from ..axes.noise import AdditiveGaussian, Alpha, Concrete, Gaussian, HardConcrete, LogNormal, Raw, Uniform, Zoneout
+from ..axes.share import Antithetic, Axes, Block, Exactly, Exclusive
 from ..axes.when import When
 from .entry import Variant
 
@@ -18,6 +18,15 @@ ACTIVATIONS: dict[str, Variant] = {
         torch="Dropout",
         keras="Dropout",
         jax="nnx.Dropout",
+    ),
+    "raw": Variant(
+        "Hinton et al. 2012 (arXiv:1207.0580)",
+        noise=Raw(),
+        formula="y = x m, m in {0, 1}, P(m = 1) = q = 1 - p; in evaluation y = q x",
+        applies="what must follow the paper: weight decay and max-norm act on weights 1 / q as large as inverted ones",
+        form="evaluation scales the activations, which is the same as halving the outgoing weights",
+        cite="hinton2012improving",
+        torch="RawDropout",
     ),
     "spatial": Variant(
         "Tompson et al. 2015 (arXiv:1411.4280)",
@@ -60,6 +69,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="inputs and outputs of recurrent layers, and between them",
         form="of batch x time x features; where time comes first, share (0,)",
         cite="gal2016theoretically",
+        torch="LockedDropout",
     ),
     "gaussian": Variant(
         "Srivastava et al. 2014 (JMLR 15:1929), section 10",
@@ -68,7 +78,60 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="hidden units; not probabilities or what a logarithm follows, as signs flip",
         form="sigma from p as it was rounded to 65536ths, as a mask of the same p has it",
         cite="srivastava2014dropout",
+        torch="GaussianDropout",
         keras="GaussianDropout",
+    ),
+    "uniform": Variant(
+        "Li et al. 2019 (arXiv:1801.05134)",
+        noise=Uniform(),
+        formula="y = x (1 + b r), r uniform in (-1, 1), b^2 = 3 p / q; in evaluation y = x",
+        default=0.0033,
+        applies="beside batch norm, where a mask shifts the variance more; p = 0.0033 is b = 0.1 of the paper",
+        form="b from p, so that its variance is that of a mask of the same p; the paper gives b",
+        cite="li2019understanding",
+        torch="UniformDropout",
+    ),
+    "log_normal": Variant(
+        "Achille and Soatto 2018 (arXiv:1611.01353)",
+        noise=LogNormal(),
+        formula="y = x exp(s z - s^2 / 2), z normal, s^2 = -ln q; in evaluation y = x",
+        default=0.1,
+        applies="activations whose sign must not flip",
+        form="s from p, so that its variance is that of a mask of the same p; the paper learns s from x",
+        cite="achille2018information",
+        torch="LogNormalDropout",
+    ),
+    "gaussian_noise": Variant(
+        "Bishop 1995 (Neural Computation 7:108)",
+        noise=AdditiveGaussian(),
+        formula="y = x + sd z, z normal, sd = scale sqrt(p / q); in evaluation y = x",
+        default=0.01,
+        applies="inputs of scale 1: sd = 0.1 is p = 0.0099",
+        form="sd as the size that a mask's noise has on elements of a scale, so that schedules of p move it",
+        cite="bishop1995training",
+        keras="GaussianNoise",
+    ),
+    "concrete": Variant(
+        "Gal, Hron and Kendall 2017 (arXiv:1705.07832)",
+        noise=Concrete(),
+        formula="y = x z / q, z = sigmoid((logit(q) - logit(u)) / T), u uniform; in evaluation y = x",
+        default=0.1,
+        applies="rates that are learned, where a mask has no gradient in p",
+        form="divided by q, as published, so that E[y] = x at p = 0.5 alone; Concrete(correct=True) divides by E[z]",
+        cite="gal2017concrete",
+        torch="learned.ConcreteDropout",
+        keras="ConcreteDropout",
+    ),
+    "hard_concrete": Variant(
+        "Louizos, Welling and Kingma 2018 (arXiv:1712.01312)",
+        noise=HardConcrete(),
+        formula="y = x clip(1.2 v - 0.1, 0, 1), v = sigmoid((logit(u) + ln a) / T); in evaluation the same with "
+        "v = sigmoid(ln a)",
+        applies="inputs and channels that shall be cut out: gates are exactly 0 with probability p",
+        form="p is P(z = 0), as the rate of a mask is; the authors' droprate_init p starts ln a at logit(1 - p), where "
+        "P(z = 0) is less. Their evaluation is not E[z]; HardConcrete(correct=True) divides by E[z]",
+        cite="louizos2018learning",
+        torch="learned.HardConcrete",
     ),
     "zoneout": Variant(
         "Krueger et al. 2017 (arXiv:1606.01305)",
@@ -79,6 +142,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="the state of a recurrent cell: h at 0.05, c at 0.5, each with masks of its own",
         form="evaluation takes the expectation, as in the paper, and not the new state alone",
         cite="krueger2017zoneout",
+        torch="Zoneout",
     ),
     "dropblock": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -90,6 +154,55 @@ ACTIVATIONS: dict[str, Variant] = {
         form="gamma is solved for p and kept elements are scaled by 1 / q; the paper's first-order gamma drops less "
         "than p, and it divides by the fraction that the whole batch kept, which couples samples",
         cite="ghiasi2018dropblock",
+        torch="DropBlock2d",
+    ),
+    "dropblock_clipped": Variant(
+        "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
+        share=Block(7, clipped=True),
+        layout="N C H W",
+        formula=INVERTED + "; blocks are cut at the border, P(dropped) = p at every position",
+        default=0.1,
+        applies="maps whose borders matter as much as their middle",
+        form="not the paper's, whose blocks lie inside the map and drop the border less; gamma = 1 - q^(1 / volume)",
+        cite="ghiasi2018dropblock",
+        torch="DropBlock2d",
+    ),
+    "embedding": Variant(
+        "Gal and Ghahramani 2016 (arXiv:1512.05287)",
+        share=Axes((1,)),
+        place="embedding",
+        layout="V C",
+        formula=INVERTED + "; one m for each row of the table: a dropped word is dropped wherever it stands",
+        default=0.1,
+        applies="embedding tables of words, before the lookup; the masked table must not be the output layer's",
+        cite="gal2016theoretically",
+    ),
+    "exact": Variant(
+        "Fan, Muller and Rezucha 1962 (JASA 57:387)",
+        share=Exactly((-1,)),
+        formula="y = x m n / k, exactly k = q n rounded of n units are kept, each set as likely; in evaluation y = x",
+        applies="small layers, where the number of units that a mask leaves varies much",
+        form="k of the n smallest keyed numbers; scaled by n / k, which is fixed, and not by a count of this batch",
+        cite="fan1962development",
+    ),
+    "antithetic": Variant(
+        "Yang, Zhao and Zhao 2024 (arXiv:2410.10777)",
+        share=Antithetic((0,)),
+        formula="y = x m / q, m = [u < q] of one and [1 - u < q] of the other of two neighbours; in evaluation y = x",
+        applies="two copies of each sample next to each other: their mean has less variance than of two free draws",
+        form="the paper's complementary masks at p = 0.5, for whole channels; here at any p, and for any axes",
+        cite="yang2024unimatch",
+    ),
+    "exclusive": Variant(
+        "Brooks, Holynski and Efros 2023 (arXiv:2211.09800)",
+        share=Exclusive((1,), axes=(2,)),
+        place="input",
+        layout="N P C",
+        formula="y = x m / q, m = 0 for at most one of the n parts of a sample if n p <= 1; in evaluation y = x",
+        default=0.05,
+        applies="conditions of a generative model, stacked along an axis: classifier-free guidance",
+        form="each part is dropped with probability p, never two at once; the paper also drops both, by that number",
+        cite="brooks2023instructpix2pix",
     ),
     "monte_carlo": Variant(
         "Gal and Ghahramani 2016 (arXiv:1506.02142)",

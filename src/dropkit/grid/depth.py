@@ -1,5 +1,6 @@
 """Noise on branches and layers."""
 
+from ..axes.noise import Fill, Raw
 from ..axes.share import Axes
 from .entry import Variant
 
@@ -31,6 +32,7 @@ DEPTH: dict[str, Variant] = {
     ),
     "layer_drop": Variant(
         "Fan, Grave and Joulin 2020 (arXiv:1909.11556)",
+        noise=Fill(0.0),
         place="layer",
         layout="layer",
         formula="y = f(x) if m else x, one m for a layer; in evaluation y = f(x)",
@@ -74,6 +76,7 @@ DEPTH: dict[str, Variant] = {
     ),
     "swapout": Variant(
         "Singh, Hoiem and Forsyth 2016 (arXiv:1605.06465)",
+        noise=Raw(),
         place="branch",
         layout="N C H W",
         formula="y = m1 x + m2 f(x), for each unit by itself; in evaluation y = q (x + f(x))",

@@ -54,6 +54,16 @@ from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
 from .release import reseed as reseed
 from .release import unbind as unbind
+from .variants import DropBlock1d as DropBlock1d
+from .variants import DropBlock2d as DropBlock2d
+from .variants import DropBlock3d as DropBlock3d
+from .variants import DropHead as DropHead
+from .variants import GaussianDropout as GaussianDropout
+from .variants import LockedDropout as LockedDropout
+from .variants import LogNormalDropout as LogNormalDropout
+from .variants import RawDropout as RawDropout
+from .variants import UniformDropout as UniformDropout
+from .variants import Zoneout as Zoneout
 
 
 def __getattr__(name: str) -> object:

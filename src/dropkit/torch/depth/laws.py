@@ -1,28 +1,12 @@
-"""Noise of branches and layers: laws that let a branch go whole, or mix it with what stands beside it."""
+"""What becomes of a shaken branch, as a law."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...axes.noise import Hard, Numbers, Plain, Soft
+from ...axes.noise import Plain as Plain
+from ...axes.noise import Soft
 from ...errors import DropkitValueError
-
-
-@dataclass(frozen=True, slots=True)
-class Unscaled(Hard):
-    """Keep with probability 1 - p and leave it as it is: `y = x * m`, and `y = x` in evaluation.
-
-    E[y] = (1 - p) x: the mean is not kept.
-
-    Source: LayerDrop (Fan et al. 2020, arXiv:1909.11556); `scale_by_keep=False` of timm's DropPath.
-
-    >>> Unscaled().numbers(0.5)
-    (1.0, 0.0, 0.0)
-    """
-
-    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
-        """1, 0, 0."""
-        return 1.0, 0.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +47,7 @@ class Shaken(Soft):
         """q + p (low + high) / 2, 0."""
         return q + (1.0 - q) * ((self.low + self.high) / 2), 0.0
 
-
-@dataclass(frozen=True, slots=True)
-class Raw(Hard):
-    """Keep with probability 1 - p and leave it as it is; in evaluation take the expectation: `y = x * m`, `(1 - p) x`.
-
-    Source: Hinton et al. 2012 (arXiv:1207.0580).
-
-    >>> Raw().numbers(0.5), Raw().off(0.5)
-    ((1.0, 0.0, 0.0), (0.5, 0.0))
-    """
-
-    def numbers(self, q: Any, xp: Any = Plain) -> Numbers:
-        """1, 0, 0."""
-        return 1.0, 0.0, 0.0
-
-    def off(self, q: Any) -> tuple[Any, Any]:
-        """q, 0."""
-        return q, 0.0
+    def mean(self, q: float) -> tuple[float, float]:
+        """The same: evaluation gives what the noise gives in the mean."""
+        u, v = self.off(q)
+        return float(u), float(v)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...axes.noise import Fill
 from ...axes.rate import linear_in_depth, uniform_in_depth
 from ...drop import Lowered, lower
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
@@ -14,7 +15,6 @@ from ...threshold import ONE, threshold
 from ..drawing import ranks
 from ..layers import as_leaf
 from . import decided, running
-from .laws import Unscaled
 from .path import Depth, checked_mode, of_samples
 from .rows import Rows, checked_names, checked_output
 
@@ -79,7 +79,7 @@ class LayerDrop(nn.Sequential, Depth):
         Depth.__init__(self, p, when=when)
         self.mode, self.depth, self.by_row = checked_mode(mode), depth, checked_names(by_row)
         self.scale = bool(scale)
-        self.noise = Unscaled()
+        self.noise = Fill(0.0)
         self.p = p
         for number, layer in enumerate(held):
             self.add_module(str(number), layer)

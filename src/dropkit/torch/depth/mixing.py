@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...axes.noise import Raw
 from ...errors import DropkitRuntimeError, DropkitValueError
 from ...mask import UNIFORM, uniform_block
 from ...threshold import ONE, threshold
@@ -16,7 +17,6 @@ from ..draw import Draw
 from ..drawing.coordinates import current
 from ..layers import as_leaf
 from . import decided, running
-from .laws import Raw
 from .path import Depth, checked_mode
 from .shake import ANY
 

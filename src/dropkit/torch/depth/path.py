@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ...axes.noise import Fill
 from ...axes.when import When
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ..arithmetic import scripted
 from ..layers import Drawn, as_leaf, checked_rate
-from .laws import Unscaled
 
 MODES = ("batch", "row")
 
@@ -132,7 +132,7 @@ class DropPath(Depth):
         super().__init__(drop_prob, when=when)
         self.scale_by_keep = scale_by_keep
         if not scale_by_keep:
-            self.noise = Unscaled()
+            self.noise = Fill(0.0)
             self.p = drop_prob
 
     @property
