@@ -75,6 +75,7 @@ bench: setup
 	$(BIN)/python benchmarks/huggingface.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/known_answers.py
+	$(BIN)/python benchmarks/depth.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:

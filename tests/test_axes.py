@@ -1,8 +1,6 @@
 """The four axes: validated at construction, frozen, and a product of plain values."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,14 +80,6 @@ def test_a_part_says_where_a_tensor_lies() -> None:
     assert Part((1, 2), (4, 8), split=((1, 1, 2),)).in_whole((3, 3)) == ((1, 10), (4, 16))
     with pytest.raises(DropkitError, match="axis 1 would reach from 6 to 9 of 8"):
         Part((1, 6), (4, 8)).in_whole((3, 3))
-
-
-def test_the_page_of_variants_lists_the_grid() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
-    assert re.findall(r"^\| `(\w+)` ", page, re.MULTILINE) == list(grid)
-    for variant in grid.values():
-        year = re.search(r"\d{4}", variant.paper)
-        assert year and f"{variant.paper.split()[0]} " in page and year[0] in page
 
 
 def test_when() -> None:

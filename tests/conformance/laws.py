@@ -13,8 +13,24 @@ import numpy as np
 
 import dropkit
 from dropkit import Key
-from dropkit.axes.noise import Alpha, Bernoulli, Gaussian, Hard, Soft, Zoneout
-from dropkit.axes.share import Axes, Block, Exactly
+from dropkit.axes.noise import (
+    AdditiveGaussian,
+    Alpha,
+    Bernoulli,
+    Concrete,
+    Fill,
+    Gaussian,
+    Hard,
+    HardConcrete,
+    LogNormal,
+    Mixout,
+    Raw,
+    Shakeout,
+    Soft,
+    Uniform,
+    Zoneout,
+)
+from dropkit.axes.share import Antithetic, Axes, Block, Exactly, Exclusive
 from dropkit.errors import DropkitError
 
 KEY = Key(seed=5, site="laws", step=2)
@@ -28,7 +44,7 @@ class Law:
     noise: Any
     y: Callable[[Any, Any, float, Any], Any]  # of x, o, q, n
     off: Callable[[Any, Any, float], Any] = lambda x, o, q: x
-    mean: Callable[[Any, Any, float], Any] | None = lambda x, o, q: x  # E[y]; None where the law states none
+    mean: Callable[[Any, Any, float], Any] | None = lambda x, o, q: x  # E[y]; None where the paper states none
 
 
 def select(kept: Any, yes: Any, no: Any) -> Any:
@@ -52,7 +68,69 @@ LAWS = [
     ),
     Law("gaussian", Gaussian(), lambda x, o, q, z: x * (1 + ((1 - q) / q) ** 0.5 * z) if q else 0 * x),
 ]
+
+# A new law joins here: eagerly it is tried as the others are, and compiled all of these are one graph.
+MORE_LAWS = [
+    Law("raw", Raw(), lambda x, o, q, kept: select(kept, x, 0), lambda x, o, q: q * x, mean=lambda x, o, q: q * x),
+    Law("fill", Fill(-2.5), lambda x, o, q, kept: select(kept, x, -2.5), mean=lambda x, o, q: q * x - 2.5 * (1 - q)),
+    Law(
+        "shakeout", Shakeout(0.25),
+        lambda w, s, q, kept: select(kept, (w + 0.25 * (1 - q) * s) / q if q else w, -0.25 * s),
+    ),
+    Law("mixout", Mixout(), lambda w, r, q, kept: (select(kept, w, r) - (1 - q) * r) / q if q else r),
+    Law("uniform", Uniform(), lambda x, o, q, u: x * (1 + (3 * (1 - q) / q) ** 0.5 * (2 * u - 1)) if q else 0 * x),
+    Law("log-normal", LogNormal(), lambda x, o, q, z: x * np.exp(np.sqrt(-np.log(q)) * z) * q**0.5 if q else 0 * x),
+    Law("additive", AdditiveGaussian(0.5), lambda x, o, q, z: x + 0.5 * ((1 - q) / q) ** 0.5 * z if q else 0 * x),
+    Law("concrete", Concrete(), lambda x, o, q, u: x * gate(0.1, q, u) / q if q else 0 * x, mean=None),
+    Law("concrete 2/3", Concrete(2 / 3), lambda x, o, q, u: x * gate(2 / 3, q, u) / q if q else 0 * x, mean=None),
+    Law(
+        "concrete corrected", Concrete(2 / 3, correct=True),
+        lambda x, o, q, u: x * gate(2 / 3, q, u) / midpoints(lambda v: gate(2 / 3, q, v)).mean() if q else 0 * x,
+    ),
+    Law(
+        "hard concrete", HardConcrete(), lambda x, o, q, u: x * stretched(q, u) if q else 0 * x,
+        lambda x, o, q: x * stretched(q, None), mean=None,
+    ),
+    Law(
+        "hard concrete corrected", HardConcrete(correct=True),
+        lambda x, o, q, u: x * stretched(q, u) / midpoints(lambda v: stretched(q, v)).mean() if q else 0 * x,
+    ),
+]  # fmt: skip
 # fmt: on
+
+
+def midpoints(f: Callable[[Any], Any]) -> Any:
+    """f of uniform numbers that lie evenly."""
+    return f((np.arange(400_000) + 0.5) / 400_000)
+
+
+def gate(temperature: float, q: float, u: Any) -> Any:
+    """Gal, Hron and Kendall 2017: 1 - sigmoid((logit(p) + logit(u)) / T)."""
+    with np.errstate(over="ignore"):
+        odds = np.asarray(q / (1 - q) * (1 - u) / u, np.float64) ** (1 / temperature) if q < 1 else np.inf
+        return 1 / (1 + 1 / odds)
+
+
+def stretched(q: float, u: Any) -> Any:
+    """Louizos et al. 2018 with beta 2/3, gamma -0.1, zeta 1.1; without u their gate of evaluation."""
+    if q in (0, 1):
+        return q
+    log_a = np.log(q / (1 - q)) + 2 / 3 * np.log(0.1 / 1.1)
+    v = log_a if u is None else (np.log(u / (1 - u)) + log_a) / (2 / 3)
+    return np.clip(1.2 / (1 + np.exp(-v)) - 0.1, 0, 1)
+
+
+def moments(law: Law, x: float, o: float, q: float) -> tuple[float, float]:
+    """The mean and the variance of y, of the row's equation alone."""
+    if isinstance(law.noise, Hard):
+        kept, dropped = (float(law.y(np.asarray(x), np.asarray(o), q, np.asarray(on))) for on in (True, False))
+        return q * kept + (1 - q) * dropped, q * (1 - q) * (kept - dropped) ** 2
+    if law.noise.source == "uniform":
+        y = midpoints(lambda u: law.y(x, o, q, u))
+        return y.mean(), y.var()
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    y, weights = law.y(x, o, q, nodes), weights / weights.sum()
+    return y @ weights, (y - y @ weights) ** 2 @ weights
 
 
 @dataclass(frozen=True)
@@ -103,6 +181,44 @@ SHARES = [
     Shared("exactly", Exactly((-1,)), exactly_last, counted, soft=False),
     Shared("block", Block(3, over=(-1,)), blocks(3), soft=False),
     Shared("block 2d", Block((2, 9)), blocks(2, 9), soft=False),
+]
+
+
+def clipped(*sizes: int) -> Callable[..., Any]:
+    """Blocks that are cut at the border, by loops: each begins up to its size less 1 before the map."""
+
+    def kept(shape: tuple[int, ...], p: float, key: Key) -> Any:
+        lead, extents = shape[: len(shape) - len(sizes)], shape[len(shape) - len(sizes) :]
+        ends = [extent + size - 1 for extent, size in zip(extents, sizes, strict=True)]
+        steps = bisect.bisect_left(range((1 << 23) + 1), p, key=lambda g: 1 - (1 - g * 2.0**-23) ** np.prod(sizes))
+        u, mask = dropkit.uniform((*lead, *ends), key), np.ones(shape, bool)
+        for begin in np.ndindex(*lead, *ends):
+            if u[begin] < steps * 2.0**-23:
+                corner = begin[len(lead) :]
+                cuts = [slice(max(b - size + 1, 0), b + 1) for b, size in zip(corner, sizes, strict=True)]
+                mask[(*begin[: len(lead)], *cuts)] = False
+        return mask
+
+    return kept
+
+
+def opposite(shape: tuple[int, ...], p: float, key: Key) -> Any:
+    u = dropkit.uniform((*shape[:-1], (shape[-1] + 1) // 2), key).repeat(2, axis=-1)[..., : shape[-1]]
+    return np.where(np.arange(shape[-1]) % 2 == 0, u, 1 - u) < 1 - p
+
+
+def one_part(shape: tuple[int, ...], p: float, key: Key) -> Any:
+    """Part k of the last axis is dropped if u of the first part lies in its arc."""
+    u = dropkit.uniform(shape, key)[..., :1].astype(np.float64)
+    return (u - np.arange(shape[-1]) * p) % 1 >= p
+
+
+# A new share joins here.
+MORE_SHARES = [
+    Shared("clipped", Block(3, over=(-1,), clipped=True), clipped(3), soft=False),
+    Shared("clipped 2d", Block((2, 9), clipped=True), clipped(2, 9), soft=False),
+    Shared("antithetic", Antithetic((-1,)), opposite, soft=False),
+    Shared("exclusive", Exclusive((-1,)), one_part, soft=False),
 ]
 
 # training -> is the noise on?
@@ -280,6 +396,12 @@ def refusals(column: Any, law: Law, share: Shared) -> None:
 
 
 CHECKS = {check.__name__: check for check in (forward, backward, sharded, moving, layers, refusals)}
+
+
+def more_pairs() -> list[tuple[Law, Shared]]:
+    """Every further law by itself and under a shared axis; every further share of two laws."""
+    laws = [(law, share) for law in MORE_LAWS for share in SHARES[:2]]
+    return laws + [(law, share) for share in MORE_SHARES for law in (LAWS[0], LAWS[2])]
 
 
 def pairs() -> list[tuple[Law, Shared]]:

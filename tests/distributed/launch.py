@@ -46,9 +46,21 @@ def result(report: Report, check: str) -> list[Any]:
 
 
 def checks() -> list[Callable[..., Any]]:
-    from . import batches, clocks, generators, known_issues, learned, pipelines, plans, rings, slices, training
+    from . import (
+        batches,
+        clocks,
+        depth,
+        generators,
+        known_issues,
+        learned,
+        pipelines,
+        plans,
+        rings,
+        slices,
+        training,
+    )
 
-    modules = (generators, slices, batches, clocks, known_issues, learned, pipelines, plans, rings, training)
+    modules = (generators, slices, batches, clocks, depth, known_issues, learned, pipelines, plans, rings, training)
     return [check for module in modules for check in module.CHECKS]
 
 

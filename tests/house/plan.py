@@ -60,8 +60,9 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"parts"},
         {"ops", "named"},
         {"layers", "functional", "fused", "attention"},
+        {"variants"},
         {"reading"},
-        {"binding", "release", "pipelines", "sharding", "learned", "weights", "structures", "taken"},
+        {"binding", "release", "pipelines", "sharding", "learned", "weights", "depth", "structures", "taken"},
         {"finding"},
         {"changing"},
         {"moving"},
@@ -100,6 +101,7 @@ DOCUMENTED = (
     "torch",
     "torch/functional",
     "torch/learned",
+    "torch/depth",
     "jax",
     "jax/equinox",
     "jax/nnx",
@@ -117,10 +119,14 @@ CLASSES_DOCUMENTED = ("axes/noise", "axes/share", "axes/when", "jax/linen")
 # What is still out of place while rooms move: how many faults of a check a room may have at most.
 AWAITED: dict[tuple[str, str], int] = {}
 
-# The core, by what a file's path begins with, and how many code lines it may have. 600 is what we want; laws, parts and
-# the two shares that refine brought it to 683 from 506. It must not grow from here.
+# The core, by what a file's path begins with, and how many code lines it may have: what every mask goes through. Of
+# laws and shares that is what a value of theirs must say, and not each of them. It must not grow from here.
 CORE = ("errors", "counter", "threshold", "place", "mask", "axes", "drop")
-NOT_CORE = ("axes/rate",)
-CORE_LINES = 684
+NOT_CORE = (
+    "axes/rate",
+    *(f"axes/noise/{file}" for file in ("__init__", "hard", "relaxed", "soft")),
+    *(f"axes/share/{file}" for file in ("__init__", "names", "refining")),
+)
+CORE_LINES = 586
 FILE_LINES = 400
 FUNCTION_LINES = 25

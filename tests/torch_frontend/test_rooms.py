@@ -9,8 +9,22 @@ ROOT = Path(__file__).parents[2] / "src" / "dropkit" / "torch"
 
 # from the ground up; a room may import those before it
 ROOMS = (
-    *("draw", "channels", "arithmetic", "drawing", "bound", "parts", "ops", "named", "layers", "functional", "fused"),
-    *("attention", "reading", "binding", "release", "pipelines", "sharding", "learned", "taken", "finding", "changing"),
+    *("draw", "channels", "arithmetic", "drawing", "bound", "parts", "ops", "named", "layers", "functional"),
+    *(
+        "fused",
+        "variants",
+        "attention",
+        "reading",
+        "binding",
+        "release",
+        "pipelines",
+        "sharding",
+        "learned",
+        "depth",
+        "taken",
+        "finding",
+    ),
+    "changing",
     "moving",
     *("callbacks", "rate_log", "schedule"),  # public paths of what is in `moving`
     "__init__",

@@ -11,7 +11,7 @@ from ..errors import DropkitValueError
 from ..interrupts import interruptible
 from ..lab import recipes
 from ..language import say, told
-from . import own, probe
+from . import methods, own, probe
 from .options import Comparing, Once, Searching, Trained, taking
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ def list_recipes() -> None:
     """List the recipes, a line each: what they train, and what they need beside the lab."""
     for recipe in recipes.RECIPES.values():
         typer.echo(f"{recipe.name}  {recipe.summary} ({recipe.needed()})")
+
+
+app.command(short_help="List the published dropouts, or tell of one.")(methods.methods)
 
 
 @app.callback()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..axes.noise import Soft
 from ..axes.share import Refining
@@ -16,6 +17,18 @@ from ..threshold import ONE
 from . import continuous
 from .formula import keep_mask, pair_of, starts
 from .place import Rows, located
+
+
+class Arrays:
+    """JAX as laws and shares know a library of arrays."""
+
+    where, sqrt, log, exp, clip = jnp.where, jnp.sqrt, jnp.log, jnp.exp, jnp.clip
+    sort, cumsum, moveaxis, reshape, pad = jnp.sort, jnp.cumsum, jnp.moveaxis, jnp.reshape, jnp.pad
+
+    @staticmethod
+    def take(table: np.ndarray, t: jax.Array) -> jax.Array:
+        """Entries of a NumPy table."""
+        return jnp.take(jnp.asarray(table), t.astype(jnp.int32))
 
 
 class Refined(NamedTuple):
@@ -124,7 +137,7 @@ def _softly(
     wide = wide_type(x.dtype)
     n = continuous.SOURCES[law.source](starts(noise, strides, base, rows), pair_of(key, [1] * len(noise)))
     t = _along(t, x.ndim)
-    m, s = law.factors(n.astype(wide), t.astype(wide) / ONE, jnp)
+    m, s = law.factors(n.astype(wide), t.astype(wide) / ONE, Arrays)
     y = x.astype(wide) * m
     if s is not None and "s" in way.numbers:
         y = y + s
@@ -153,7 +166,7 @@ def _refined(
             place, base, _ = located(shape, axes, part)
             return continuous.uniform(key, place, base)
 
-        kept = source.share.kept(t, shape, part, uniform, jnp)
+        kept = source.share.kept(t, shape, part, uniform, Arrays)
         return jnp.broadcast_to(kept, (1,) * (len(shape) - kept.ndim) + kept.shape) | (t > ONE)
 
     return _mapped(mask, batch, t, key, offsets, *(() if rows is None else (rows,)))

@@ -16,7 +16,7 @@ from ..errors import DropkitTypeError, DropkitValueError
 from ..place import WHOLE, Part, Place, Unknown
 from ..threshold import ONE, threshold, thresholds
 from . import continuous, primitive
-from .arithmetic import Refined, Way, cut_as, wide_type
+from .arithmetic import Arrays, Refined, Way, cut_as, wide_type
 from .formula import INVALID
 from .keys import AnyKey, words_of
 from .place import located, told
@@ -133,7 +133,7 @@ def of_kept(
     source: Refined | Soft | None = law if isinstance(law, Soft) else None
     if isinstance(share, Refining):
         part = told(part)
-        lowered = _nan_where_no_rate(settled(lowered, share, x.shape, part, jnp), x.dtype)
+        lowered = _nan_where_no_rate(settled(lowered, share, x.shape, part, Arrays), x.dtype)
         source, where = _refined(share, part, x.shape)
     else:
         axes = tuple(share.axes)

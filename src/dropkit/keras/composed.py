@@ -54,6 +54,7 @@ class Arrays:
     """`keras.ops` as laws and shares know a library of arrays."""
 
     where, sqrt = staticmethod(ops.where), staticmethod(ops.sqrt)
+    log, exp, clip = staticmethod(ops.log), staticmethod(ops.exp), staticmethod(ops.clip)
     cumsum, moveaxis, pad = staticmethod(ops.cumsum), staticmethod(ops.moveaxis), staticmethod(ops.pad)
 
     @staticmethod
@@ -63,8 +64,9 @@ class Arrays:
 
     @staticmethod
     def take(table: np.ndarray, t: Any) -> Any:
-        """Entries of a NumPy table."""
-        return ops.take(ops.convert_to_tensor(table), ops.cast(t, "int32"))
+        """Entries of a NumPy table; where t is no integer, of its type."""
+        found = ops.take(ops.convert_to_tensor(table), ops.cast(t, "int32"))
+        return ops.cast(found, t.dtype) if keras.backend.is_float_dtype(t.dtype) else found
 
     @staticmethod
     def reshape(x: Any, shape: Sequence[Any]) -> Any:

@@ -77,7 +77,8 @@ def _own(axis: str, name: Any) -> Any:
     """dropkit's class of this name."""
     home, base = _HOMES[axis]
     kind = vars(home).get(name)
-    return kind if isinstance(kind, type) and issubclass(kind, base) and kind.__module__ == home.__name__ else None
+    ours = isinstance(kind, type) and issubclass(kind, base) and kind.__module__.startswith(f"{home.__name__}.")
+    return kind if ours else None
 
 
 def _listed(value: Any) -> Any:

@@ -39,6 +39,7 @@ class Arrays:
     """NumPy as laws and shares know a library of arrays."""
 
     where, sqrt, take, pad = np.where, np.sqrt, np.take, np.pad
+    log, exp, clip = np.log, np.exp, np.clip
     sort, cumsum, moveaxis, reshape = np.sort, np.cumsum, np.moveaxis, np.reshape
 
 
@@ -256,7 +257,7 @@ def applied(
     """What a lowered dropout makes of a plain array; by a kernel where one takes it."""
     if other is not None:
         other = _broadcast("other", np.asarray(other), x.shape).astype(_wide(x), copy=False)
-    if lowered.soft:
+    if lowered.soft and lowered.a is None:  # else it is what the law does where no noise is on
         return _softly(x, lowered, key, share, part)
     if (
         other is None

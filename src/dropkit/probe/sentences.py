@@ -109,6 +109,8 @@ def _drop(sites: Sequence[Site], places: Places) -> str:
     """What sites of one kind, p and target do where they are."""
     first = sites[0]
     who = _who(sites)
+    if first.effect == "decides" and not first.by_hand:
+        return counted(len(sites), *_BY_HAND["decides"], who=who)
     if first.by_hand:
         who = _who_by_hand(sites, who)
         if first.effect != "drops":

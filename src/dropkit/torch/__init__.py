@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError('dropkit.torch needs PyTorch: pip install "dropkit[torch]"', name="torch") from error
 
+from . import depth as depth
 from . import functional as functional
 from . import learned as learned
 from .attention.call import attention as attention
@@ -22,6 +23,14 @@ from .changing.surgery import insert as insert
 from .changing.surgery import set_rate as set_rate
 from .changing.surgery import strip as strip
 from .changing.surgery import swap as swap
+from .depth import DropPath as DropPath
+from .depth import FractalJoin as FractalJoin
+from .depth import LayerDrop as LayerDrop
+from .depth import ResidualDrop as ResidualDrop
+from .depth import ShakeDrop as ShakeDrop
+from .depth import ShakeShake as ShakeShake
+from .depth import StochasticDepth as StochasticDepth
+from .depth import Swapout as Swapout
 from .drawing.coordinates import at as at
 from .finding.inventory import Site as Site
 from .finding.inventory import sites as sites
@@ -48,6 +57,16 @@ from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
 from .release import reseed as reseed
 from .release import unbind as unbind
+from .variants import DropBlock1d as DropBlock1d
+from .variants import DropBlock2d as DropBlock2d
+from .variants import DropBlock3d as DropBlock3d
+from .variants import DropHead as DropHead
+from .variants import GaussianDropout as GaussianDropout
+from .variants import LockedDropout as LockedDropout
+from .variants import LogNormalDropout as LogNormalDropout
+from .variants import RawDropout as RawDropout
+from .variants import UniformDropout as UniformDropout
+from .variants import Zoneout as Zoneout
 
 
 def __getattr__(name: str) -> object:

@@ -35,6 +35,8 @@ class Drawn(Named):
     inplace: bool
     noise: Noise = Bernoulli()
     share: Any = ()  # the axes that share a draw, or a share that refines
+    # whether `noise` says all; output and gradient show one mask; p is a constant of the method; it says what runs
+    law_known, shows_mask, fixed, decides = True, True, False, False
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor
@@ -71,6 +73,10 @@ class Drawn(Named):
         0.3
         """
         return Drop(self.p, share=self.share, when=self.when, noise=self.noise)
+
+    def mask_shape(self, input: torch.Tensor) -> tuple[int, ...] | None:
+        """The shape of the mask for this input, with 1 where a draw is shared; None where `share` says all of it."""
+        return None
 
     def _dropped(self, input: torch.Tensor, share: Any, other: torch.Tensor | None = None) -> torch.Tensor:
         if not self.active:

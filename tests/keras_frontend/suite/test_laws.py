@@ -6,7 +6,7 @@ import pytest
 
 from dropkit.axes.noise import Hard
 from tests.conformance.columns_keras import KERAS, PROGRAMS
-from tests.conformance.laws import CHECKS, LAWS, SHARES, Law, pairs
+from tests.conformance.laws import CHECKS, LAWS, SHARES, Law, more_pairs, pairs
 from tests.conformance.own import OWN, Masked
 
 eager = pytest.mark.parametrize("column", KERAS, ids=lambda column: column.name)
@@ -18,6 +18,13 @@ named = {row.name: row for row in (*LAWS, *OWN, *SHARES)}
 @eager
 def test_conforms(column: Any, law: Any, share: Any, check: str) -> None:
     CHECKS[check](column, law, share)
+
+
+@pytest.mark.parametrize(("law", "share"), more_pairs(), ids=lambda row: row.name)
+@eager
+def test_the_further_ones_conform(column: Any, law: Any, share: Any) -> None:
+    for check in CHECKS.values():
+        check(column, law, share)
 
 
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "refusals"])

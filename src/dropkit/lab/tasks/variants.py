@@ -76,6 +76,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({
     "token": Variant("whole steps of N x time x features", 3, _token),
     "time": Variant("features of N x time x features, the same at all steps", 3, _time),
     "sample": Variant("all of a sample: stochastic depth", 2, _sample),
+    "path": Variant("the branch of a sample: DropPath", 2, _sample),
     "block": Variant("blocks of a map (DropBlock)", 4, _block),
     "exact": Variant("exactly that share of a sample's values", 2, _exact),
     "gaussian": Variant("times Gaussian noise", 1, _element, Gaussian()),

@@ -204,6 +204,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
         gradient_check=_gradient_check(number, seen),
         **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
+        **_decides(module),
         **_measured(number, seen),
         **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
@@ -211,6 +212,11 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         note=joined(notes, SEMICOLON),
         source=found.source,
     )
+
+
+def _decides(module: nn.Module) -> dict[str, Any]:
+    """What a layer does that says what runs, and drops nothing by itself."""
+    return {"effect": "decides"} if isinstance(module, Drawn) and module.decides else {}
 
 
 def _calls(number: int, mask: Shape | None, drawn: Sequence[int], seen: Seen) -> dict[str, Any]:

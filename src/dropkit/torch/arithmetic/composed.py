@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ...axes.noise import Soft
@@ -13,6 +12,7 @@ from ...place import Part, Place, place_of
 from ...threshold import ONE
 from ..draw import Words
 from . import continuous, formula, laws, transforms
+from .arrays import Arrays
 
 
 class Refined(NamedTuple):
@@ -22,29 +22,6 @@ class Refined(NamedTuple):
     shape: tuple[int, ...]
     part: Part
     shift: Any = None  # as that of a place
-
-
-class Arrays:
-    """torch as laws and shares know a library of arrays."""
-
-    where, sqrt, cumsum = torch.where, torch.sqrt, torch.cumsum
-    moveaxis, reshape = torch.moveaxis, torch.reshape
-
-    @staticmethod
-    def take(table: np.ndarray, t: torch.Tensor) -> torch.Tensor:
-        """Entries of a NumPy table."""
-        # As a list of indices: a single one a compiler takes for a number whose value it has to ask for.
-        return torch.as_tensor(table, device=t.device).index_select(0, t.reshape(-1)).reshape(t.shape)
-
-    @staticmethod
-    def sort(x: torch.Tensor) -> torch.Tensor:
-        """Sorted along the last axis."""
-        return torch.sort(x, dim=-1)[0]
-
-    @staticmethod
-    def pad(bits: torch.Tensor, widths: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """False before and behind, as `numpy.pad`."""
-        return torch.nn.functional.pad(bits, [width for pair in reversed(widths) for width in pair])
 
 
 def scale_kept(

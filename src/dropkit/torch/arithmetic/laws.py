@@ -9,6 +9,7 @@ from ...axes.noise import Bernoulli, Hard, Noise, Soft
 from ...drop import Lowered, lower
 from ...errors import DropkitValueError
 from ...threshold import ONE, scale
+from .arrays import Arrays
 from .formula import thresholds
 
 
@@ -49,7 +50,7 @@ def softened(x: torch.Tensor, n: torch.Tensor, lowered: Lowered, inplace: bool =
     q = lowered.q
     # `torch.tensor` would warn in a trace
     known = torch.full((), q, dtype=wide, device=x.device) if isinstance(q, float) else _as(q, wide, x.device)
-    m, s = law.factors(n.to(wide), known, torch)
+    m, s = law.factors(n.to(wide), known, Arrays)
     y = x.to(wide) * m
     if s is not None and lowered.b is None:
         y = y + s

@@ -17,7 +17,8 @@ def layer_noise(module: Any) -> Noise | None:
     (Bernoulli(), Alpha(), None)
     """
     if isinstance(module, Drawn):
-        return module.noise if isinstance(module, nn.modules.dropout._DropoutNd) else None
+        known = module.law_known and isinstance(module, nn.modules.dropout._DropoutNd)
+        return module.noise if known else None
     if isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout):
         return Alpha()
     known = isinstance(module, nn.modules.dropout._DropoutNd | nn.MultiheadAttention | nn.RNNBase)

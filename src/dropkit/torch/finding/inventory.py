@@ -21,6 +21,7 @@ from .trace import Tagged, Traces, traces_of
 __all__ = ["Site", "config_numbers", "numbers", "sites", "table"]
 
 _LEARNED = say("its rate is learned")
+_FIXED = say("its rate is a constant of the method")
 _UNSEEN = say("a number; whether a forward reads it, inputs would tell")
 _ONE_LAYER = say("one layer: there is nothing between layers to drop")
 _FAST = say("the layer's fast path skips it under no_grad while the layer is in eval")
@@ -148,6 +149,7 @@ def _layer(rate: FoundRate) -> Site:
     module = rate.module
     idle = isinstance(module, nn.RNNBase) and module.num_layers == 1
     when = getattr(module, "when", "train") if isinstance(module, Drawn) else "train"
+    held = _FIXED if isinstance(module, Drawn) and module.fixed else _LEARNED
     return Site(
         rate.place,
         rate.kind,
@@ -155,7 +157,7 @@ def _layer(rate: FoundRate) -> Site:
         train=rate.p > 0 and not idle and when != "never",
         eval=rate.p > 0 and when == "always",
         attribute=None if rate.learned or holds_survival(rate.attribute) else (rate.place, rate.attribute),
-        note=_ONE_LAYER if idle else _LEARNED if rate.learned else "",
+        note=_ONE_LAYER if idle else held if rate.learned else "",
         noise=layer_noise(module),
         share=layer_share(module),
     )

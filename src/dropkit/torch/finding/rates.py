@@ -50,8 +50,10 @@ class FoundRate:
 
     @property
     def learned(self) -> bool:
-        """Whether it is a parameter, which nothing but training sets."""
-        return isinstance(self.module, Drawn) and not isinstance(self.module, _DropoutNd)
+        """Whether it is a parameter, which nothing but training sets, or a constant, which nothing does."""
+        if not isinstance(self.module, Drawn):
+            return False
+        return self.module.fixed or not isinstance(self.module, _DropoutNd)
 
     @property
     def p(self) -> float:

@@ -104,6 +104,8 @@ def _watch(model: nn.Module, training: bool, inputs: Sequence[Any], kwargs: Mapp
 
 
 def _mask_shape(module: Drawn, args: tuple[Any, ...]) -> Shape | None:
+    if args and isinstance(args[0], torch.Tensor) and (own := module.mask_shape(args[0])) is not None:
+        return own
     function = find(getattr(F, _FUNCTION_OF.get(type(module).__name__, "dropout")))
     assert function is not None
     return function.shape_of_mask(args[:1], {"share": layer_share(module)})

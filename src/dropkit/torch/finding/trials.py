@@ -196,6 +196,7 @@ def _only_tensor(module: nn.Module, given: Any, other: Any) -> torch.Tensor | No
     if other is not None and sum(x is other for x in floating) == 1:
         floating = [x for x in floating if x is not other]
     hidden = isinstance(module, nn.MultiheadAttention | nn.RNNBase)
+    hidden = hidden or (isinstance(module, Drawn) and not module.shows_mask)
     return None if hidden or len(floating) != 1 or not _examinable(floating[0]) else floating[0]
 
 
