@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 
+import numpy as np
 import pytest
 
 from dropkit import Drop, grid
@@ -12,7 +13,7 @@ from dropkit.grid import Variant, activations, depth, graphs, heads, tokens, wei
 from dropkit.grid.bibliography import entries, entry
 from dropkit.grid.entry import PLACES
 
-from .gallery import pages
+from .gallery import PICTURES, colour, drawn, pages, picture
 
 FILES = {
     "activations": activations.ACTIVATIONS,
@@ -67,3 +68,15 @@ def test_the_classes_that_an_entry_names_exist(frontend: str) -> None:
 def test_the_pages_of_the_grid_are_as_the_grid_is() -> None:
     for path, content in pages().items():
         assert path.exists() and path.read_bytes() == content, f"{path.name} is stale: python -m tests.gallery"
+    assert {path for path in pages() if path.suffix == ".svg"} == set(PICTURES.iterdir())
+
+
+def test_a_picture_shows_the_mask() -> None:
+    """Dark cells are those that are dropped, of a channel all or none, and of a key all queries."""
+    mask = drawn("dropout", grid["dropout"]) == 0
+    (dark,) = re.findall(rf'fill="{colour(0)}" d="([^"]+)"', picture(drawn("dropout", grid["dropout"])))
+    assert sum(int(length) for length in re.findall(r"h(\d+)v1", dark)) == mask.sum()
+    channels = drawn("spatial", grid["spatial"])
+    assert channels.shape == (4, 14, 14) and (channels.min((1, 2)) == channels.max((1, 2))).all()
+    keys = drawn("drop_key", grid["drop_key"])
+    assert np.isneginf(keys).any() and (np.isneginf(keys).all(1) == np.isneginf(keys).any(1)).all()

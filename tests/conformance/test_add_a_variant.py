@@ -42,7 +42,7 @@ def pasted(place: str, module: ModuleType) -> dict[str, Any]:
 
 def items(place: str, opening: str, closing: str, names: dict[str, Any]) -> Any:
     """The lines of all blocks that go into one list or dict."""
-    lines = "".join(block for where, text in BLOCKS if where == place)
+    lines = "".join(text for where, text in BLOCKS if where == place)
     return eval(f"{opening}{lines}{closing}", names)
 
 

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from dropkit.axes.noise import Gaussian
 from dropkit.axes.rate import Constant
 from dropkit.errors import DataError, DropkitError
+from dropkit.grid import grid
 from dropkit.lab import Data, compare, train, tune
 from dropkit.lab.engines.losses import NAMED, Score, losses, outputs_of
 from dropkit.lab.engines.optimizing import family
@@ -24,6 +25,7 @@ from dropkit.lab.recipes.objective import LOSSES, METRICS, Objective
 from dropkit.lab.recipes.recipe import Recipe, Strategy
 from dropkit.lab.tasks.asked import resolved
 from dropkit.lab.tasks.spec import rules
+from dropkit.lab.tasks.strategies import LEARNED, Kind, strategies
 from dropkit.lab.tasks.task import Options, Task, recipe_of
 from dropkit.lab.tasks.variants import VARIANTS
 from dropkit.torch import Dropout
@@ -106,6 +108,13 @@ def test_a_kind_takes_the_place_of_what_is_there_where_its_pattern_matches() -> 
     model = built(plan(cnn, "gaussian:0.1@5", insert=["conv*=0.1", "Conv2d=channel:0.2"][1:]))
     assert model[5].noise == Gaussian() and model[0].dropkit_drop.share == (2, 3)
     assert type(model[2]).__name__ == "Dropout2d" and model[2].noise != Gaussian()
+
+
+def test_a_kind_has_no_name_of_another_strategy_and_every_law_of_the_grid_is_one() -> None:
+    others = strategies({"drop": 0.5}, LEARNED, True)
+    assert all(isinstance(others[name], Kind) for name in VARIANTS) and not {*LEARNED, "gap"} & set(VARIANTS)
+    elementwise = {v.noise for v in grid.values() if v.place == "activation" and not v.noise.needs_other}
+    assert elementwise <= {variant.noise for variant in VARIANTS.values()}
 
 
 def test_every_kind_runs_where_its_tensor_has_the_axes() -> None:

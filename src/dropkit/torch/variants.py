@@ -47,7 +47,7 @@ class DropBlock1d(_Blocks):
     Arguments, errors and source are those of `DropBlock2d`.
 
     >>> DropBlock1d(0.1, block_size=5)
-    DropBlock1d(p=0.1, inplace=False, share=Block(size=5, over=(-1,), clipped=False, axes=()))
+    DropBlock1d(p=0.1, inplace=False, share=Block(size=5, over=(-1,)))
     """
 
     axes_of_map = 1

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ...axes.noise import Alpha, Bernoulli, Gaussian, Noise
+from ...axes.noise import Alpha, Bernoulli, Concrete, Gaussian, Noise
 from ...axes.share import Axes, Block, Exactly, Sharing
+from ...axes.when import When
 from ...errors import DropkitValueError, UnknownNameError
+from ...grid import grid
 
 BLOCK = 7  # the side of a block, as published, where the map is that large
 Shape = tuple[int, ...]
@@ -69,8 +71,13 @@ def _all(shape: Shape, channels: int) -> Sharing:
     return Axes(_sample(shape, channels))
 
 
+def _clipped(shape: Shape, channels: int) -> Sharing:
+    over = _channel(shape, channels)
+    return Block(min(BLOCK, *(shape[axis] for axis in over)), over, clipped=True)
+
+
 # fmt: off
-VARIANTS: Mapping[str, Variant] = MappingProxyType({
+_KINDS = {
     "element": Variant("single values", 1, _element),
     "channel": Variant("whole channels of N x C x ...", 3, _channel),
     "token": Variant("whole steps of N x time x features", 3, _token),
@@ -83,8 +90,18 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({
     "channel-gaussian": Variant("channels times Gaussian noise", 3, _channel, Gaussian()),
     "alpha": Variant("single values to SELU's lower end", 1, _element, Alpha()),
     "channel-alpha": Variant("whole channels to SELU's lower end", 3, _channel, Alpha()),
-})
+    "relaxed": Variant("a relaxed mask of single values", 1, _element, Concrete()),  # "concrete" learns its rate
+    "clipped-block": Variant("blocks of a map, cut at the border", 4, _clipped),
+}
 # fmt: on
+# Every law of the grid that acts on single activations by itself is a kind under its name there.
+_LAWS = {
+    name.replace("_", "-"): Variant(f"single values: {name.replace('_', ' ')}", 1, _element, variant.noise)
+    for name, variant in grid.items()
+    if variant.place == "activation" and not variant.noise.needs_other and variant.when is When.TRAIN
+    if variant.share == Axes() and variant.noise not in [kind.noise for kind in _KINDS.values()]
+}
+VARIANTS: Mapping[str, Variant] = MappingProxyType(_KINDS | _LAWS)
 
 
 def variant_of(name: str) -> Variant:

@@ -17,7 +17,7 @@ from ..base import Refining, Uniform, distinct_axes, placed_axes
 from .antithetic import apart
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Block(Refining):
     """Whole blocks are dropped together (DropBlock), so that the mean rate over the map is p.
 
@@ -44,7 +44,7 @@ class Block(Refining):
     Source: Ghiasi, Lin and Le 2018 (arXiv:1810.12890), which gives gamma in another form.
 
     >>> Block(7)
-    Block(size=7, over=(-2, -1), clipped=False, axes=())
+    Block(size=7, over=(-2, -1))
     """
 
     size: int | Sequence[int]
@@ -63,6 +63,10 @@ class Block(Refining):
                 f"size must be an int of at least 1, or one for each of the axes {self.over}, got {self.size!r}"
             )
         object.__setattr__(self, "size", tuple(sizes) if isinstance(self.size, list) else self.size)
+
+    def __repr__(self) -> str:
+        more = (", clipped=True" if self.clipped else "") + (f", axes={self.axes}" if self.axes else "")
+        return f"Block(size={self.size}, over={self.over}{more})"
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """What no dropped block holds."""
