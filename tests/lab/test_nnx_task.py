@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from dropkit import Key, cli, keep
-from dropkit.errors import DropkitTypeError, DropkitValueError
+from dropkit.errors import DropkitError, DropkitTypeError, DropkitValueError
 from dropkit.lab import compare, train
 from dropkit.lab.engines.nnx import NnxTrainer
 from dropkit.lab.order import epoch_order
@@ -166,6 +166,17 @@ def test_wrong_models_are_named_before_anything_is_written(tmp_path: Path) -> No
         train(one, **asked)
     with pytest.raises(DropkitValueError, match=r"--insert 'conv\*=0.1' matches no module in Net; it has hidden"):
         train(Net, **asked, insert=["conv*=0.1"])
+    for words, text in (
+        ({"loss": "tests.lab.wrong:fails"}, "failed with KeyError"),
+        ({"loss": "tests.lab.wrong:text"}, "gave a str: it must give a tensor of numbers"),
+        ({"loss": "tests.lab.wrong:other_samples"}, r"of shape \(3,\) for 4 samples"),
+        ({"loss": "tests.lab.wrong:not_a_number"}, "is nan on the first 4 samples"),
+        ({"optimizer": "optax:nope"}, "optax has no 'nope'"),
+        ({"optimizer": "tests.lab.wrong:instance"}, "failed with"),
+        ({"schedule": "tests.lab.wrong:falls_below"}, "give a number of at least 0"),
+    ):
+        with pytest.raises(DropkitError, match=text):
+            train(Net, **asked, **words)
     with pytest.raises(DropkitTypeError, match=r"makes a Rngs"):
         train(nnx.Rngs, **asked)
     with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with flax.nnx: take gap"):
