@@ -1,7 +1,6 @@
 """The examples of models of one's own: each trained, compared, tuned, killed and resumed, by the command."""
 
 import os
-import shutil
 import signal
 import warnings
 from collections.abc import Callable
@@ -119,16 +118,16 @@ def test_an_example_is_compared_killed_and_resumed_to_the_same_bits(arguments: l
     assert whole == cut and sum(name.endswith("scores.safetensors") for name in whole) == 2
 
 
-def test_an_example_is_trained_and_tuned(arguments: list[str], tmp_path: Path) -> None:
+def test_an_example_is_trained_and_tuned_killed_and_resumed(arguments: list[str], tmp_path: Path) -> None:
     arguments[-1] = "1"  # epoch
     assert run("train", *arguments, "--out", tmp_path / "once") == 0
-    words = ["tune", *arguments, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
+    words: list[object] = ["tune", *arguments, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
     assert run(*words) == 0
-    whole = ends(tmp_path / "tuned")
-    shutil.rmtree(tmp_path / "tuned" / "trial-0")
-    (tmp_path / "tuned" / "trials.json").unlink()
+    words[-1] = tmp_path / "cut"
+    killed(1, *words)
+    assert not (tmp_path / "cut" / "result.json").exists()
     assert run(*words, "--resume") == 0
-    assert ends(tmp_path / "tuned") == whole
+    assert ends(tmp_path / "cut") == ends(tmp_path / "tuned")
 
 
 WRONG = "tests.lab.wrong:"

@@ -14,7 +14,7 @@ from dropkit.errors import DropkitError, DropkitValueError  # noqa: E402
 from dropkit.lab import compare, train  # noqa: E402
 from dropkit.lab.engines.calibration import calibration_error  # noqa: E402
 from dropkit.lab.order import epoch_order  # noqa: E402
-from tests.lab.frames import arrays, ends, follows_the_gap, killed, resumed, saved  # noqa: E402
+from tests.lab.frames import arrays, follows_the_gap, killed_and_resumed, resumed  # noqa: E402
 from tests.test_examples import EXAMPLES  # noqa: E402
 
 
@@ -190,13 +190,4 @@ def test_the_example_is_trained_compared_tuned_killed_and_resumed(
 ) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    words = ["own_keras:model", "--data", saved(tmp_path), "--epochs", "2"]
-    assert run("train", *words, "--out", tmp_path / "once") == 0
-    compared = ["compare", *words, "--seeds", "1"]
-    assert run(*compared, "--out", tmp_path / "whole") == 0
-    killed(3, *compared, "--out", tmp_path / "cut")
-    assert not (tmp_path / "cut" / "result.json").exists()
-    assert run(*compared, "--out", tmp_path / "cut", "--resume") == 0
-    assert ends(tmp_path / "cut") == ends(tmp_path / "whole")
-    tuned = ["tune", *words, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
-    assert run(*tuned) == 0
+    killed_and_resumed(("keras",), "own_keras:model", tmp_path, run)
