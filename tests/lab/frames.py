@@ -1,9 +1,10 @@
 """What the tests of models of Keras and of flax.nnx share: arrays of every kind, and a command that is killed."""
 
+import json
 import os
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,27 +53,64 @@ def saved(folder: Path) -> Path:
 
 
 KILLED = """
-import os, signal, sys
+import importlib, json, os, signal, sys
+modules, jobs = json.loads(sys.argv[1])
+for module in ("dropkit.lab.experiment", "dropkit.lab.tuning", *modules):
+    importlib.import_module(module)
 from dropkit import cli
 from dropkit.cli.console import Bar
-told, after = Bar.__call__, int(sys.argv.pop(1))
-def called(self, plan, row):
-    told(self, plan, row)
-    if self.done == after:
-        os.kill(os.getpid(), signal.SIGKILL)
-Bar.__call__ = called
-cli.main(sys.argv[1:])
+told = Bar.__call__
+children = []
+for after, words in jobs:
+    child = os.fork()  # before anything was computed, so that there are no threads yet
+    if child:
+        children.append(child)
+        continue
+    def called(self, plan, row):
+        told(self, plan, row)
+        if self.done == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+    Bar.__call__ = called
+    cli.main(words)
+for child in children:
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 """
 
 
-def killed(after: int, *words: Any) -> None:
-    """The command in a process that ends itself by SIGKILL once so many epochs are done."""
-    command = [sys.executable, "-c", KILLED, str(after), *map(str, words)]
+def killed(modules: tuple[str, ...], *jobs: tuple[int, list[Any]]) -> None:
+    """Commands, each in a process that ends itself by SIGKILL once so many epochs are done; what is slow to import is
+    imported once.
+    """
+    given = json.dumps([modules, [[after, list(map(str, words))] for after, words in jobs]])
     path = os.pathsep.join([str(EXAMPLES), str(ROOT)])
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, cwd=EXAMPLES, capture_output=True, check=False
+        [sys.executable, "-c", KILLED, given], env=env, cwd=EXAMPLES, capture_output=True, check=False
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def killed_and_resumed(modules: tuple[str, ...], target: str, folder: Path, run: Callable[..., int]) -> None:
+    """A model through train, compare and tune by the command; both comparisons killed and resumed to the same bits.
+
+    Args:
+        modules: of its framework.
+        target: module:factory.
+        folder: an empty one.
+        run: the command in this process; its exit status.
+    """
+    words = [target, "--data", saved(folder), "--epochs", "2", "--batch-size", "32"]
+    compared = ["compare", *words, "--seeds", "1"]
+    tuned = ["tune", *words, "--trials", "1", "--seeds", "1", "--shared"]
+    assert run("train", *words, "--out", folder / "once") == 0
+    cut = {name: [*command, "--out", folder / f"cut-{name}"] for name, command in (("a", compared), ("b", tuned))}
+    killed(modules, (1, cut["a"]), (1, cut["b"]))
+    for name, command in (("a", compared), ("b", tuned)):
+        place = folder / f"cut-{name}"
+        assert not (place / "result.json").exists()
+        assert run(*command, "--out", folder / name) == 0
+        assert run(*cut[name], "--resume") == 0
+        assert ends(place) == ends(folder / name)
 
 
 def ends(folder: Path) -> dict[str, Any]:

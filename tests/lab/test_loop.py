@@ -1,11 +1,14 @@
-"""The loop over torch: a step is the same without Fabric's wrappers; and a calibration error without torch's loop."""
+"""The loop over torch: a step is the same without Fabric, which is not imported; calibration needs no torch loop."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from dropkit.lab import train
@@ -20,10 +23,12 @@ def net() -> nn.Module:
 
 
 class Wrapped(Trainer):
-    """With all that Fabric puts around a model and its optimizers."""
+    """On Fabric, with all that it puts around a model and its optimizers."""
 
     def _set_up(self, module: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
-        return tuple(self.fabric.setup(module, *optimizers))
+        self.place = Fabric(accelerator="cpu", devices=1, precision="32-true")
+        self.place.launch()
+        return tuple(self.place.setup(module, *optimizers))
 
 
 def trained(kind: type[Trainer], strategy: str, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -37,7 +42,7 @@ def trained(kind: type[Trainer], strategy: str, **asked: Any) -> tuple[list[dict
 
 
 @pytest.mark.parametrize("strategy", ["as-is", "concrete", "disarm", "hypergradient", "gap", "weight-decay"])
-def test_a_step_is_the_same_bit_for_bit_without_fabrics_wrappers(strategy: str) -> None:
+def test_a_step_is_the_same_bit_for_bit_without_fabric(strategy: str) -> None:
     rows, weights = trained(Trainer, strategy)
     known, others = trained(Wrapped, strategy)
     assert rows == known
@@ -45,11 +50,17 @@ def test_a_step_is_the_same_bit_for_bit_without_fabrics_wrappers(strategy: str) 
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])
-def test_other_precisions_keep_them(precision: str) -> None:
+def test_other_precisions_are_fabrics(precision: str) -> None:
     recipe, rest = resolved(net, {"data": arrays("classification"), "device": "cpu", "precision": precision})
     trainer = Trainer(Plan.make(Choices.make(recipe, **rest), "as-is", 3))
-    assert trainer.model is not trainer.module
+    assert isinstance(trainer.place, Fabric) and trainer.model is not trainer.module
     assert math.isfinite(trainer.epoch(1, 0)["train_loss"])
+
+
+def test_the_engine_does_not_import_fabric_where_it_is_not_needed() -> None:
+    code = "import sys, dropkit.lab.engines.torch; print(*{'lightning_fabric', 'torchmetrics'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_recipe_on_numpy_has_a_calibration_error(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 from flax import nnx
 
 from dropkit import Key, cli, keep
-from dropkit.errors import DropkitTypeError, DropkitValueError
+from dropkit.errors import DropkitError, DropkitTypeError, DropkitValueError
 from dropkit.lab import compare, train
 from dropkit.lab.engines.nnx import NnxTrainer
 from dropkit.lab.order import epoch_order
 from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes.recipe import Recipe
 from dropkit.lab.tasks.asked import resolved
-from tests.lab.frames import arrays, ends, follows_the_gap, killed, resumed, saved
+from tests.lab.frames import arrays, follows_the_gap, killed_and_resumed, resumed
 from tests.test_examples import EXAMPLES
 
 
@@ -166,6 +166,17 @@ def test_wrong_models_are_named_before_anything_is_written(tmp_path: Path) -> No
         train(one, **asked)
     with pytest.raises(DropkitValueError, match=r"--insert 'conv\*=0.1' matches no module in Net; it has hidden"):
         train(Net, **asked, insert=["conv*=0.1"])
+    for words, text in (
+        ({"loss": "tests.lab.wrong:fails"}, "failed with KeyError"),
+        ({"loss": "tests.lab.wrong:text"}, "gave a str: it must give a tensor of numbers"),
+        ({"loss": "tests.lab.wrong:other_samples"}, r"of shape \(3,\) for 4 samples"),
+        ({"loss": "tests.lab.wrong:not_a_number"}, "is nan on the first 4 samples"),
+        ({"optimizer": "optax:nope"}, "optax has no 'nope'"),
+        ({"optimizer": "tests.lab.wrong:instance"}, "failed with"),
+        ({"schedule": "tests.lab.wrong:falls_below"}, "give a number of at least 0"),
+    ):
+        with pytest.raises(DropkitError, match=text):
+            train(Net, **asked, **words)
     with pytest.raises(DropkitTypeError, match=r"makes a Rngs"):
         train(nnx.Rngs, **asked)
     with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with flax.nnx: take gap"):
@@ -185,13 +196,4 @@ def test_the_example_is_trained_compared_tuned_killed_and_resumed(
 ) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    words = ["own_nnx:Model", "--data", saved(tmp_path), "--epochs", "2"]
-    assert run("train", *words, "--out", tmp_path / "once") == 0
-    compared = ["compare", *words, "--seeds", "1"]
-    assert run(*compared, "--out", tmp_path / "whole") == 0
-    killed(3, *compared, "--out", tmp_path / "cut")
-    assert not (tmp_path / "cut" / "result.json").exists()
-    assert run(*compared, "--out", tmp_path / "cut", "--resume") == 0
-    assert ends(tmp_path / "cut") == ends(tmp_path / "whole")
-    tuned = ["tune", *words, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
-    assert run(*tuned) == 0
+    killed_and_resumed(("flax.nnx",), "own_nnx:Model", tmp_path, run)

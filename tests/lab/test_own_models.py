@@ -1,7 +1,6 @@
 """The examples of models of one's own: each trained, compared, tuned, killed and resumed, by the command."""
 
 import os
-import shutil
 import signal
 import warnings
 from collections.abc import Callable
@@ -119,18 +118,19 @@ def test_an_example_is_compared_killed_and_resumed_to_the_same_bits(arguments: l
     assert whole == cut and sum(name.endswith("scores.safetensors") for name in whole) == 2
 
 
-def test_an_example_is_trained_and_tuned(arguments: list[str], tmp_path: Path) -> None:
+def test_an_example_is_trained_and_tuned_killed_and_resumed(arguments: list[str], tmp_path: Path) -> None:
     arguments[-1] = "1"  # epoch
     assert run("train", *arguments, "--out", tmp_path / "once") == 0
-    words = ["tune", *arguments, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
+    words: list[object] = ["tune", *arguments, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
     assert run(*words) == 0
-    whole = ends(tmp_path / "tuned")
-    shutil.rmtree(tmp_path / "tuned" / "trial-0")
-    (tmp_path / "tuned" / "trials.json").unlink()
+    words[-1] = tmp_path / "cut"
+    killed(1, *words)
+    assert not (tmp_path / "cut" / "result.json").exists()
     assert run(*words, "--resume") == 0
-    assert ends(tmp_path / "tuned") == whole
+    assert ends(tmp_path / "cut") == ends(tmp_path / "tuned")
 
 
+WRONG = "tests.lab.wrong:"
 ASKED_WRONG = {
     "strategy": (("--strategies", "none,nun"), "unknown strategy 'nun'"),
     "number": (("--strategies", "none,fixed:7"), "must lie in"),
@@ -139,19 +139,43 @@ ASKED_WRONG = {
     "margin": (("--margin", "-1"), "margin must be above 0"),
     "precision": (("--precision", "8-bit"), "unknown precision '8-bit'"),
     "device": (("--device", "tpu"), "unknown device 'tpu'"),
+    "no strategies": (("--strategies", ","), "unknown strategy ''"),
+    "rates": (("--strategies", "fixed:.1:.2:.3"), "takes one rate, for the one site, got 3"),
+    "optimizer": (("--optimizer", "torch.optim:Nope"), "torch.optim has no 'Nope'"),
+    "learning rate": (("--learning-rate", "nan"), "the learning rate must be a number above 0, got nan"),
+    "image size": (("--image-size", "0"), "image size must be at least 1, got 0"),
+    "nothing named": (("--loss", "tests.lab.wrong:"), "names nothing in a module: write module:name"),
+    "loss without a gradient": (("--loss", f"{WRONG}detached"), "has no gradient: compute it from the outputs"),
+    "loss that fails": (("--loss", f"{WRONG}fails"), "failed with KeyError: 'no such column' at"),
+    "loss of text": (("--loss", f"{WRONG}text"), "gave a str: it must give a tensor of numbers"),
+    "loss of others": (("--loss", f"{WRONG}other_samples"), "of shape (3,) for 4 samples: return one number, or one"),
+    "loss of nan": (("--loss", f"{WRONG}not_a_number"), "is nan on the first 4 samples, before any training"),
+    "metric of words": (("--metric", f"{WRONG}words"), "gave 'good': it must give one number, or one for each"),
+    "metric that fails": (("--metric", f"{WRONG}fails"), "failed with KeyError: 'no such column' at"),
+    "metric's side": (("--metric", f"{WRONG}wrong_side"), "turn one of them round"),
+    "schedule below 0": (("--schedule", f"{WRONG}falls_below"), "gave -0.49 at step 99 of 100: give a number of at"),
+    "schedule that fails": (("--schedule", f"{WRONG}late_failure"), "failed with IndexError: list index out of"),
+    "schedule of words": (("--schedule", f"{WRONG}no_number"), "could not convert string to float: 'half'"),
+}
+NO_MODEL = {
+    "nothing": "makes None, and models of torch, Keras and flax.nnx are trained: give a function",
+    "a_class": "makes the class Linear, and models of torch, Keras and flax.nnx are trained",
+    "instance": "is a model, and each run needs one with first weights of its own: give a function",
+    "Nan": "gives nan for the first 4 samples, before any training",
 }
 
 
-@pytest.mark.parametrize("form", ASKED_WRONG)
+@pytest.mark.parametrize("form", [*ASKED_WRONG, *NO_MODEL])
 def test_what_is_wrong_is_told_before_anything_else(
     form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    words, message = ASKED_WRONG[form]
+    words, message = ASKED_WRONG[form] if form in ASKED_WRONG else ((), NO_MODEL[form])
+    target = "own_mlp:dear" if form in ASKED_WRONG else WRONG + form
     data = ("--data", houses(tmp_path), "--target", "dear", "--epochs", "1", "--out", tmp_path / "out")
     capsys.readouterr()
-    assert run("compare", "own_mlp:dear", *data, *words) == 2
+    assert run("compare", target, *data, *words) == 2
     out, err = capsys.readouterr()
     assert out == "" and message in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from ..errors import DropkitError
 from ..interrupts import leaving_at_once
@@ -66,7 +68,23 @@ def _run(words: list[str]) -> None:
     # Imported here: without the extra there is no typer, and the error should say what to install.
     from .lab import app
 
-    app(args=words, prog_name="dropkit")
+    try:
+        sys.exit(app(args=words, prog_name="dropkit", standalone_mode=False) or 0)
+    except Exception as error:
+        # Typer's errors of usage, by what they have: some versions of it bring a click of their own.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(_usage(error, words))
+
+
+def _usage(error: Any, words: Sequence[str]) -> str:
+    """What is wrong with the words of a command, what was given, and where to read on."""
+    context, message = getattr(error, "ctx", None), error.format_message()
+    options = getattr(getattr(error, "param", None), "opts", ())
+    given = [value for word, value in pairwise(words) if word in options]
+    if given and repr(given[-1]) not in message:
+        message = f"{message.rstrip('.')}, got {given[-1]!r}"
+    return f"{message.rstrip('.')}; see {context.command_path if context is not None else 'dropkit'} -h"
 
 
 def _fail(message: str) -> None:

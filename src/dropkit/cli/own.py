@@ -136,7 +136,7 @@ def _check_options(options: Trained) -> None:
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name not in takes and value != field.default:
-            given = "" if value is True else f" {value}"
+            given = "" if value is True else f" {', '.join(value) if isinstance(value, list | tuple) else value}"
             raise DropkitValueError(
                 f"{options.recipe} is a loop of your own, which decides everything but strategy and seed, so "
                 f"--{field.name.replace('_', '-')}{given} has no use; leave it out"

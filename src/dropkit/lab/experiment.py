@@ -250,7 +250,7 @@ def _names(recipe: Recipe, strategies: Sequence[str] | None) -> list[str]:
     names = [str(Strategy.parse(name)) for name in strategies]
     if not names:
         raise DropkitValueError(f"no strategies given; choose from {', '.join(recipe.strategies)}")
-    twice = {name for name in names if names.count(name) > 1}
+    twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise DropkitValueError(f"strategy {min(twice)!r} is given twice; each can be run once")
     return names

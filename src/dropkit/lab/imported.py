@@ -41,6 +41,8 @@ def imported(text: str) -> Any:
     True
     """
     name, _, attribute = text.partition(":")
+    if not (name and all(attribute.split("."))):
+        raise DropkitValueError(f"{text!r} names nothing in a module: write module:name, such as my_models:cnn")
     if name.endswith(".py") or os.sep in name:
         written = name.removesuffix(".py").replace(os.sep, ".").strip(".")
         raise DropkitValueError(f"{name!r} is a path, and a module is named as in Python: {written}:{attribute}")

@@ -10,11 +10,11 @@ keras = pytest.importorskip("keras")
 from keras import layers  # noqa: E402
 
 from dropkit import Key, cli, keep  # noqa: E402
-from dropkit.errors import DropkitValueError  # noqa: E402
+from dropkit.errors import DropkitError, DropkitValueError  # noqa: E402
 from dropkit.lab import compare, train  # noqa: E402
 from dropkit.lab.engines.calibration import calibration_error  # noqa: E402
 from dropkit.lab.order import epoch_order  # noqa: E402
-from tests.lab.frames import arrays, ends, follows_the_gap, killed, resumed, saved  # noqa: E402
+from tests.lab.frames import arrays, follows_the_gap, killed_and_resumed, resumed  # noqa: E402
 from tests.test_examples import EXAMPLES  # noqa: E402
 
 
@@ -164,6 +164,17 @@ def test_wrong_models_are_named_before_anything_is_written(tmp_path: Path) -> No
             train(make, **asked, **more)
     with pytest.raises(DropkitValueError, match=r"'concrete' learns .* torch alone, and .* with Keras: take gap"):
         train(softmax, **asked, strategy="concrete")
+    for words, text in (
+        ({"loss": "tests.lab.wrong:fails"}, "failed with KeyError"),
+        ({"loss": "tests.lab.wrong:text"}, "gave a str: it must give a tensor of numbers"),
+        ({"loss": "tests.lab.wrong:other_samples"}, r"of shape \(3,\) for 4 samples|failed with"),
+        ({"loss": "keras.losses:MeanSquaredError"}, "loss keras.losses:MeanSquaredError failed with"),
+        ({"optimizer": "keras.optimizers:Nope"}, "keras.optimizers has no 'Nope'"),
+        ({"optimizer": "tests.lab.wrong:instance"}, "is no class of Keras' optimizers"),
+        ({"schedule": "tests.lab.wrong:falls_below"}, "give a number of at least 0"),
+    ):
+        with pytest.raises(DropkitError, match=text):
+            train(softmax, **asked, **words)
     assert not (tmp_path / "out").exists()
 
 
@@ -179,13 +190,4 @@ def test_the_example_is_trained_compared_tuned_killed_and_resumed(
 ) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    words = ["own_keras:model", "--data", saved(tmp_path), "--epochs", "2"]
-    assert run("train", *words, "--out", tmp_path / "once") == 0
-    compared = ["compare", *words, "--seeds", "1"]
-    assert run(*compared, "--out", tmp_path / "whole") == 0
-    killed(3, *compared, "--out", tmp_path / "cut")
-    assert not (tmp_path / "cut" / "result.json").exists()
-    assert run(*compared, "--out", tmp_path / "cut", "--resume") == 0
-    assert ends(tmp_path / "cut") == ends(tmp_path / "whole")
-    tuned = ["tune", *words, "--trials", "1", "--seeds", "1", "--shared", "--out", tmp_path / "tuned"]
-    assert run(*tuned) == 0
+    killed_and_resumed(("keras",), "own_keras:model", tmp_path, run)

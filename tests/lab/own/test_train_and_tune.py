@@ -1,10 +1,13 @@
 """A loop of one's own through train and tune: the same folders, and nothing that was finished is lost."""
 
 import csv
+import functools
 import json
 import os
+import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -252,14 +255,41 @@ def test_what_the_commands_print_and_refuse(here: Any, tmp_path: Path, capsys: p
     assert not (tmp_path / "new").exists()
 
 
-def test_the_example_is_trained_and_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def counted(function: Any, limit: int) -> Any:
+    """The function in a process that ends itself by SIGKILL in a call after so many."""
+    calls: list[int] = []
+
+    @functools.wraps(function)
+    def called(strategy: Any, seed: int) -> Any:
+        calls.append(seed)
+        if len(calls) > limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(strategy, seed)
+
+    return called
+
+
+def test_the_example_is_trained_compared_tuned_killed_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert command("train", "own_loop:train_and_score", "--strategy", "fixed:0.2", "--out", tmp_path / "a") == 0
-    words = ("tune", "own_loop:train_and_score", "--trials", "2", "--seeds", "1", "--out", tmp_path / "b")
-    assert command(*words) == 0
+    target, module = "own_loop:train_and_score", __import__("own_loop")
+    assert command("train", target, "--strategy", "fixed:0.2", "--out", tmp_path / "a") == 0
+    for words in (
+        ("compare", target, "--strategies", "none,fixed:0.2", "--seeds", "2"),
+        ("tune", target, "--trials", "2", "--seeds", "1"),
+    ):
+        whole, cut = tmp_path / f"{words[0]}-whole", tmp_path / f"{words[0]}-cut"
+        assert command(*words, "--out", whole) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "train_and_score", counted(module.train_and_score, 1))
+            killed(0, SimpleNamespace(CALLS=[]), *words, "--out", cut)
+        assert not (cut / "result.json").exists()
+        assert command(*words, "--out", cut, "--resume") == 0
+        assert figures(cut) == figures(whole) and len(figures(cut)) >= 3
     torch.set_num_threads(threads)
-    found = json.loads((tmp_path / "b" / "result.json").read_text())
+    found = json.loads((tmp_path / "tune-cut" / "result.json").read_text())
     assert found["chosen_by"] == "validation_loss" and np.isfinite(found["best"]["validation_loss"]["mean"])

@@ -298,6 +298,10 @@ def _holds_idx(folder: Path) -> bool:
 
 
 def _folder(folder: Path) -> Data:
+    if not _holds_idx(folder):
+        raise DataError(
+            f"{folder} holds no data: give a folder with {images.LAYOUT.removeprefix('a ')}, or with {', '.join(FILES)}"
+        )
     arrays: list[NDArray[np.integer]] = []
     for file in FILES:
         found = [path for path in (folder / file, folder / file.removesuffix(".gz")) if path.is_file()]

@@ -46,7 +46,7 @@ class Adversarial(Loop):
         self.generator, self.discriminator = (ready[name][0] for name in parts)
         self.optimizers = {name: optimizer for name, (_, optimizer) in ready.items()}
         self.judge: Judge = judge(choices.data)
-        self.judge.model.to(self.fabric.device)
+        self.judge.model.to(self.place.device)
         test = self.parts["test"].x
         self.real = self.judge.look(test)[0]
         self.real_spread = spread(test.cpu())
@@ -72,7 +72,7 @@ class Adversarial(Loop):
 
     def _begin(self) -> None:
         self.module.train()
-        self.sums = torch.zeros(len(AVERAGES), dtype=torch.float64, device=self.fabric.device)
+        self.sums = torch.zeros(len(AVERAGES), dtype=torch.float64, device=self.place.device)
         self.samples = 0
 
     def _train(self, batch: Part, step: int) -> None:
@@ -90,7 +90,7 @@ class Adversarial(Loop):
         # Two forwards, so that each has masks of its own.
         on_real, on_fake = self.discriminator(real), self.discriminator(fake)
         loss = self._cross_entropy(on_real, 1.0) + self._cross_entropy(on_fake, 0.0)
-        self.fabric.backward(loss)
+        self.place.backward(loss)
         self.optimizers["discriminator"].step()
         real, fake = (self._probabilities(found.detach()).mean() for found in (on_real, on_fake))
         return loss.detach(), real, fake
@@ -100,7 +100,7 @@ class Adversarial(Loop):
         self.optimizers["generator"].zero_grad()
         self.discriminator.requires_grad_(False)
         loss = self._cross_entropy(self.discriminator(fake), 1.0)
-        self.fabric.backward(loss)
+        self.place.backward(loss)
         self.discriminator.requires_grad_(True)
         self.optimizers["generator"].step()
         return loss.detach()
@@ -116,7 +116,7 @@ class Adversarial(Loop):
     def _latents(self, count: int, site: str, step: int) -> Tensor:
         """Standard normal numbers of `Key(seed, site, step)`, of shape (count, latent)."""
         found = normal((count, self.settings.latent), Key(self.plan.seed, site, step))
-        return self.fabric.to_device(torch.from_numpy(found.copy()))
+        return self.place.to_device(torch.from_numpy(found.copy()))
 
     @torch.no_grad()
     def generated(self, count: int, site: str) -> Tensor:

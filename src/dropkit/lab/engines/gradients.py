@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ...torch.learned import antithetic_backward, hypergradient_backward, regularizer
@@ -13,6 +12,7 @@ from ..order import epoch_order
 from ..recipes.objective import Objective
 from .losses import losses, outputs_of
 from .moves import Sites
+from .placing import Placing
 
 Outcome = tuple[Tensor, Tensor]
 """A batch's mean loss, without penalties, and the outputs."""
@@ -34,8 +34,8 @@ class Gradients:
     """Fills the `.grad` of weights and learned rates for a batch; learned rates get their regulariser.
 
     Args:
-        fabric: that has set the model up.
-        model: as Fabric gave it back.
+        place: that has set the model up.
+        model: as it gave it back.
         module: the module inside.
         sites: the model's dropouts and what moves them.
         samples: size of the training set, by which the regulariser is scaled.
@@ -44,21 +44,21 @@ class Gradients:
 
     def __init__(
         self,
-        fabric: Fabric,
+        place: Placing,
         model: nn.Module,
         module: nn.Module,
         sites: Sites,
         samples: int,
         objective: Objective = Objective(),  # noqa: B008  # a frozen value
     ) -> None:
-        self.fabric, self.model, self.module, self.sites, self.samples = fabric, model, module, sites, samples
+        self.place, self.model, self.module, self.sites, self.samples = place, model, module, sites, samples
         self.kind, self.losses = objective.kind, losses(objective)
 
     def backward(self, batch: Part, step: int) -> Outcome:
         """The gradients of the mean loss of a batch."""
         outputs = outputs_of(self.model(batch.x), self.kind)
         loss = self.losses.mean(outputs, batch.y)
-        self.fabric.backward(loss + self.penalty() if self.sites.learned else loss)
+        self.place.backward(loss + self.penalty() if self.sites.learned else loss)
         return loss, outputs
 
     def penalty(self) -> Tensor:
@@ -67,7 +67,7 @@ class Gradients:
 
     def outputs(self, x: Tensor) -> Tensor:
         """A forward whose backward may be any: Fabric's own allows only its `backward`."""
-        with self.fabric.autocast():
+        with self.place.autocast():
             taken = x.to(next(self.module.parameters()).dtype) if x.is_floating_point() else x
             outputs = outputs_of(self.module(taken), self.kind)
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -100,7 +100,7 @@ class Hypergradient(Gradients):
 
     def __init__(
         self,
-        fabric: Fabric,
+        place: Placing,
         model: nn.Module,
         module: nn.Module,
         sites: Sites,
@@ -110,7 +110,7 @@ class Hypergradient(Gradients):
         batches: Callable[[int], Tensor],
         learning_rate: float,
     ) -> None:
-        super().__init__(fabric, model, module, sites, samples, objective)
+        super().__init__(place, model, module, sites, samples, objective)
         self.held, self.batches, self.learning_rate = held, batches, learning_rate
         self.every = min(rate.every for rate in sites.learned.values())
 

@@ -12,6 +12,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ...visible import a_type
 from ..imported import failed, imported, is_named
 from ..recipes.objective import CLASSES, TOKENS, Objective
+from .given import check_number, check_shape, check_tensor
 
 TINY = 1e-7  # Keras' own epsilon: probabilities keep that distance from 0 and 1
 
@@ -78,6 +79,13 @@ def loss_of(objective: Objective, probabilities: bool) -> Loss:
     return Loss(lambda outputs, targets: ops.mean(function(outputs, targets)))
 
 
+def check_loss(outputs: NDArray[Any], targets: NDArray[Any], objective: Objective, probabilities: bool) -> None:
+    """Refuse a loss that fails, or gives no number, tried on what the model gave."""
+    own = loss_of(objective, probabilities).own
+    if own is not None:
+        check_number(objective.loss, float(own(outputs, targets).mean()), len(targets))
+
+
 def _own(name: str, probabilities: bool) -> Loss:
     """A loss of the user's, a function (outputs, targets); or one of Keras', which take targets first."""
     from keras import ops
@@ -86,12 +94,16 @@ def _own(name: str, probabilities: bool) -> Loss:
 
     def found(outputs: Any, targets: Any) -> Any:
         try:
-            return function(outputs, targets)
+            value = function(outputs, targets)
         except Exception as error:
             raise DropkitValueError(failed(f"loss {name}", error)) from error
+        check_tensor(name, value)
+        return value
 
     def on_arrays(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(ops.convert_to_numpy(found(ops.convert_to_tensor(outputs), ops.convert_to_tensor(targets))))
+        value = ops.convert_to_numpy(found(ops.convert_to_tensor(outputs), ops.convert_to_tensor(targets)))
+        check_shape(name, value.shape, len(targets))
+        return np.asarray(value)
 
     return Loss(lambda outputs, targets: ops.mean(found(outputs, targets)), on_arrays)
 

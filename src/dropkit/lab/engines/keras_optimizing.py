@@ -28,8 +28,8 @@ OPTIMIZERS: Mapping[str, str] = {
 """Names -> Keras' classes."""
 
 
-def optimizer(settings: Settings, rate: Any) -> Any:
-    """The optimizer that settings name, at a learning rate or a schedule of it.
+def family(name: str) -> Any:
+    """The class of an optimizer, by its name or its `module:name`.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -37,17 +37,21 @@ def optimizer(settings: Settings, rate: Any) -> Any:
     """
     import keras
 
-    name = settings.optimizer
     if is_named(name):
-        made = imported(name)
+        made: Any = imported(name)
         if not inspect.isclass(made) or not issubclass(made, keras.optimizers.Optimizer):
             raise DropkitTypeError(
                 f"optimizer {name} is no class of Keras' optimizers: give one such as keras.optimizers:Nadam"
             )
-    elif name in OPTIMIZERS:
-        made = getattr(keras.optimizers, OPTIMIZERS[name])
-    else:
+        return made
+    if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", str(name), OPTIMIZERS)
+    return getattr(keras.optimizers, OPTIMIZERS[name])
+
+
+def optimizer(settings: Settings, rate: Any) -> Any:
+    """The optimizer that settings name, at a learning rate or a schedule of it."""
+    name, made = settings.optimizer, family(settings.optimizer)
     words = {"weight_decay": settings.weight_decay} if settings.weight_decay else {}
     try:
         return made(learning_rate=rate, **words)

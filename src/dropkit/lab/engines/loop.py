@@ -1,4 +1,4 @@
-"""The one loop over the batches of an epoch, on Lightning Fabric."""
+"""The one loop over the batches of an epoch, on one device in any precision."""
 
 import time
 from abc import ABC, abstractmethod
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..order import epoch_order
@@ -15,12 +14,10 @@ from ..plan import Choices, Plan
 from .checkpoint import Progress, load_state, save_state, save_weights
 from .gradients import Part
 from .moves import Sites
+from .placing import Placing, placing
 
 Row = dict[str, Any]
 """One epoch: epoch, step, losses and accuracies, the rate of each site at the epoch's end, seconds."""
-
-
-PLAIN = "32-true"
 
 
 class Loop(ABC):
@@ -34,22 +31,18 @@ class Loop(ABC):
     def __init__(self, plan: Plan) -> None:
         choices = plan.choices
         self.plan = plan
-        self.fabric = Fabric(accelerator=choices.device, devices=1, precision=choices.precision)
-        self.fabric.launch()
-        self.parts = _parts(choices, self.fabric)
+        self.place = placing(choices.device, choices.precision)
+        self.parts = _parts(choices, self.place)
 
     def _set_up(self, module: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
-        """Module and optimizers on the device, as Fabric gives them back. On one device in 32 bits its wrappers change
-        nothing and cost a small model a twentieth of its step, so that they are left out.
-        """
-        ready = self.fabric.setup(module, *optimizers)
-        return (module, *optimizers) if self.plan.choices.precision == PLAIN else tuple(ready)
+        """Module and optimizers on the device."""
+        return tuple(self.place.setup(module, *optimizers))
 
     def epoch(self, number: int, step: int) -> Row:
         """Train one epoch, counted from 1, that begins at an optimizer step counted from 0; then score all parts."""
         start = time.perf_counter()
         train = self.parts["train"]
-        order = torch.from_numpy(epoch_order(len(train.x), self.plan.seed, number)).to(self.fabric.device)
+        order = torch.from_numpy(epoch_order(len(train.x), self.plan.seed, number)).to(self.place.device)
         self._begin()
         for index in self._batches(order):
             self._set_rates(step)
@@ -92,8 +85,8 @@ class Loop(ABC):
         save_weights(path, self.module, about)
 
 
-def _parts(choices: Choices, fabric: Fabric) -> dict[str, Part]:
+def _parts(choices: Choices, place: Placing) -> dict[str, Part]:
     return {
-        name: Part(*(fabric.to_device(torch.from_numpy(np.ascontiguousarray(array[index]))) for array in (x, y)))
+        name: Part(*(place.to_device(torch.from_numpy(np.ascontiguousarray(array[index]))) for array in (x, y)))
         for name, (x, y, index) in choices.parts().items()
     }

@@ -15,6 +15,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ...visible import a_type
 from ..imported import failed, imported, is_named
 from ..recipes.objective import BINARY, CLASSES, TOKENS, Metric, Objective
+from .given import check_number, check_shape
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> a number, or one for each sample."""
@@ -113,7 +114,8 @@ def _own(name: str, kind: str) -> Losses:
         except Exception as error:
             raise DropkitValueError(failed(f"loss {name}", error)) from error
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise DropkitTypeError(f"loss {name} gave {type(value).__name__}: it must give a tensor of numbers")
+            raise DropkitTypeError(f"loss {name} gave {a_type(value)}: it must give a tensor of numbers")
+        check_shape(name, value.shape, len(targets))
         return value
 
     def each(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -254,6 +256,24 @@ def _ours(metric: Metric) -> bool:
     return getattr(metric.each, "__module__", "").endswith("recipes.objective")
 
 
+def check_loss(outputs: Tensor, targets: Tensor, objective: Objective) -> None:
+    """Refuse a loss that cannot be trained by, tried on what the model gave.
+
+    Raises:
+        DropkitError: it fails, or gives no number with a gradient.
+    """
+    with torch.enable_grad():
+        loss = losses(objective).mean(outputs.detach().clone().requires_grad_(), targets)
+    if loss.dim():
+        raise DropkitValueError(f"loss {objective.loss} gives a tensor of shape {tuple(loss.shape)}, not a number")
+    if not loss.requires_grad:
+        raise DropkitValueError(
+            f"loss {objective.loss} has no gradient: compute it from the outputs by torch's functions, without detach, "
+            "item or NumPy"
+        )
+    check_number(objective.loss, float(loss.detach()), len(targets))
+
+
 def check_output(outputs: Tensor, targets: Tensor, objective: Objective, classes: int) -> None:
     """Refuse outputs that do not fit the targets.
 
@@ -268,6 +288,11 @@ def check_output(outputs: Tensor, targets: Tensor, objective: Objective, classes
     else:
         fits = outputs.shape == targets.shape
     if fits and outputs.is_floating_point():
+        if outputs.isnan().any():
+            raise DropkitValueError(
+                f"the model gives nan for the first {samples} samples, before any training: look at its first weights "
+                "and for divisions by 0"
+            )
         return
     given = f"{tuple(outputs.shape)} of {str(outputs.dtype).removeprefix('torch.')}"
     more = " or (samples, 1)" if objective.kind == BINARY else ""

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ...visible import a_type
 from ..imported import failed, imported, is_named
+from ..recipes.learning_rate import USUAL
 from ..recipes.objective import CLASSES, TOKENS, Objective
+from .given import check_number, check_shape, check_tensor
 
 Function = Callable[[Any, Any], Any]
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = {
@@ -43,6 +45,11 @@ def optimizer(name: str, rate: float, decay: float) -> Any:
     return found
 
 
+def check_optimizer(name: str) -> None:
+    """Refuse an optimizer that there is not, or that takes no learning rate; see `optimizer`."""
+    optimizer(name, USUAL, 0.0)
+
+
 def loss_of(objective: Objective) -> tuple[Function, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None]:
     """The loss of a batch; and on arrays, where it is the user's, of a batch or of each sample."""
     if is_named(objective.loss):
@@ -52,13 +59,22 @@ def loss_of(objective: Objective) -> tuple[Function, Callable[[NDArray[Any], NDA
 
         def found(outputs: Any, targets: Any) -> Any:
             try:
-                return function(outputs, targets)
+                value = function(outputs, targets)
             except Exception as error:
                 raise DropkitValueError(failed(f"loss {objective.loss}", error)) from error
+            check_tensor(objective.loss, value)
+            check_shape(objective.loss, value.shape, len(targets))
+            return value
 
         return lambda *both: found(*both).mean(), lambda *both: np.asarray(found(*map(jnp.asarray, both)))
     function = named(objective)
     return lambda outputs, targets: function(outputs, targets).mean(), None
+
+
+def check_loss(outputs: NDArray[Any], targets: NDArray[Any], objective: Objective) -> None:
+    """Refuse a loss that fails, or gives no number, tried on what the model gave."""
+    batch, _ = loss_of(objective)
+    check_number(objective.loss, float(batch(jnp.asarray(outputs), jnp.asarray(targets))), len(targets))
 
 
 def named(objective: Objective) -> Function:

@@ -55,7 +55,7 @@ class Trainer(Loop):
         self.off = getattr(settings, "literal", "") == "off" and choices.recipe.own_draws
 
     def _gradients(self) -> Gradients:
-        place = (self.fabric, self.model, self.module, self.sites, len(self.parts["train"].x), self.objective)
+        place = (self.place, self.model, self.module, self.sites, len(self.parts["train"].x), self.objective)
         if self.sites.method == "disarm":
             return Antithetic(*place)
         if self.sites.method != "hypergradient":
@@ -79,8 +79,8 @@ class Trainer(Loop):
         return batches
 
     def _begin(self) -> None:
-        self.score = Score("train", self.objective, self.fabric.device, training=True)
-        self.l2_loss = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        self.score = Score("train", self.objective, self.place.device, training=True)
+        self.l2_loss = torch.zeros((), dtype=torch.float64, device=self.place.device)
         self.model.train()
 
     def _train(self, batch: Part, step: int) -> None:
@@ -109,9 +109,9 @@ class Trainer(Loop):
     @torch.no_grad()
     def _evaluate(self, name: str, part: Part) -> Row:
         self.model.eval()
-        score = Score(name, self.objective, self.fabric.device, kept=name == TEST)
+        score = Score(name, self.objective, self.place.device, kept=name == TEST)
         calibration = Calibration() if name == TEST and calibrated(self.objective) else None
-        for index in torch.arange(len(part.x), device=self.fabric.device).split(CHUNK):
+        for index in torch.arange(len(part.x), device=self.place.device).split(CHUNK):
             chunk = part.rows(index)
             outputs = outputs_of(self.model(chunk.x), self.objective.kind)
             score.add(self.losses.mean(outputs, chunk.y), outputs, chunk.y)

@@ -9,7 +9,7 @@ from ...errors import DropkitTypeError, DropkitValueError
 from ...visible import one_line
 
 LONGEST = 100
-NONE, STEP = "none", "step"
+NONE, FIXED, STEP = "none", "fixed", "step"
 START, DROP, FLOOR = 0.5, 0.1, 0.1  # of the strategy "step", as recipes have it
 
 
@@ -52,6 +52,11 @@ class Chosen(str):
                 return Step(start=START, drop=DROP, every=int(values[0]), floor=FLOOR)
             if 0 <= values[0] <= 1:
                 return Constant(values[0])
+            if self.name == FIXED:
+                raise DropkitValueError(
+                    f"strategy {str(self)!r}: a drop probability lies in [0, 1], got {values[0]:g}; write for example "
+                    "fixed:0.2"
+                )
         raise DropkitValueError(
             f"strategy {str(self)!r} has no drop probability that dropkit knows, as none, fixed:0.3 and step:100 have; "
             "read its .name and .values"

@@ -284,6 +284,8 @@ def _called(run: Score, strategy: Chosen, seed: int, where: str) -> Returned:
         with generators_kept():
             seed_all(seed)
             found = run(strategy, seed)
+    except DropkitError as error:  # says itself what is wrong
+        raise DropkitRuntimeError(f"{where}: {one_line(error)}; {KEPT}") from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         place = f" at {frames[-1].filename}:{frames[-1].lineno}"

@@ -25,6 +25,7 @@ class Engine:
         precisions, devices: what it trains in and on, "auto" among the devices.
         networks: the parts of a model of several networks, the one with the dropouts first.
         backend: what the framework itself runs on, where that can be chosen; refuses what cannot train.
+        optimizers: of recipes, by name; those on torch take `module:name` too.
     """
 
     name: str
@@ -35,11 +36,23 @@ class Engine:
     devices: tuple[str, ...] = DEVICES
     networks: tuple[str, ...] = ()
     backend: Callable[[], str] | None = None
+    optimizers: tuple[str, ...] = ("adam", "adamw", "rmsprop", "sgd")
 
     def start(self, plan: Any) -> Any:
         """What trains this plan an epoch at a time, from its first weights."""
         module, _, name = self.trainer.partition(":")
         return getattr(import_module(module), name)(plan)
+
+    def check_optimizer(self, name: str) -> None:
+        """Refuse an optimizer that recipes of this engine do not have.
+
+        >>> NUMPY.check_optimizer("adam")
+        Traceback (most recent call last):
+        ...
+        dropkit.errors.UnknownNameError: unknown optimizer 'adam'; Known: sgd
+        """
+        if name not in self.optimizers and not (self.framework == "torch" and ":" in str(name)):
+            raise UnknownNameError("optimizer", str(name), self.optimizers)
 
     def record(self) -> dict[str, str]:
         """Its name for config.json, which says nothing of the engine that every recipe had at first.
@@ -58,6 +71,7 @@ KERAS = Engine(
     trainer="dropkit.lab.engines.keras:KerasTrainer",
     precisions=("32-true",),
     backend=backend,
+    optimizers=("adam", "rmsprop", "sgd"),
 )
 NUMPY = Engine(
     name="numpy",
@@ -66,6 +80,7 @@ NUMPY = Engine(
     trainer="dropkit.lab.engines.numpy:NumpyTrainer",
     precisions=("32-true",),
     devices=("auto", "cpu"),
+    optimizers=("sgd",),
 )
 NNX = Engine(
     name="nnx",

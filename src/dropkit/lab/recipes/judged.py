@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DropkitTypeError, DropkitValueError
-from ...visible import a_type
+from ...visible import a_type, written
 from ..imported import failed, imported
 
 SAMPLES, OUTPUTS = 12, 3
@@ -29,7 +29,7 @@ def judged(name: str, kind: str, outputs: NDArray, targets: NDArray) -> float:
     Raises:
         DropkitTypeError: it gives no number.
     """
-    found = np.asarray(_called(name, kind, outputs, targets), np.float64)
+    found = _numbers(name, _called(name, kind, outputs, targets))
     if found.size != 1:
         raise DropkitTypeError(f"metric {name} gave an array of shape {found.shape}: it must be one number")
     return float(found.reshape(()))
@@ -60,7 +60,7 @@ def lower_is_better(name: str, kind: str) -> bool:
     False
     """
     targets, perfect, worst = _shown(kind)
-    given = (np.asarray(_called(name, kind, each, targets), np.float64) for each in (perfect, worst))
+    given = (_numbers(name, _called(name, kind, each, targets)) for each in (perfect, worst))
     best, least = (float(found.mean()) for found in given)
     said = getattr(imported(name), "higher_is_better", None)
     if not best < least and not best > least:
@@ -76,6 +76,15 @@ def lower_is_better(name: str, kind: str) -> bool:
             f"{least:g}: turn one of them round"
         )
     return best < least
+
+
+def _numbers(name: str, value: Any) -> NDArray:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise DropkitTypeError(
+            f"metric {name} gave {written(value)}: it must give one number, or one for each sample"
+        ) from None
 
 
 def _shown(kind: str) -> tuple[NDArray, NDArray, NDArray]:

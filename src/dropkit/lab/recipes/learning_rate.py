@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 
-from ...errors import DropkitTypeError, UnknownNameError
+from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ...visible import a_type
-from ..imported import imported, is_named
+from ..imported import failed, imported, is_named
 
 CONSTANT = "constant"
 Factor = Callable[[int, int], float]
 """(step from 0, steps of the whole run) -> what the learning rate is multiplied by."""
 
+USUAL = 0.001
+TRIED = 100  # steps of a run that a schedule is tried on
 WARM, LOW = 0.3, 0.04  # of one cycle: which share of it goes up, and where it begins
 
 
@@ -53,7 +55,45 @@ def factor(schedule: str) -> Factor:
         if schedule not in SCHEDULES:
             raise UnknownNameError("schedule of the learning rate", str(schedule), SCHEDULES)
         return SCHEDULES[schedule]
-    found: Factor = imported(schedule)
-    if not callable(found):
-        raise DropkitTypeError(f"schedule {schedule} is {a_type(found)}: give a function (step, steps)")
+    given: Factor = imported(schedule)
+    if not callable(given):
+        raise DropkitTypeError(f"schedule {schedule} is {a_type(given)}: give a function (step, steps)")
+
+    def found(step: int, steps: int) -> float:
+        try:
+            value = given(step, steps)
+            number = float(value)
+        except Exception as error:
+            raise DropkitValueError(failed(f"schedule {schedule}", error)) from error
+        if not 0 <= number < math.inf:
+            raise DropkitValueError(
+                f"schedule {schedule} gave {number:g} at step {step} of {steps}: give a number of at least 0, by which "
+                "the learning rate is multiplied"
+            )
+        return value
+
     return found
+
+
+def check_schedule(schedule: str) -> None:
+    """Refuse a schedule that there is not, or that gives no factor at the beginning, the middle or the end of a run.
+
+    >>> check_schedule("cosine")
+    """
+    moved = factor(schedule)
+    for step in (0, TRIED // 2, TRIED - 1):
+        moved(step, TRIED)
+
+
+def checked_rate(rate: float) -> float:
+    """A learning rate.
+
+    Raises:
+        DropkitValueError: it is no number above 0.
+
+    >>> checked_rate(0.1)
+    0.1
+    """
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise DropkitValueError(f"the learning rate must be a number above 0, got {rate!r}; try {USUAL}")
+    return float(rate)

@@ -72,7 +72,8 @@ class Fixed:
         fixed = self.fixed
         found = {0: tuple(fixed.values()), 1: values * len(fixed), len(fixed): values}.get(len(values))
         if found is None:
-            raise DropkitValueError(f"strategy 'fixed' takes one rate or {len(fixed)}, got {len(values)}: {values}")
+            takes = f"one rate or {len(fixed)}" if len(fixed) > 1 else "one rate, for the one site"
+            raise DropkitValueError(f"strategy 'fixed' takes {takes}, got {len(values)}: {values}")
         for p in values:
             if not 0 <= p <= 1:
                 raise _refused("fixed", values, f"p must lie in [0, 1], got {p}", "fixed:0.2:0.5")

@@ -11,6 +11,7 @@ from ..data.sets import Data
 from ..data.sources import load
 from ..imported import imported, is_named
 from ..plan import Asked
+from ..recipes.learning_rate import checked_rate
 from ..recipes.recipe import Recipe, Settings, at_least_one
 from .spec import rules
 from .task import Options, Task, recipe_of
@@ -74,7 +75,7 @@ def data_of(given: Mapping[str, Any]) -> Data:
     if train is None and source is None:
         raise DropkitValueError(
             "a model of your own needs data: --data FILE, FOLDER or NAME, such as --data tab.npz or --data digits; "
-            "from Python also train=(X, y), test=(X, y)"
+            "from Python also train=(X, y), test=(X, y); a loop of your own needs none, and takes (strategy, seed)"
         )
     words = {name: given.get(name) for name in ("target", "test", "kind", "data_dir", "image_size")}
     if train is None:
@@ -88,14 +89,19 @@ def _with_settings(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """A recipe at other settings than its own."""
     foreign = [name for name in (*OF_DATA, *OF_TASK) if name in given and name not in OF_BOTH]
     if foreign:
-        option = "--" + foreign[0].replace("_", "-")
+        option, value = "--" + foreign[0].replace("_", "-"), given[foreign[0]]
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         raise DropkitValueError(
-            f"{option} {given[foreign[0]]!r} is for a model of your own, and {recipe.name!r} is a recipe, which says "
+            f"{option} {text!r} is for a model of your own, and {recipe.name!r} is a recipe, which says "
             f"that itself: leave it out, or give module:factory"
         )
     changes = {name: given[name] for name in OF_BOTH if name in given}
     if "batch_size" in changes:
         at_least_one("batch size", changes["batch_size"])
+    if "learning_rate" in changes:
+        checked_rate(changes["learning_rate"])
+    if "optimizer" in changes:
+        recipe.engine.check_optimizer(changes["optimizer"])
     return replace(recipe, settings=_Changed(recipe.settings, changes)) if changes else recipe
 
 

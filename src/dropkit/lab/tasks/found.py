@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...errors import DropkitError, DropkitValueError
 from ...patterns import listed, matches, unmatched
@@ -64,19 +65,23 @@ def entering(task: Task, run: Outputs, data: Data, objective: Objective) -> tupl
             failures.append(DropkitValueError(" ".join(text.split())))
             continue
         try:
-            return form, fitting(task, outputs, y, data, objective), outputs
+            given = torch.from_numpy(np.array(outputs))
+            return form, fitting(task, given, torch.from_numpy(np.array(y)), data, objective), outputs
         except DropkitError as error:
             problems.append(error)
     raise (problems or failures)[0]
 
 
-def fitting(task: Task, outputs: NDArray[Any], y: NDArray[Any], data: Data, objective: Objective) -> Objective:
+def fitting(task: Task, given: Any, targets: Tensor, data: Data, objective: Objective) -> Objective:
     """The objective that the outputs fit.
+
+    Args:
+        given: a tensor, or what a model of torch gives.
+        targets: of the same samples.
 
     Raises:
         DropkitValueError: they fit none.
     """
-    given, targets = torch.from_numpy(np.array(outputs)), torch.from_numpy(np.array(y))
     if objective.kind == CLASSES and data.classes == 2 and outputs_of(given, BINARY).shape == targets.shape:
         objective = Objective.of(BINARY, task.options.loss, task.options.metric)
     check_output(outputs_of(given, objective.kind), targets, objective, data.classes)

@@ -13,8 +13,8 @@ from ...axes.share import Axes
 from ...errors import DropkitTypeError, DropkitValueError
 from ...visible import a_type
 from ..data.sets import Data
-from ..engines.keras_losses import loss_of
-from ..engines.keras_optimizing import OPTIMIZERS
+from ..engines.keras_losses import check_loss, loss_of
+from ..engines.keras_optimizing import family
 from ..engines.keras_whole import outputs_of, whole
 from ..recipes.engine import KERAS
 from ..recipes.objective import CLASSES, TOKENS, Objective
@@ -110,7 +110,6 @@ class KerasModels:
     """What knows the models of Keras; see `dropkit.lab.tasks.task.Framework`."""
 
     engine = replace(KERAS, trainer="dropkit.lab.engines.keras_task:KerasTaskTrainer")
-    optimizers = OPTIMIZERS
     learned: tuple[str, ...] = ()
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
@@ -122,8 +121,10 @@ class KerasModels:
         form, objective, outputs = entering(task, lambda x: _run(model, x, objective.kind), data, objective)
         if not model.trainable_weights:
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")
-        signature = sum_of((weight.name, tuple(weight.shape)) for weight in model.weights)  # paths are counted up
         x = ENTERING[form](np.asarray(data.train_x[:LOOKED_AT]))
+        probabilities = _probabilities(model, x, outputs, objective.kind)
+        check_loss(outputs, np.asarray(data.train_y[:LOOKED_AT]), objective, probabilities)
+        signature = sum_of((weight.name, tuple(weight.shape)) for weight in model.weights)  # paths are counted up
         inserted = _insert(model, task.options.insert)
         left = _swapped(model)
         places = ruled(task, _places(task, model, x, inserted))
@@ -137,8 +138,12 @@ class KerasModels:
             drawn=tuple(site for site, place in places.items() if place.number),
             sum=signature,
             sample=(x.shape[1:], x.dtype.name),
-            probabilities=_probabilities(model, x, outputs, objective.kind),
+            probabilities=probabilities,
         )
+
+    def check_optimizer(self, name: str) -> None:
+        """Refuse an optimizer that there is not."""
+        family(name)
 
     def check(self, settings: TaskSettings, examined: Examined) -> None:
         """Refuse a kind that does not fit where a strategy puts it."""

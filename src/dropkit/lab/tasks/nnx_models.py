@@ -20,7 +20,7 @@ from ...language import say
 from ...patterns import listed
 from ...visible import a_type
 from ..data.sets import Data
-from ..engines.nnx_losses import OPTIMIZERS, call, outputs_of, parted
+from ..engines.nnx_losses import call, check_loss, check_optimizer, outputs_of, parted
 from ..recipes.engine import NNX
 from ..recipes.objective import Objective
 from .examined import Examined, Place
@@ -106,7 +106,6 @@ class NnxModels:
     """What knows the models of flax.nnx; see `dropkit.lab.tasks.task.Framework`."""
 
     engine = NNX
-    optimizers = OPTIMIZERS
     learned: tuple[str, ...] = ()
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
@@ -125,7 +124,8 @@ class NnxModels:
                 ),
                 stacklevel=2,
             )
-        form, objective, _ = entering(task, lambda x: _run(model, x, objective.kind), data, objective)
+        form, objective, outputs = entering(task, lambda x: _run(model, x, objective.kind), data, objective)
+        check_loss(outputs, np.asarray(data.train_y[:LOOKED_AT]), objective)
         x = ENTERING[form](np.asarray(data.train_x[:LOOKED_AT]))
         known = _known(model)
         inserted = _insert(model, task.options.insert)
@@ -140,6 +140,10 @@ class NnxModels:
             drawn=tuple(site for site, place in found.items() if place.number),
             sum=sum_of((name, leaf.shape) for name, leaf in weights.items()),
         )
+
+    def check_optimizer(self, name: str) -> None:
+        """Refuse an optimizer that there is not."""
+        check_optimizer(name)
 
     def check(self, settings: TaskSettings, examined: Examined) -> None:
         """Refuse a kind that does not fit where a strategy puts it."""

@@ -6,7 +6,7 @@ The model is made once and looked at, by the part that knows its framework: wher
 whether its outputs fit. Then plans, runs, tables and searches treat the recipe as any other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ...frontends import is_keras, is_nnx, is_torch
 from ...visible import a_type
 from ..data.sets import Data
-from ..imported import generators_kept, is_named, made
+from ..imported import generators_kept, made
 from ..recipes.engine import Engine
-from ..recipes.learning_rate import CONSTANT, factor
+from ..recipes.learning_rate import CONSTANT, USUAL, check_schedule, checked_rate
 from ..recipes.objective import BINARY, CLASSES, Objective
 from ..recipes.recipe import Recipe, at_least_one
 from .chosen import told_of
@@ -31,7 +31,7 @@ FACTORY = "a function without arguments (or of seed) that returns the model"
 EPOCHS, SEEDS, BATCH = 20, 5, 64
 TINY = {"epochs": 2, "seeds": 2, "train_samples": 512, "test_samples": 512}
 LEARNING_RATES = {"sgd": 0.1}
-LEARNING_RATE = 0.001
+KNOWN = (("keras", is_keras), ("torch", is_torch), ("nnx", is_nnx))
 INTERVALS = 5  # in which strategies that fall in steps do so
 
 
@@ -88,6 +88,10 @@ class Task:
 
     def made(self, seed: int) -> Any:
         """The model with the first weights of a seed; of (model, inputs) the model."""
+        if any(is_one(self.make) for _, is_one in KNOWN):
+            raise DropkitTypeError(
+                f"{self.name} is a model, and each run needs one with first weights of its own: give {FACTORY}"
+            )
         found = made(self.name, self.make, seed, FACTORY)
         return found[0] if isinstance(found, tuple) and found else found
 
@@ -96,8 +100,6 @@ class Framework(Protocol):
     """What knows the models of a framework."""
 
     engine: Engine
-    optimizers: Mapping[str, Any]
-    """By the names that there are."""
     learned: tuple[str, ...]
     """Strategies by gradient that its engine trains."""
 
@@ -107,6 +109,9 @@ class Framework(Protocol):
         Raises:
             DropkitError: it does not run on the data, or its outputs do not fit the targets.
         """
+
+    def check_optimizer(self, name: str) -> None:
+        """Refuse an optimizer that there is not."""
 
     def check(self, settings: TaskSettings, examined: Examined) -> None:
         """Refuse a kind that does not fit where a strategy puts it."""
@@ -132,11 +137,12 @@ def framework_of(task: Task, model: Any) -> str:
         if task.framework not in FRAMEWORKS:
             raise UnknownNameError("framework", task.framework, FRAMEWORKS)
         return task.framework
-    for name, is_one in (("keras", is_keras), ("torch", is_torch), ("nnx", is_nnx)):
+    for name, is_one in KNOWN:
         if is_one(model):
             return name
+    what = "None" if model is None else f"the class {model.__name__}" if isinstance(model, type) else a_type(model)
     raise DropkitTypeError(
-        f"{task.name} makes {a_type(model)}, and models of torch, Keras and flax.nnx are trained: give {FACTORY}"
+        f"{task.name} makes {what}, and models of torch, Keras and flax.nnx are trained: give {FACTORY}"
     )
 
 
@@ -226,24 +232,24 @@ def _objective(data: Data, options: Options) -> Objective:
 
 def _check_names(options: Options, known: Framework) -> None:
     """Refuse names that there are not, before anything runs."""
-    if options.optimizer is not None and not is_named(options.optimizer) and options.optimizer not in known.optimizers:
-        raise UnknownNameError("optimizer", str(options.optimizer), known.optimizers)
-    factor(options.schedule or CONSTANT)
+    if options.optimizer is not None:
+        known.check_optimizer(options.optimizer)
+    check_schedule(options.schedule or CONSTANT)
+    if options.learning_rate is not None:
+        checked_rate(options.learning_rate)
 
 
 def _settings(task: Task, data: Data, framework: str, examined: Examined) -> TaskSettings:
     options = task.options
     optimizer = options.optimizer or "adam"
     rate = options.learning_rate
-    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
-        raise DropkitValueError(f"the learning rate must be a number above 0, got {rate!r}; try {LEARNING_RATE}")
     epochs = EPOCHS if options.epochs is None else at_least_one("epochs", options.epochs)
     batch = min(BATCH, 1 << max(3, (len(data.train_x) // 16).bit_length() - 1))
     return TaskSettings(
         epochs=epochs,
         seeds=SEEDS,
         batch_size=batch if options.batch_size is None else at_least_one("batch size", options.batch_size),
-        learning_rate=LEARNING_RATES.get(optimizer, LEARNING_RATE) if rate is None else float(rate),
+        learning_rate=LEARNING_RATES.get(optimizer, USUAL) if rate is None else float(rate),
         step_epochs=max(1, epochs // INTERVALS),
         optimizer=optimizer,
         kind=examined.objective.kind,

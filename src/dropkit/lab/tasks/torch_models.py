@@ -22,19 +22,18 @@ from ...torch.finding.rates import NUMBER, FoundRate, rates
 from ...torch.layers import Drawn
 from ...visible import a_type
 from ..data.sets import Data
-from ..engines.losses import check_output, losses, outputs_of
+from ..engines.losses import check_loss, outputs_of
 from ..engines.moves import put
-from ..engines.optimizing import OPTIMIZERS, family
+from ..engines.optimizing import family
 from ..imported import failed
 from ..recipes.engine import TORCH
-from ..recipes.objective import BINARY, CLASSES, Objective
+from ..recipes.objective import Objective
 from ..recipes.recipe import LEARNING
-from .found import check_kind, nowhere, ruled
+from .found import LOOKED_AT, check_kind, fitting, nowhere, ruled
 from .spec import Rule, rules
 from .task import Examined, Place, Task, TaskSettings
 from .variants import check_shape, variant_of
 
-LOOKED_AT = 4  # samples that a model is run on to look at it; a BatchNorm in training needs more than one
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHANNELS = 1  # the axis that has them
 
@@ -62,15 +61,12 @@ class TorchModels:
     """What knows the models of torch; see `dropkit.lab.tasks.task.Framework`."""
 
     engine = TORCH
-    optimizers = OPTIMIZERS
     learned = LEARNING
 
     def examine(self, task: Task, model: Any, data: Data, objective: Objective) -> Examined:
         """Look at a model: its sites, how samples enter, and whether its outputs fit."""
         if not isinstance(model, nn.Module):
             raise DropkitTypeError(f"{task.name} makes {a_type(model)}, and not a torch.nn.Module")
-        if task.options.optimizer is not None:
-            family(task.options.optimizer)
         if not any(p.requires_grad for p in model.parameters()):
             raise DropkitValueError(f"{task.name} makes a model without weights that can be trained")
         put_in = _insert(model, task.options.insert)
@@ -116,6 +112,10 @@ class TorchModels:
         if examined.entering or not _floating(settings):
             model.register_forward_pre_hook(Entering(examined.entering))
         return model
+
+    def check_optimizer(self, name: str) -> None:
+        """Refuse an optimizer that there is not."""
+        family(name)
 
     def check(self, settings: TaskSettings, examined: Examined) -> None:
         """Refuse a kind that does not fit where a strategy puts it."""
@@ -192,7 +192,8 @@ def _entering(
             failures.append(DropkitValueError(failed(what, error)))
             continue
         try:
-            found = _fitting(task, outputs, y, data, objective)
+            found = fitting(task, outputs, y, data, objective)
+            check_loss(outputs_of(outputs, found.kind), y, found)
         except DropkitError as error:
             problems.append(error)
             continue
@@ -209,20 +210,6 @@ def _forms(x: Tensor) -> list[str]:
 def _run(model: nn.Module, x: Tensor) -> Any:
     model.eval()
     return model(x)
-
-
-def _fitting(task: Task, found: Any, y: Tensor, data: Data, objective: Objective) -> Objective:
-    """The objective that the outputs fit, with its loss tried on them."""
-    if objective.kind == CLASSES and data.classes == 2:
-        single = outputs_of(found, BINARY)
-        if single.shape == y.shape:
-            objective = Objective.of(BINARY, task.options.loss, task.options.metric)
-    outputs = outputs_of(found, objective.kind)
-    check_output(outputs, y, objective, data.classes)
-    loss = losses(objective).mean(outputs, y)
-    if loss.dim():
-        raise DropkitValueError(f"loss {objective.loss} gives a tensor of shape {tuple(loss.shape)}, not a number")
-    return objective
 
 
 class _Seen:

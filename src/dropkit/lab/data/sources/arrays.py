@@ -47,7 +47,9 @@ def _wanted(name: str, target: str | None) -> bool:
 def _unreadable(path: Path, error: Exception) -> DataError:
     if "allow_pickle" in str(error) or "Python objects" in str(error):
         return DataError(f"{path} {OBJECTS}: save numbers, or text of a fixed length (.astype(str))")
-    return DataError(f"cannot read {path}: {one_line(getattr(error, 'strerror', None) or error)[:300]}")
+    reason = getattr(error, "strerror", None)
+    remedy = "" if reason else "; save the arrays again with numpy.savez (X=..., y=...) or numpy.save"
+    return DataError(f"cannot read {path}: {one_line(reason or error)[:300]}{remedy}")
 
 
 def named_arrays(name: str, arrays: Mapping[str, Any], target: str | None) -> Raw:

@@ -55,6 +55,8 @@ def load(
     >>> data.kind, data.train_x.shape, data.test_x.shape, data.classes
     ('classification', (6, 2), (4, 2), 2)
     """
+    if image_size is not None and image_size < 1:
+        raise DropkitValueError(f"image size must be at least 1, got {image_size}: it is a side in pixels, such as 32")
     asked = None if kind is None else Kind.parse(kind)
     fraction = fraction_of(test)
     if isinstance(source, Data):
