@@ -44,7 +44,8 @@ def attention(
         training: whether to drop at all.
         dropout_key: the mask's coordinates, as the `key` of `dropkit.jax.dropout`.
         bias: added to the scores; broadcasts to (batch, heads, queries, keys), as does
-        mask: bool, True where a query sees a key. A query that sees no key gives 0.
+        mask: bool, True where a query sees a key; -inf in bias hides one too. A query that sees no key gives 0, and no
+            gradient.
         is_causal: query i sees keys up to i, in the coordinates of the whole.
         scale: of the scores; 1 / sqrt(features) by default.
         share, offset, global_shape, rows: of the weights (batch, heads, queries, keys); see `dropkit.jax.dropout`.
@@ -70,11 +71,13 @@ def attention(
         key, value = (jnp.repeat(x, groups, axis=2) for x in (key, value))
     scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = jnp.einsum("bqhd,bkhd->bhqk", query.astype(wide), key.astype(wide)) * scale
+    seen = jnp.ones((), bool)
     if bias is not None:
-        scores = scores + _fitting("bias", bias, shape)
+        bias = _fitting("bias", bias, shape)
+        seen = bias != -jnp.inf  # hides as False does: a row of it alone would have a gradient that is no number
+        scores = scores + jnp.where(seen, bias, 0)
     place: dict[str, Any] = {"share": share, "offset": offset, "global_shape": global_shape, "rows": rows}
     how = {"training": training, "key": dropout_key, **place}
-    seen = jnp.ones((), bool)
     if mask is not None:
         if mask.dtype != bool:
             raise DropkitTypeError(f"mask must be bool, True where a query sees a key, got {mask.dtype}; give a bias")
