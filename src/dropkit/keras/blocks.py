@@ -60,6 +60,17 @@ class Turns:
         """A pass begins."""
         self._now.clear()
 
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """What is counted inside is counted again afterwards."""
+        before = dict(self._most), dict(self._now)
+        try:
+            yield
+        finally:
+            for counts, old in zip((self._most, self._now), before, strict=True):
+                counts.clear()
+                counts.update(old)
+
     def behind(self, clock: Any) -> int | None:
         """Count a forward: how many steps it lies behind the last one; None for a step that nobody has begun."""
         self._now[clock] = now = self._now.get(clock, 0) + 1
