@@ -3,7 +3,7 @@
 # Rooms by floor. A room may import what stands on lower floors, and of its own floor itself alone and what BESIDE says.
 FLOORS: tuple[set[str], ...] = (
     {"errors", "language", "finding", "plain", "frontends", "visible", "writing", "interrupts"},
-    {"counter", "threshold", "place", "patterns", "receipt"},
+    {"counter", "threshold", "place", "patterns", "receipt", "turns"},
     {"mask", "axes", "lint"},
     {"drop", "kernels", "choice", "attention"},
     {"grid", "numpy", "torch", "jax"},

@@ -67,6 +67,26 @@ def test_masks_and_bias() -> None:
     assert not nothing.any()
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_row_that_sees_no_key_has_no_gradient_however_it_is_told(before: bool) -> None:
+    q, k, v = qkv((20, 20, 20))
+    seen = np.ones((1, 1, 20, 20), bool)
+    seen[..., 3, :], seen[..., 5, 7:] = False, False
+    how: dict[str, Any] = {"rate": 0.5, "training": True, "dropout_key": KEY, "before_softmax": before}
+
+    def loss(q: Any, k: Any, v: Any, bias: Any, mask: Any = None) -> Any:
+        out, lse = attention(q, k, v, bias=bias, mask=mask, return_lse=True, **how)
+        return (out**2).sum() + jnp.where(jnp.isinf(lse), 0, lse).sum()
+
+    grad = jax.jit(jax.grad(loss, (0, 1, 2, 3)))
+    bias = jnp.where(seen, 0.25, -jnp.inf)
+    by_mask = grad(q, k, v, jnp.full(seen.shape, 0.25), jnp.asarray(seen))
+    for found, wanted in zip(grad(q, k, v, bias), by_mask, strict=True):
+        assert np.isfinite(found).all()
+        np.testing.assert_array_equal(found, wanted)
+    assert not by_mask[0][:, 3].any() and by_mask[0][:, 5].any()
+
+
 def test_in_evaluation_it_is_that_of_jax() -> None:
     q, k, v = qkv()
     plain = jax.nn.dot_product_attention(q, jnp.repeat(k, 2, 2), jnp.repeat(v, 2, 2))

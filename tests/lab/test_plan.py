@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dropkit import cli
+from dropkit import cli, lab
 from dropkit.axes.rate import Constant
 from dropkit.cli.options import Comparing, Once, Searching, Trained
 from dropkit.errors import UnknownNameError
-from dropkit.lab import Data, Recipe, load_data, train, tune
-from dropkit.lab.experiment import compare
+from dropkit.lab import Data, Recipe, load_data
+from dropkit.lab.experiment import compare, train
 from dropkit.lab.plan import Asked, Choices, Plan, Wanted
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.engine import ENGINES, KERAS, TORCH, Engine
 from dropkit.lab.recipes.recipe import Prepared
 from dropkit.lab.recipes.strategies import ADAPTIVE, DECAY, SCHEDULED, chosen
+from dropkit.lab.tuning import tune
 
 DIGITS = load_data("digits")
 ALL = [(name, strategy) for name, recipe in RECIPES.items() for strategy in recipe.strategies]
@@ -153,6 +154,8 @@ def test_a_signature_shows_all_that_can_be_asked(function: Any) -> None:
     assert [shown[name].default for name in ("data", "size", "epochs", "device")] == [None, "small", None, "auto"]
     assert shown["validation"].default == (0.1 if function is tune else None)
     assert all(f"{name}" in function.__doc__ for name in shown)
+    door = inspect.signature(getattr(lab, function.__name__)).parameters  # for loops of one's own as well
+    assert [*door][: len(shown)] == [*shown] and door["run"].default is None
 
 
 @pytest.mark.parametrize("function", OWN)
@@ -175,4 +178,4 @@ def test_the_options_of_a_command_are_its_functions_own_first(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     options = [word for word in capsys.readouterr().out.split() if word.startswith("--")]
-    assert options[:4] == ["--data", "--strategy", "--seed", "--epochs"]
+    assert options[:5] == ["--data", "--strategy", "--seed", "--seeds", "--epochs"]

@@ -217,6 +217,7 @@ def test_metrics_are_those_of_the_checkpoint(tmp_path: Path) -> None:
         "result.json",
         "scores.safetensors",
         "state.safetensors",
+        "table.csv",
     }
 
 

@@ -39,6 +39,26 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v, dropout_p=p).transpose(1, 2).flatten(2))
 
 
+class Views(nn.Module):
+    """Two views of a batch, as SimCSE has them, by a bound encoder."""
+
+    def __init__(self, step: int | None, on_purpose: bool, apart: float):
+        super().__init__()
+        self.body = dt.bind(nn.Sequential(nn.Linear(12, 24), dt.Dropout(0.25), nn.Linear(24, 3)), seed=1)
+        self.step, self.on_purpose, self.apart = step, on_purpose, apart
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        with dt.at(step=self.step):
+            if not self.on_purpose:
+                return [self.body(x), self.body(x + self.apart)]
+            with dt.passes(self.body, 2) as each:
+                return [self.body(x) for _ in each]
+
+
+def views(step: int | None, on_purpose: bool = False, apart: float = 0.0) -> Made:
+    return Views(step, on_purpose, apart), batch(64, 12)
+
+
 class StaysInEval(nn.Dropout):
     def train(self, mode: bool = True) -> "StaysInEval":
         super().train(False)
@@ -255,7 +275,13 @@ PAIRS: dict[str, list[tuple[str, Callable[[], Made], Callable[[], Made]]]] = {
             lambda: sequential(nn.Sigmoid(), nn.Dropout(0.25), nn.Linear(24, 24)),
         )
     ],
+    "DK120": [
+        ("body.1", lambda: views(step=3), lambda: views(step=3, on_purpose=True)),
+        ("body.1", lambda: views(step=3), lambda: views(step=None)),
+        ("body.1", lambda: views(step=3), lambda: views(step=3, apart=1.0)),
+    ],
 }
+
 CASES = [(code, *case) for code, cases in PAIRS.items() for case in cases]
 
 
@@ -293,6 +319,24 @@ class DroppedBehindToo(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(self.drop(self.conv(x).relu())).mean((2, 3))
         return self.head(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+def test_explain_tells_passes_on_purpose_and_equal_views() -> None:
+    (site,) = dropkit.explain(*views(step=3, on_purpose=True)).sites
+    assert (site.passes, site.views, site.calls) == (2, 0, 2)
+    told = str(dropkit.explain(*views(step=3, on_purpose=True)))
+    assert "drops in 2 passes on purpose, each a draw of the same step by its name: body.1 and body.1@1." in told
+    told = str(dropkit.explain(*views(step=3)))
+    assert "body.1 drops the same elements of the same input in 2 calls: their results are equal." in told
+    assert "each with a mask of its own" not in told and "on purpose" not in told
+    (site,) = dropkit.explain(*views(step=None)).sites
+    assert (site.passes, site.views, site.calls) == (0, 0, 2)
+
+
+def test_a_recomputed_forward_is_no_second_view() -> None:
+    net = Checkpointed(preserve_rng_state=True, tail=True)
+    (site,) = dropkit.explain(net, batch(64, 12)).sites
+    assert site.views == 0
 
 
 def test_dropout_behind_a_batchnorm_is_not_what_shifts_it() -> None:

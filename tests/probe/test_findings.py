@@ -218,6 +218,14 @@ CASES: list[tuple[str, Site, dict[str, Any], str, str]] = [
         "p = 1: 0 % are kept",
         'Pass 0 if 1 was meant as the share to keep: `dropkit.torch.set_rate(model, "body.drop", 0)`.',
     ),
+    (
+        "DK120",
+        DROP,
+        {"views": 2},
+        "Dropout with p = 0.25 dropped the same elements of the same input in 2 calls of one forward",
+        "If two views are meant (SimCSE, R-Drop), call the model inside `with dropkit.torch.passes(model, 2) as each:"
+        "`, once in each turn of `for _ in each`; their masks then differ.",
+    ),
 ]
 
 
@@ -310,7 +318,7 @@ def test_findings_come_in_the_order_of_their_codes_then_of_execution() -> None:
 
 def test_codes_and_titles_are_those_of_the_page() -> None:
     listed = [(code, title) for code, title, _ in RULES]
-    assert [code for code, _ in listed] == [f"DK{number}" for number in range(101, 120)]
+    assert [code for code, _ in listed] == [f"DK{number}" for number in range(101, 121)]
     text = DOCS.read_text()
     assert re.findall(r"\| \[(DK\d+)\]\(#dk\d+\) \| (.*) \|", text) == listed
     headings = re.findall(r"^## (DK\d+)\n\n\*\*(.*)\.\*\*", text, re.MULTILINE)

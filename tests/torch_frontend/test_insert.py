@@ -89,7 +89,7 @@ def test_insert_behind_what_returns_neither_fails_when_it_runs() -> None:
 
     model = nn.Sequential(Output())
     insert(model, "0", dt.Dropout(0.5))
-    with pytest.raises(DropkitTypeError, match="behind a Output that returns a dict"):
+    with pytest.raises(DropkitTypeError, match="behind an Output that returns a dict"):
         model(torch.ones(2))
 
 

@@ -15,6 +15,7 @@ from .keys import key as key
 from .ops import dropout as dropout
 from .ops import normal as normal
 from .ops import uniform as uniform
+from .passes import passes as passes
 from .surgery import insert as insert
 from .surgery import set_rate as set_rate
 from .surgery import swap as swap

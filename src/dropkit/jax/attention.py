@@ -55,7 +55,8 @@ def attention(
         training: whether to drop at all.
         dropout_key: the mask's coordinates, as the `key` of `dropkit.jax.dropout`.
         bias: added to the scores; broadcasts to (batch, heads, queries, keys), as does
-        mask: bool, True where a query sees a key. A query that sees no key gives 0.
+        mask: bool, True where a query sees a key; -inf in bias hides one too. A query that sees no key gives 0, and no
+            gradient.
         is_causal: query i sees keys up to i, in the coordinates of the whole.
         scale: of the scores; 1 / sqrt(features) by default.
         share, offset, global_shape, rows: of the weights (batch, heads, queries, keys); see `dropkit.jax.dropout`.
@@ -201,9 +202,11 @@ def _rows(
     scale = 1 / math.sqrt(max(features, 1)) if pattern.scale is None else pattern.scale
     product = partial(jnp.einsum, precision=pattern.precision)
     scores = product("bqhd,bkhd->bhqk", query.astype(wide), key.astype(wide)) * scale
-    if pattern.bias is not None:
-        scores = scores + _from(pattern.bias, row, rows)
     seen = jnp.ones((), bool)
+    if pattern.bias is not None:
+        bias = _from(pattern.bias, row, rows)
+        seen = bias != -jnp.inf  # hides as False does: a row of it alone would have a gradient that is no number
+        scores = scores + jnp.where(seen, bias, 0)
     if pattern.mask is not None:
         seen = seen & _from(pattern.mask, row, rows)
     if pattern.causal is not None:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax.numpy as jnp
-import numpy as np
 
 from ..counter import Key, site_id
 from ..errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
+from .keys import names_in_stack
 from .traces import draws_by_hand, lanes
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def bind(model: Model, seed: int = 0, **how: Any) -> Model:
 
 
 def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
-    from .nnx.layers import KeyedStream, first_step, keyed
+    from .streams import KeyedStream, first_step, keyed
 
     seed, first = Key(seed).seed, first_step(Key(step=step).step)
     if lanes():
@@ -84,9 +84,8 @@ def _bind_nnx(model: Any, seed: int, step: int = 0) -> Any:
         )
     for path, drop in named.items():
         stack = drop.stack
-        names = [".".join(map(str, (*([path] if path else []), *index))) for index in np.ndindex(stack)]
-        key = keyed([site_id(name) for name in names], seed).reshape(stack)
-        drop.rngs = KeyedStream(key, tag=drop.rng_collection)
+        key = keyed([site_id(name) for name in names_in_stack(path, stack)], seed).reshape(stack)
+        drop.rngs = KeyedStream(key, tag=drop.rng_collection, site=path, stack=stack)
         drop.rngs.count.set_value(jnp.full(stack, first, jnp.uint32))
     return model
 
@@ -116,7 +115,7 @@ def at(model: "nnx.Module", *, step: int | None = None, seed: int | None = None)
     """
     import jax
 
-    from .nnx.layers import KeyedStream, first_step
+    from .streams import KeyedStream, first_step
 
     streams = [drop.rngs for drop in sites(model).values() if isinstance(drop.rngs, KeyedStream)]
     if not streams:
@@ -184,6 +183,12 @@ def _drops(part: Any) -> str | None:
 
 def _never(rate: Any) -> bool:
     return isinstance(rate, int | float) and rate == 0
+
+
+def kind_of(model: Any) -> str:
+    """Of which library it is: "nnx", "linen", "equinox", or "" for none of them."""
+    known = {"nnx": "flax.nnx", "linen": "flax.linen", "equinox": "equinox"}
+    return next((kind for kind, module in known.items() if _is(module, "Module", model)), "")
 
 
 def _is(module: str, name: str, value: Any) -> bool:

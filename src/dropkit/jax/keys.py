@@ -73,6 +73,15 @@ def pair(number: int) -> Pair:
     return np.uint32(number & MASK32), np.uint32(number >> 32)
 
 
+def names_in_stack(path: str, stack: tuple[int, ...]) -> list[str]:
+    """The sites of a stack of layers, in C order: "drop.0", "drop.1"; of a single one, its path.
+
+    >>> names_in_stack("drop", ()), names_in_stack("drop", (2,))
+    (['drop'], ['drop.0', 'drop.1'])
+    """
+    return [".".join(map(str, (*([path] if path else []), *index))) for index in np.ndindex(stack)]
+
+
 def words_of(given: Any) -> Any:
     """The two words of whatever `dropout` takes as key, uint32, shape (2,)."""
     if isinstance(given, Key):

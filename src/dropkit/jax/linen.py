@@ -16,6 +16,7 @@ from ..counter import Key, site_id
 from ..drop import Drop
 from ..errors import DropkitTypeError, DropkitValueError
 from ..threshold import threshold, thresholds
+from ..turns import in_pass, passes_checked
 from .attention import WeightNoise, headed
 from .keys import AnyKey, KeyWords, folded, halves, pair
 from .ops import dropout, same
@@ -50,11 +51,41 @@ def stream(seed: int, step: Any) -> jax.Array:
     >>> bool(((y != 0) == dropkit.keep((8,), 0.5, Key(seed=1, site="", step=7))).all())
     True
     """
+    return _stream("stream", seed, step)
+
+
+def passes(seed: int, step: Any, n: int) -> tuple[dict[str, jax.Array], ...]:
+    """The rngs of n passes at one step whose masks differ: `[model.apply(variables, x, rngs=each) for each in ...]`.
+
+    Pass 0 has `{"dropkit": stream(seed, step)}`, the masks of the step; pass j > 0 the collection "dropkit@j", by which
+    each module draws at the site `path@j`: the masks of `dropkit.torch.passes`. What lists its collections
+    (`split_rngs` of `nn.scan` and `nn.vmap`) has to list these too.
+
+    Args:
+        seed, step: those of `stream`.
+        n: how many, at least 1.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: a number out of range, or none.
+
+    Sources: Gao et al. 2021 (SimCSE, arXiv:2104.08821); Liang et al. 2021 (R-Drop, arXiv:2106.14448).
+
+    >>> drop = Dropout(0.5, deterministic=False)
+    >>> first, second = (drop.apply({}, jnp.ones(64), rngs=each) for each in passes(1, 7, n=2))
+    >>> bool((first == second).all())
+    False
+    """
+    n = passes_checked(n)
+    key = _stream("passes", seed, step)
+    return tuple({str(in_pass(COLLECTION, turn)): key} for turn in range(n))
+
+
+def _stream(asked: str, seed: int, step: Any) -> jax.Array:
     if isinstance(step, int) and tracing():
         warnings.warn(
-            f"stream got the Python int {step} as step while a function is traced: it becomes a part of the program, "
+            f"{asked} got the Python int {step} as step while a function is traced: it becomes a part of the program, "
             "and every other step is traced and compiled anew; hand the function an array, jnp.asarray(step)",
-            stacklevel=2,
+            stacklevel=3,
         )
     (seed_low, seed_high), (low, high) = pair(Key(seed).seed), halves("step", step)
     words = [jnp.asarray(word, jnp.uint32) for word in (seed_high, seed_low, high, low)]
@@ -245,11 +276,17 @@ class MultiHeadAttention(MultiHeadDotProductAttention):
 
 def _asked(layer: Dropout) -> AnyKey:
     """The key that a layer's scope has for it. No method, since Linen records the calls of methods in its tables."""
-    if not layer.has_rng(COLLECTION):
+    assert layer.scope is not None
+    given = [name for name in layer.scope.rngs if name.partition("@")[0] == COLLECTION]
+    if not given:
         drawn: jax.Array = layer.make_rng(layer.rng_collection)
         return drawn
-    assert layer.scope is not None
-    return _keyed(layer.scope.rngs[COLLECTION].rng, ".".join(layer.path))
+    if len(given) > 1:
+        raise DropkitTypeError(
+            f"rngs hold {' and '.join(map(repr, sorted(given)))}: one forward is one pass, with rngs of its own"
+        )
+    turn = given[0].partition("@")[2]
+    return _keyed(layer.scope.rngs[given[0]].rng, str(in_pass(".".join(layer.path), int(turn or 0))))
 
 
 def _keyed(given: jax.Array, path: str) -> KeyWords:

@@ -31,6 +31,7 @@ from .layers import SpatialDropout1D as SpatialDropout1D  # noqa: E402
 from .layers import SpatialDropout2D as SpatialDropout2D  # noqa: E402
 from .layers import SpatialDropout3D as SpatialDropout3D  # noqa: E402
 from .ops import dropout as dropout  # noqa: E402
+from .passes import passes as passes  # noqa: E402
 from .receipt import Receipt as Receipt  # noqa: E402
 from .recurrent import GRU as GRU  # noqa: E402
 from .recurrent import LSTM as LSTM  # noqa: E402

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -30,6 +30,8 @@ class Said:
     Args:
         seed, site, step, rows: coordinates.
         on, off: numbers of layers, as `number` gives them; off wins.
+        turn: which of several passes at one step.
+        turns: what these passes have counted; two blocks of one turn say the same.
     """
 
     seed: int | None = None
@@ -38,6 +40,43 @@ class Said:
     rows: tuple[int, ...] | None = None
     on: frozenset[int] = frozenset()
     off: frozenset[int] = frozenset()
+    turn: int | None = None
+    turns: "Turns | None" = field(default=None, compare=False)
+
+
+class Turns:
+    """How many forwards each of several passes has had, by clock: only those that no pass before had are new steps.
+
+    Args:
+        traced: whether the block was opened while JAX traces.
+    """
+
+    def __init__(self, traced: bool) -> None:
+        self.traced = traced
+        self._most: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._now: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def next(self) -> None:
+        """A pass begins."""
+        self._now.clear()
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """What is counted inside is counted again afterwards."""
+        before = dict(self._most), dict(self._now)
+        try:
+            yield
+        finally:
+            for counts, old in zip((self._most, self._now), before, strict=True):
+                counts.clear()
+                counts.update(old)
+
+    def behind(self, clock: Any) -> int | None:
+        """Count a forward: how many steps it lies behind the last one; None for a step that nobody has begun."""
+        self._now[clock] = now = self._now.get(clock, 0) + 1
+        most = self._most.get(clock, 0)
+        self._most[clock] = max(most, now)
+        return most - now if now <= most else None
 
 
 NOTHING = Said()

@@ -88,12 +88,21 @@ def integers(value: Any) -> list[int] | None:
     return _listed(value)
 
 
+def tracing() -> bool:
+    """Whether JAX traces something here."""
+    if backend() != "jax":
+        return False
+    import jax
+
+    return isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+
+
 def _jax_integers(value: Any) -> list[int] | None:
     import jax
 
     if isinstance(value, jax.core.Tracer):
         return None
-    if isinstance(jax.numpy.zeros(()), jax.core.Tracer):  # something is traced, if not this
+    if tracing():  # something is traced, if not this
         if _scope() is not None:
             return None
         raise DropkitRuntimeError(

@@ -35,10 +35,10 @@ def advanced(state: Any) -> Any:
     return _advanced(state)
 
 
-def drawn(state: Any, site: int, seed: int | None = None, step: int | None = None) -> Words:
-    """What a draw is at a site in the step that was begun, or under another seed or step."""
+def drawn(state: Any, site: int, seed: int | None = None, step: int | None = None, behind: int = 0) -> Words:
+    """What a draw is at a site in the step that was begun, or steps behind it, or under another seed or step."""
     halves = [None if number is None else np.array(_halves(number), np.uint32) for number in (site, seed, step)]
-    return _drawn(state, *halves)
+    return _drawn(state, *halves, np.uint32(1 + behind))
 
 
 def _halves(number: int) -> tuple[int, int]:
@@ -67,10 +67,10 @@ def _advanced(state: Any) -> Any:
 
 
 @jax.jit
-def _drawn(state: Any, site: Any, seed: Any, step: Any) -> Words:
+def _drawn(state: Any, site: Any, seed: Any, step: Any, back: Any) -> Words:
     if step is None:
         low, high = state[1], state[3]
-        step = (low - 1, high - (low == 0))
+        step = (low - back, high - (low < back))
     return Words(_keys(state[:3:2] if seed is None else seed, site, step), state[4])
 
 

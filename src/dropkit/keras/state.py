@@ -14,6 +14,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from .. import choice
 from ..counter import MASK32, MASK64, Key, site_id
 from ..errors import DropkitRuntimeError, DropkitValueError
+from ..turns import in_pass
 from . import bits, blocks, engine
 from .draw import Draw
 
@@ -31,9 +32,10 @@ class Clock:
     def __init__(self, members: Iterable["Draws"]):
         self.members = tuple(members)
         self.counted: Callable[[], Any] = lambda: None  # the forward that was counted last, while it lives
+        self.behind = 0  # steps by which the counted forward, one of several passes, lies behind the last one begun
         self._first: Any = weakref.WeakKeyDictionary()  # forward -> first draws in it, by member, where JAX traces them
 
-    def enter(self, step: int | None = None) -> None:
+    def enter(self, here: blocks.Said = blocks.NOTHING) -> None:
         """Count the running forward, unless it has been; under a given step only the draws in it are counted anew."""
         forward = engine.current_forward()
         if forward is None or forward is not self.counted():
@@ -41,7 +43,9 @@ class Clock:
                 self.counted = weakref.ref(forward)
             for member in self.members:
                 member.count = 0
-            if step is None:
+            behind = None if here.turns is None or here.step is not None else here.turns.behind(self)
+            self.behind = behind or 0
+            if here.step is None and behind is None:
                 self._begin(forward)
 
     def _begin(self, forward: Any) -> None:
@@ -113,25 +117,32 @@ class Draws(keras.random.SeedGenerator, KerasSaveable):
     def draw(self) -> Draw:
         """The next draw; it begins a step if this is the first one in the running forward."""
         here = blocks.said()
-        self.clock.enter(here.step)
-        first = self.count == 0 and here.site is here.seed is here.step is None
+        self.clock.enter(here)
+        behind = self.clock.behind
+        first = self.count == 0 and here.site is here.seed is here.step is None and not (here.turn or behind)
         site = self.site if self.count == 0 else f"{self.site}#{self.count}"
         self.count += 1
         if here.site is not None:
             site = here.site
+        site = in_pass(site, here.turn)
         now = engine.integers(self.state.value)
         if now is None:
             value = self.state.value
             if engine.backend() == "jax":
                 from . import jax_state
 
+                if here.turns is not None and here.step is None and not here.turns.traced:
+                    raise DropkitRuntimeError(
+                        "a function that JAX compiles was called inside of passes, whose steps it could not count: "
+                        "open the block inside of the function (in fit, in train_step or call)"
+                    )
                 known = self.clock.first(self) if first else None
-                key, level = known or jax_state.drawn(value, site_id(site), here.seed, here.step)
+                key, level = known or jax_state.drawn(value, site_id(site), here.seed, here.step, behind)
                 return Draw(key, level, None, here.rows)
             seed = (value[0], value[2]) if here.seed is None else _halves(here.seed)
-            step = _before(value[1], value[3]) if here.step is None else _halves(here.step)
+            step = _before(value[1], value[3], 1 + behind) if here.step is None else _halves(here.step)
             return Draw(bits.fold(seed, site_id(site), step), value[4], None, here.rows)
-        number = ((now[1] | now[3] << 32) - 1) & MASK64 if here.step is None else here.step
+        number = ((now[1] | now[3] << 32) - 1 - behind) & MASK64 if here.step is None else here.step
         key = Key(now[0] | now[2] << 32 if here.seed is None else here.seed, site, number)
         return Draw(_fold(key.seed, site_id(site), key.step), now[4], key, here.rows)
 
@@ -227,10 +238,10 @@ def _halves(number: int) -> tuple[int, int]:
     return number & MASK32, number >> 32
 
 
-def _before(low: Any, high: Any) -> tuple[Any, Any]:
-    """One less than a number of two words."""
-    borrow = ops.cast(ops.equal(low, bits.word(0)), bits.DTYPE)
-    return (low - bits.word(1)) & bits.word(MASK32), (high - borrow) & bits.word(MASK32)
+def _before(low: Any, high: Any, steps: int) -> tuple[Any, Any]:
+    """A number of two words less a small one."""
+    borrow = ops.cast(ops.less(low, bits.word(steps)), bits.DTYPE)
+    return (low - bits.word(steps)) & bits.word(MASK32), (high - borrow) & bits.word(MASK32)
 
 
 def _checked_seed(seed: Any) -> int | None:

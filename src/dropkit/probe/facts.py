@@ -48,6 +48,8 @@ class Site:
         follows: the activation whose output it drops ("selu", "relu" ...); None where there is none or it is unknown.
         on_prediction: nothing with parameters comes between it and an output of the model.
         twins: other sites that drew the very same mask.
+        passes: in how many passes of `dropkit`'s `passes` it dropped, 0 without: pass j > 0 draws at `name@j`.
+        views: how many calls of a forward got the very input of another call of it, and its very mask: equal views.
         gradient_check: "ok", "FAILED: why" or "not checked: why": whether what the forward drops is what the backward
             drops, recomputed forwards included.
         by_hand: it is a random operation that is no known dropout.
@@ -100,6 +102,8 @@ class Site:
     follows: str | None = None
     on_prediction: bool = False
     twins: tuple[str, ...] = ()
+    passes: int = 0
+    views: int = 0
     gradient_check: str = "not checked"
     law: str = ""
     drawn: Literal["mask", "values"] = "mask"

@@ -120,7 +120,16 @@ def unit(site: Site) -> str:
 
 
 def call_sentences(site: Site) -> Iterator[str]:
-    """Where a dropout that is called several times drops each time."""
+    """Where a dropout that is called several times drops each time; passes on purpose, and equal views."""
+    if site.passes:
+        names = [f"{site.name}@{turn}" if turn else site.name for turn in range(site.passes)]
+        words = template(
+            "{who} drops in {passes} passes on purpose, each a draw of the same step by its name: {names}."
+        )
+        yield say(words, who=called(site), passes=site.passes, names=listed(names))
+    if site.views:
+        words = template("{who} drops the same elements of the same input in {views} calls: their results are equal.")
+        yield say(words, who=called(site), views=site.views)
     if len(site.call_masks) != site.calls or site.calls < 2:
         return
     given: dict[str, Any] = {"who": called(site), "calls": site.calls}

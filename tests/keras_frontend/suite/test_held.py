@@ -13,6 +13,7 @@ from dropkit import Key, keep
 from dropkit.axes.rate import Linear
 from dropkit.errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 
+from .test_layers import gradient
 from .tools import BACKEND, array, compiles, trains
 
 # NumPy's backend infers shapes on memory that nobody has written
@@ -128,6 +129,24 @@ def test_attention_equals_numpy_with_the_masks_of_keep(name: str) -> None:
         heads = np.einsum("bnts,bsnh->btnh", array(weights) * scale, value)
         expected = array(layer._output_dense(heads.astype("float32")))
         np.testing.assert_allclose(array(layer(x, x, training=True, **more)), expected, atol=1e-5)
+
+
+@trains
+@every_attention
+def test_a_query_that_sees_no_key_has_finite_gradients(name: str) -> None:
+    given, how = ATTENTION[name]
+    layer = getattr(dk, name)(*given, **how, seed=1)
+    heads = name in ("MultiHeadAttention", "GroupQueryAttention")
+    seen = np.ones((3, 5, 5), bool)
+    seen[:, 2] = False
+    what: dict[str, Any] = {"attention_mask": seen} if heads else {"mask": [None, np.arange(15).reshape(3, 5) > 4]}
+
+    def run(x: Any) -> Any:
+        y = layer(x, x, training=True, **what) if heads else layer([x, x], training=True, **what)
+        return keras.ops.sum(y * y)
+
+    run(X)
+    assert np.isfinite(gradient(run, X)).all()
 
 
 @every_layer

@@ -56,6 +56,27 @@ class Told(keras.Layer):
         return self.inside(*([x, x] if twice else [x]), **self.mode)
 
 
+class Views(keras.Layer):
+    """Two views of a batch, as SimCSE has them."""
+
+    def __init__(self, on_purpose: bool, apart: float):
+        super().__init__(name="views")
+        self.drop, self.on_purpose, self.apart = ours(), on_purpose, apart
+
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        if self.on_purpose:
+            with dropkit.keras.passes(self, 2) as each:
+                first, second = [self.drop(x, training=training) for _ in each]
+        else:
+            with dropkit.keras.at(site="drop"):  # which is that of every call
+                first, second = (self.drop(x + apart, training=training) for apart in (0, self.apart))
+        return first + second * second
+
+
+def views(on_purpose: bool = False, apart: float = 0.0) -> Made:
+    return sequential(Views(on_purpose, apart))
+
+
 def told(training: bool | str | None) -> Made:
     return sequential(Told(dropped(), training))
 
@@ -177,6 +198,8 @@ PAIRS: list[tuple[str, str, Callable[[], Made], Callable[[], Made]]] = [
         lambda: functional(lambda x: layers.Dense(8)(keras.ops.softplus(ours()(layers.Dense(24)(x))))),
         lambda: functional(lambda x: layers.Dense(8)(keras.ops.relu(ours()(layers.Dense(24)(x))))),
     ),
+    ("DK120", "views/drop", views, lambda: views(on_purpose=True)),
+    ("DK120", "views/drop", views, lambda: views(apart=1.0)),
 ]
 
 
@@ -278,3 +301,13 @@ def test_of_batch_time_features_it_says_what_to_write_for_neurons() -> None:
     told = " ".join(dropkit.explain(model, batch(4, 5, 12)).sentences)
     assert "drop drops single elements, not neurons" in told
     assert "dropkit.keras.Dropout(0.25, noise_shape=(None, 1, None))." in told
+
+
+def test_explain_tells_passes_on_purpose_and_equal_views() -> None:
+    made = views(on_purpose=True)
+    (site,) = dropkit.explain(*made).sites
+    assert (site.passes, site.views, site.calls) == (2, 0, 2)
+    words = "in 2 passes on purpose, each a draw of the same step by its name: views/drop and views/drop@1."
+    assert words in str(dropkit.explain(*made))
+    (site,) = dropkit.explain(*views()).sites
+    assert (site.passes, site.views) == (0, 2)

@@ -7,6 +7,7 @@ too, and a sample's place in the batch comes from the axis' name, as for `eqx.nn
 
 from .attention import MultiheadAttention as MultiheadAttention
 from .binding import bind as bind
+from .binding import passes as passes
 from .binding import with_step as with_step
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout

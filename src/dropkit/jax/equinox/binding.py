@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import numpy as np
 
 from ...counter import Key, site_id
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
-from ..keys import halves, pair
+from ...turns import NESTED, in_pass, passes_checked
+from ..keys import halves, names_in_stack, pair
 from ..traces import lanes, repetitions, tracing
 from . import tree
 from .layers import Dropout, Site
@@ -77,12 +79,12 @@ def bind(model: Model, seed: int = 0, *, axis_name: str | Sequence[str] | None =
     )
 
 
-def _site(seed: int, name: str, axes: tuple[str, ...], stack: tuple[int, ...]) -> Site:
+def _site(seed: int, name: str, axes: tuple[str, ...], stack: tuple[int, ...], turn: int | None = None) -> Site:
     if not stack:
-        return Site(seed, name, axes)
-    names = [".".join(map(str, (*([name] if name else []), *index))) for index in np.ndindex(stack)]
+        return Site(seed, name, axes, turn=turn)
+    names = [in_pass(each, turn) for each in names_in_stack(name, stack)]
     words = np.array([pair(site_id(each)) for each in names], np.uint32).reshape(*stack, 2)
-    return Site(seed, name, axes, (jnp.asarray(words[..., 0]), jnp.asarray(words[..., 1])))
+    return Site(seed, name, axes, (jnp.asarray(words[..., 0]), jnp.asarray(words[..., 1])), stack, turn)
 
 
 def with_step(model: Model, step: Any) -> Model:
@@ -129,6 +131,49 @@ def with_step(model: Model, step: Any) -> Model:
         return low, high
 
     return tree.each(model, lambda _, drop: tree.replaced(drop, step=of(drop)) if drop.site else drop)
+
+
+def passes(model: Model, n: int) -> tuple[Model, ...]:
+    """n models for n passes at one step, whose masks differ: two views of a batch, as SimCSE and R-Drop ask.
+
+    The first is the model itself; the j-th draws at the sites `path@j`: the masks of `dropkit.torch.passes`.
+
+    Args:
+        model: what `bind` returned, with a step or without.
+        n: how many, at least 1.
+
+    Raises:
+        DropkitValueError: nothing in the model is bound; n below 1; one of several passes already; inside of a scan or
+            vmap over a stack of layers, where nobody knows which one runs.
+        DropkitTypeError: n is no integer.
+
+    Sources: Gao et al. 2021 (SimCSE, arXiv:2104.08821); Liang et al. 2021 (R-Drop, arXiv:2106.14448).
+
+    >>> model = with_step(bind(Dropout(0.5), seed=1, axis_name=None), 7)
+    >>> first, second = (each(jax.numpy.ones(64)) for each in passes(model, 2))
+    >>> bool((first == second).all())
+    False
+    """
+    n = passes_checked(n)
+    bound = [drop.site for drop in tree.sites(model).values() if drop.site is not None]
+    if not bound:
+        raise DropkitValueError(f"this {type(model).__name__} is not bound; dropkit.jax.bind(model, seed=...) first")
+    for site in bound:
+        if site.turn is not None:  # one name would be two draws
+            raise DropkitValueError(NESTED.format(what="model"))
+        if site.stack != site.whole:
+            raise DropkitValueError(
+                f"passes inside of what goes over a stack of {'x'.join(map(str, site.whole))} layers, where nobody "
+                f"knows which one of {site.name!r} runs: take the passes of the whole model"
+            )
+
+    def in_turn(drop: Dropout, turn: int) -> Dropout:
+        site = drop.site
+        if site is None:
+            return drop
+        return tree.replaced(drop, site=_site(site.seed, site.name, site.axes, site.whole, turn))
+
+    return tuple(tree.each(model, partial(lambda turn, _, drop: in_turn(drop, turn), turn)) for turn in range(n))
 
 
 def _check_alone(model: Any, step: Any) -> None:

@@ -16,6 +16,7 @@ from ...drop import Drop
 from ...errors import DropkitRuntimeError
 from ...place import Part
 from ...threshold import threshold, thresholds
+from ...turns import in_pass
 from ..keys import AnyKey, KeyWords, folded, pair
 from ..ops import applied, dropout, same
 from ..traces import Lanes, lanes
@@ -26,7 +27,7 @@ class Site(eqx.Module):
     """Where a bound dropout is: which seed, which path, and under which axes of `vmap`.
 
     All static, but in a stack of layers: there the site numbers are data, low and high words, so that what slices
-    the stack slices them.
+    the stack slices them. `whole` is the shape of that stack; `turn` the pass, of several at one step.
 
     >>> from dropkit.jax.equinox import bind
     >>> bind({"drop": Dropout(0.5)}, seed=1)["drop"].site.seed
@@ -37,6 +38,8 @@ class Site(eqx.Module):
     name: str = eqx.field(static=True)
     axes: tuple[str, ...] = eqx.field(static=True)
     numbers: tuple[jax.Array, jax.Array] | None = None
+    whole: tuple[int, ...] = eqx.field(static=True, default=())
+    turn: int | None = eqx.field(static=True, default=None)
 
     @property
     def stack(self) -> tuple[int, ...]:
@@ -51,7 +54,7 @@ class Site(eqx.Module):
                 f"dropout {self.name!r} is a stack of {layers} layers; call it inside jax.lax.scan or eqx.filter_vmap "
                 "over the stack"
             )
-        site = pair(site_id(self.name)) if self.numbers is None else self.numbers
+        site = pair(site_id(in_pass(self.name, self.turn))) if self.numbers is None else self.numbers
         return folded(pair(self.seed), site, step)
 
 

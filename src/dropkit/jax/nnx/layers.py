@@ -12,14 +12,14 @@ from flax import nnx
 from ...axes.noise import Alpha, Bernoulli, Hard, Noise
 from ...axes.share import Refining, Sharing
 from ...axes.when import When
-from ...counter import FOLD_ROUNDS, MASK32, Key, site_id
+from ...counter import Key
 from ...drop import Drop
 from ...errors import DropkitTypeError, DropkitValueError
 from ...threshold import ONE, threshold, thresholds
-from ..formula import philox4x32
 from ..keys import KeyWords
 from ..ops import dropout, same
 from ..place import sharing_too
+from ..streams import KeyedStream as KeyedStream
 from ..traces import Lanes, lanes
 
 
@@ -55,61 +55,6 @@ class Rates:
     def array(self) -> np.ndarray:
         """The rates, float32."""
         return np.frombuffer(self.data, np.float32).reshape(self.shape)
-
-
-class KeyedStream(nnx.RngStream):
-    """An nnx stream whose draw number n has the key of (seed, site, n): what `bind` gives a layer.
-
-    Its state is that of every stream, and what flax.nnx does with streams works: `key` holds seed and site, `count` the
-    step. `split_rngs` and `fork` make streams of other seeds and sites, and restore this one; `reseed` another seed.
-
-    Args:
-        key: a `dropkit.Key`, whose step is the first to be drawn, below 2**32; or a JAX PRNG key (or an array of them).
-        tag: name of the collection.
-
-    >>> stream = KeyedStream(Key(seed=1, site="drop", step=7))
-    >>> stream.draw().words.tolist() == list(Key(1, "drop", 7).words), int(stream.count[...])
-    (True, 8)
-    """
-
-    def __init__(self, key: Key | jax.Array, *, tag: str = "dropout"):
-        if not isinstance(key, Key):
-            super().__init__(key, tag=tag)
-            return
-        super().__init__(keyed([site_id(key.site)], key.seed)[0], tag=tag)
-        self.count.set_value(jnp.uint32(first_step(key.step)))
-
-    def draw(self) -> KeyWords:
-        """The key of the next mask; the step moves on."""
-        key, step = self.key[...], self.count[...]
-        if key.ndim:
-            raise DropkitValueError(
-                f"this layer's stream is a stack of {'x'.join(map(str, key.shape))} streams, one for each layer of a "
-                "stack; call the layer inside nnx.scan or nnx.vmap over the stack"
-            )
-        self.count[...] = step + 1
-        return KeyWords(_fold(jax.random.key_data(key), step))
-
-
-def keyed(sites: Sequence[int], seed: int) -> jax.Array:
-    """Seed and sites as JAX PRNG keys of four words, high words first; shape (len(sites),)."""
-    words = [(seed >> 32, seed & MASK32, site >> 32, site & MASK32) for site in sites]
-    return jax.random.wrap_key_data(jnp.array(words, jnp.uint32), impl="rbg")
-
-
-def first_step(step: int) -> int:
-    """A step that a stream can count from."""
-    if step > MASK32:
-        raise DropkitValueError(f"step must lie in [0, 2**32), since flax.nnx counts in 32 bits; got {step}")
-    return step
-
-
-@jax.jit
-def _fold(words: jax.Array, step: jax.Array) -> jax.Array:
-    if words.shape == (2,):  # after nnx.reseed: a seed alone
-        words = jnp.concatenate([words, jnp.zeros(2, jnp.uint32)])
-    counter = words[3], words[2], step, jnp.uint32(0)
-    return jnp.stack(philox4x32(counter, (words[1], words[0]), FOLD_ROUNDS)[:2])
 
 
 class Drawn(NamedTuple):

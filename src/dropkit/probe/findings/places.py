@@ -153,6 +153,20 @@ def same_mask(explanation: Facts) -> Iterator[Row]:
             yield site.name, measured, say(words, each=each, call=call)
 
 
+def equal_views(explanation: Facts) -> Iterator[Row]:
+    """Sites that in one forward dropped the same elements of the same input several times: two views that are equal."""
+    for site in explanation.sites:
+        if site.views:
+            words = template("{what} dropped the same elements of the same input in {views} calls of one forward")
+            call = f"with dropkit.{explanation.framework}.passes(model, 2) as each:"
+            remedy = say(
+                "If two views are meant (SimCSE, R-Drop), call the model inside `{call}`, once in each turn of "
+                "`for _ in each`; their masks then differ.",
+                call=call,
+            )
+            yield site.name, say(words, what=what(site), views=site.views), remedy
+
+
 def other_mask_in_backward(explanation: Facts) -> Iterator[Row]:
     """Sites whose backward, or whose recomputed forward, drops something else than the forward did."""
     for site in explanation.sites:

@@ -33,6 +33,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("DK117", say("told to drop in evaluation, and does not"), modes.told_in_vain),
     ("DK118", say("evaluation scaled after inverted training"), places.scaled_twice),
     ("DK119", say("a mask before a function with f(0) != 0"), places.before_function),
+    ("DK120", say("two equal views of one input"), places.equal_views),
 )
 
 

@@ -1,5 +1,6 @@
 """From what was seen of a Keras model to what is said of it."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,6 +129,8 @@ class _Answers:
             follows=self.graph.activation(tuple(dict.fromkeys(sources))),
             on_prediction=target == "output" and any(self.graph.predicts(number) for number in found.nodes),
             twins=tuple(self._twins(found)),
+            passes=len(found.turns),
+            views=self._views(found),
             gradient_check=UNCHECKED,
             **self._law(found),
             **self._scaled(found),
@@ -227,6 +230,14 @@ class _Answers:
             alike = other is not found and other.p == found.p and len(other.masks) == len(found.masks)
             if alike and all(np.array_equal(a, b) for a, b in zip(found.masks, other.masks, strict=True)):
                 yield other.name
+
+    def _views(self, found: Found) -> int:
+        """Calls that got the input of another one, and its mask: their results are equal."""
+        if self._recurrent(found) or len(found.taken) != len(found.masks):
+            return 0
+        drawn = [mask.tobytes() if mask.size >= TWINS and np.ptp(mask) else b"" for mask in found.masks]
+        calls = Counter(zip(found.taken, drawn, strict=True))
+        return sum(count for (_, mask), count in calls.items() if mask and count > 1)
 
     def _masks(self, found: Found) -> Iterable[str]:
         if len(found.masks) > 1:

@@ -1,5 +1,6 @@
 """Where a Keras model drops: every draw is met where it happens, told apart by place, and let through or held back."""
 
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from ... import keras as frontend
 from ...axes.noise import Alpha, Bernoulli, Hard, Soft
 from ...axes.noise import Noise as Law
-from ...keras import base, engine, ops
+from ...keras import base, blocks, engine, ops
 from ...keras.engine import Apply
 from ...keras.held import Holder
 from ...keras.recurrent import Cell
@@ -51,6 +52,8 @@ class Found:
         first: when it dropped first, None if it has not.
         shapes: of the masks of the first run.
         masks: what the first run drew, applied to ones.
+        taken: digests of what these were put on.
+        turns: of several passes on purpose.
         nodes: its numbers in the graph of that run.
         noted: what else should be known.
     """
@@ -72,6 +75,8 @@ class Found:
     first: int | None = None
     shapes: list[Shape] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
+    taken: list[bytes] = field(default_factory=list)
+    turns: set[int] = field(default_factory=set)
     nodes: list[int] = field(default_factory=list)
     noted: list[str] = field(default_factory=list)
 
@@ -323,16 +328,24 @@ class Noise:
             return x
         if self.listening:
             self._count += 1
+            if (turn := blocks.said().turn) is not None:
+                site.turns.add(turn)
             site.first = self._count if site.first is None else site.first
             site.train, site.eval = site.train or self.training, site.eval or not self.training
             site.mask_shape, site.input_rank = _concrete(noise_shape(x), tuple(x.shape)), len(x.shape)
             if draw:
                 site.masks.append(mask)
+                site.taken.append(_digest(x))
                 site.shapes.append(site.mask_shape)
             self._happened(site, x, y)
         if self._switches is not None:
             return keras.ops.where(self._switches.get(site.name, False), y, x)
         return y if self.is_on(site.name) else x
+
+
+def _digest(x: Any) -> bytes:
+    array = np.ascontiguousarray(keras.ops.convert_to_numpy(x))
+    return hashlib.blake2b(array.tobytes(), person=str(array.shape).encode()[:16]).digest()
 
 
 @contextmanager

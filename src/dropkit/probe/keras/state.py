@@ -3,7 +3,7 @@
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
+from ...keras import blocks
 from ...keras.state import Draws
 
 _NAMES = "object_name_uids"  # what Keras counts up to name things
@@ -85,9 +86,10 @@ class Kept:
         states = [(each.state, _array(each.state)) for each in live]
         draws = [each for each in live if isinstance(each, Draws)]
         counts = [(each, each.count, each.clock.counted) for each in draws]
-        torch = _torch_states()
+        torch, turns = _torch_states(), blocks.said().turns
         try:
-            yield
+            with nullcontext() if turns is None else turns.rewound():
+                yield
         finally:
             for state, value in states:
                 if not _same(_array(state, copy=False), value):

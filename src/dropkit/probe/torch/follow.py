@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ...torch.drawing import coordinates
 from ...torch.drawing.recomputation import in_backward
 from ...torch.finding.inventory import Site
 from ..activation import of_class
@@ -40,6 +41,8 @@ class Dropped:
     shapes: list[tuple[int, ...] | None] = field(default_factory=list)  # of what was dropped, call by call
     producers: list[int] = field(default_factory=list)  # layers, call by call
     masks: list[Sample] = field(default_factory=list)  # call by call
+    taken: list[torch.Tensor] = field(default_factory=list)  # elements of what these were put on
+    turns: set[int] = field(default_factory=set)  # of several passes on purpose
     draws: list[Sample] = field(default_factory=list)  # random numbers
     unlike: str = ""  # a recomputation that drew otherwise
     into: tuple[str, Key, float] | None = None  # the function with f(0) != 0 that took it, where, and its mean
@@ -242,6 +245,8 @@ class Follower(Listener):
             return
         self.origins.running.append(site)
         if not in_backward():
+            if (turn := coordinates.current().turn) is not None:
+                self.dropped[site].turns.add(turn)
             self.dropped[site].shapes.append(tuple(dropped.shape) if isinstance(dropped, torch.Tensor) else None)
         if not isinstance(dropped, torch.Tensor):
             self._before.append(None)
@@ -293,7 +298,7 @@ class Follower(Listener):
                 dropped.register_hook(lambda gradient: self._reached(gradient, bit))
         if y.shape != dropped.shape:
             return
-        self._keep(site, before.elements.made(y))
+        self._keep(site, before.elements.made(y), before.elements.x)
         if not in_backward():
             self.origins.set_origin(y, before.origin._replace(dropped=before.origin.dropped | bit))
 
@@ -303,10 +308,11 @@ class Follower(Listener):
         self.origins.add(own, self.origins.reach(gradient) | bit)
         return own
 
-    def _keep(self, site: int, sample: Sample) -> None:
+    def _keep(self, site: int, sample: Sample, taken: torch.Tensor) -> None:
         """A mask for comparison; that of a recomputation must be one of the forward's."""
         if not in_backward():
             self.dropped[site].masks.append(sample)
+            self.dropped[site].taken.append(taken)
         else:
             self._compare(site, sample, [other for number in self.alike[site] for other in self.dropped[number].masks])
 

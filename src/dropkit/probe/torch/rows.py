@@ -17,6 +17,7 @@ from .draws import Made, by_hand
 from .follow import RECURRENT, Follower
 from .handmade import Key
 from .measure import Run
+from .sample import Sample
 
 _FAST = "fast path"  # in the inventory's note on what torch's fused encoder layer skips in evaluation
 _ONE_LAYER = "one layer"  # how the inventory begins its note on a recurrent network that has one
@@ -202,6 +203,8 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         follows=dropped.follows,
         on_prediction=bool(follower.predicted >> number & 1),
         twins=tuple(seen.sites[n].name for n in _twins(number, seen)),
+        passes=len(dropped.turns),
+        views=_views(number, seen),
         gradient_check=_gradient_check(number, seen),
         **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
         **_decides(module),
@@ -330,6 +333,17 @@ def _twins(number: int, seen: Seen) -> list[int]:
         and (others := dropped[n].masks or dropped[n].draws)
         and masks[0].twin(others[0], site.p)
     ]
+
+
+def _views(number: int, seen: Seen) -> int:
+    """Calls that got the input of another one, and its mask: their results are equal."""
+    dropped, p = seen.follower.dropped[number], seen.sites[number].p
+    alike: dict[bytes, list[Sample]] = {}
+    for x, mask in zip(dropped.taken, dropped.masks, strict=True):
+        alike.setdefault(x.double().numpy().tobytes(), []).append(mask)
+    return sum(
+        any(mask is not other and mask.twin(other, p) for other in masks) for masks in alike.values() for mask in masks
+    )
 
 
 def _gradient_check(number: int, seen: Seen) -> str:

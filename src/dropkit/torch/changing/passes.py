@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import DropkitTypeError, DropkitValueError
+from ...turns import NESTED, passes_checked
 from ..bound.bond import STEP
 from ..bound.clock import Clock
 from ..drawing import coordinates
@@ -92,13 +93,9 @@ class _Turns:
 def _checked(model: Any, n: Any) -> list[Clock]:
     if not isinstance(model, nn.Module):
         raise DropkitTypeError(f"passes needs a torch.nn.Module, got {type(model).__name__}")
-    try:
-        if isinstance(n, bool) or operator.index(n) < 1:
-            raise DropkitValueError(f"passes needs at least one pass, got n={n!r}")
-    except TypeError:
-        raise DropkitTypeError(f"n must be an integer such as 2, got {n!r}") from None
+    passes_checked(n)
     if coordinates.current().turn is not None:  # one name would be two draws
-        raise DropkitValueError("passes inside a pass of another block: take all of them in one, passes(model, n)")
+        raise DropkitValueError(NESTED.format(what="model"))
     clocks = clocks_of(model)
     if not clocks:
         raise DropkitValueError(

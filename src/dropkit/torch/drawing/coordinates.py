@@ -24,6 +24,7 @@ from ... import choice
 from ...counter import Key, site_id
 from ...errors import DropkitRuntimeError, DropkitTypeError, DropkitValueError
 from ...place import WHOLE, Part
+from ...turns import in_pass
 from ..arithmetic import cuda, registered, transforms
 from ..draw import Draw, Unfolded, Words
 from . import ranks, recomputation
@@ -148,7 +149,7 @@ def in_turn(number: int) -> Iterator[None]:
 
 def in_this_turn(site: int | str, at: Coordinates) -> int | str:
     """The site's name in the pass that runs."""
-    return f"{site}@{at.turn}" if at.turn else site
+    return in_pass(site, at.turn)
 
 
 class _Traced(threading.local):
