@@ -250,17 +250,20 @@ def test_compiled_it_draws_the_same(name: str) -> None:
         torch.testing.assert_close(found, at_step(model, step), rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_inside_enabled_it_draws_by_its_sites() -> None:
-    model = taken(Functional(), X).eval()
+@pytest.mark.parametrize("name", ["multi-head", "multi-head with weights", "encoder", "decoder", "functions"])
+def test_compiled_inside_enabled_it_draws_by_its_sites(name: str) -> None:
+    model = taken(MODELS[name](), X).eval()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     plain = model(X)
     before = torch.get_rng_state()
     with dt.enabled(model), dt.at(step=2), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The .grad attribute")
         found, wanted = compiled(X), model(X)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(wanted, plain) and torch.equal(torch.get_rng_state(), before)
-    torch.testing.assert_close(compiled(X), plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(wanted, plain) and torch.equal(torch.get_rng_state(), before)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute")
+        torch.testing.assert_close(compiled(X), plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.CASES if name not in ("ours", "nothing", "sampling")])
@@ -275,6 +278,33 @@ def test_no_form_of_dropout_is_left_on_the_generator(name: str) -> None:
     with dt.at(step=1):
         first, second = (torch.utils._pytree.tree_leaves(model(*case.inputs))[0] for _ in range(2))
     assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), before)
+
+
+def test_modules_in_one_another_share_one_mode_and_each_draws_by_its_own_sites() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.depths = Functional(), []  # type: ignore[var-annotated]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.depths.append(torch._C._len_torch_function_stack())
+            return F.dropout(self.inner(F.dropout(x, 0.2, self.training)), 0.2, self.training)
+
+    model = taken(Around(), X)
+    inner = model.inner.forward
+    model.depths.clear()
+    found: list[int] = []
+    model.inner.forward = lambda x: (found.append(torch._C._len_torch_function_stack()), inner(x))[1]  # type: ignore
+    first, second = at_step(model, 1), at_step(model, 1)
+    assert torch.equal(first, second) and found == model.depths
+    y = dt.dropout(X, 0.2, training=True, key=Key(1, ":dropout", 1))
+    heard: list[torch.Tensor] = []
+    model.inner.linear.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+    at_step(model, 1)
+    assert torch.equal(heard[0], y)
+    with pytest.raises(RuntimeError, match=r"must match|invalid|shapes cannot"):  # which leaves nothing behind
+        model(torch.ones(2, 3))
+    assert torch.equal(at_step(model, 1), first)
 
 
 def test_a_forward_that_somebody_replaced_is_kept() -> None:

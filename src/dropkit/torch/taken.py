@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from ..place import place_of, symbolic_place
 from .arithmetic import continuous, registered
+from .arithmetic.formula import PLAIN
 from .attention.call import attended
 from .attention.request import Masked, Request, checked_mask, checked_shapes
 from .draw import Unfolded
@@ -73,10 +74,21 @@ class Forward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         module = self._module()
         assert module is not None  # which is calling
-        with Taking(module._modules[CALLS]):  # type: ignore[arg-type]
-            if self.before is not None:
-                return self.before(*args, **kwargs)
-            return type(module).forward(module, *args, **kwargs)
+        sites: Any = module._modules[CALLS]
+        around = None if torch.compiler.is_compiling() else _innermost()
+        if around is None:
+            with Taking(sites):
+                return self._run(module, *args, **kwargs)
+        around.chain.append(sites)
+        try:
+            return self._run(module, *args, **kwargs)
+        finally:
+            around.chain.pop()
+
+    def _run(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(module).forward(module, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Forward":
         module = self._module()
@@ -95,66 +107,89 @@ class Forward:
 
 
 class Taking(TorchFunctionMode):
-    """While it is on, functions that drop are drawn by the sites; what other modes make of a call is heard first."""
+    """While it is on, functions that drop are drawn by the sites; what other modes make of a call is heard first.
+
+    Modules in one another share one mode: every function of torch would pass through each of several.
+    """
 
     def __init__(self, sites: Sites) -> None:
         super().__init__()
-        self.sites = sites
+        self.chain = [sites]  # of the modules that are running, the innermost last
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func not in _WATCHED:  # nearly all
+            return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
-        known = (_BETWEEN if self.sites.recurrent else _OTHERS).get(func)
-        if known is None:
-            draw = _NUMBERS.get(func) if self.sites.draws else None
-            return func(*args, **kwargs) if draw is None else draw(self.sites["random"], *args, **kwargs)
+        for sites in reversed(self.chain):
+            known = (_BETWEEN if sites.recurrent else _OTHERS).get(func)
+            if known is not None:
+                return self._known(sites, func, known, args, kwargs)
+            if sites.draws and func in _NUMBERS:
+                return _NUMBERS[func](sites["random"], *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _known(self, sites: Sites, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
         if known.name in RECURRENT:
             known = calls.find(func, args, kwargs) or known  # packed sequences have other arguments
         if torch.compiler.is_compiling():
-            # of multi-head attention a compiler cannot trace torch's text inside another mode: that call stays torch's
-            for rewrites, path, module in self.sites.asked if known.name != MULTI_HEAD else ():
+            for rewrites, path, module in sites.asked:
                 args, kwargs = rewrites.rewritten(path, module, known, args, kwargs)
-            return self._answered(func, known, args, kwargs)
+            return _answered(sites, func, known, args, kwargs)
         watchers = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, calls.Watcher)]
-        return self._watched(watchers, func, known, args, kwargs)
+        return self._watched(watchers, sites, func, known, args, kwargs)
 
-    def _watched(self, watchers: list[Any], func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
+    def _watched(
+        self, watchers: list[Any], sites: Sites, func: Any, known: calls.Dropping, args: Any, kwargs: Any
+    ) -> Any:
         """The call, of which the innermost of these hears first."""
         if not watchers:
-            return self._answered(func, known, args, kwargs)
+            return _answered(sites, func, known, args, kwargs)
         *others, watcher = watchers
 
         def run(args: Any, kwargs: Any) -> Any:
             watcher.resting = True  # it has heard of this call
             try:
-                return self._watched(others, func, known, args, kwargs)
+                return self._watched(others, sites, func, known, args, kwargs)
             finally:
                 watcher.resting = False
 
         return watcher.around(known, args, kwargs, run)
 
-    def _answered(self, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
-        site: Any = self.sites[SITES.get(known.name, "dropout")]
-        p, training = known.read(args, kwargs)
-        if site.when == "never":
-            args, kwargs = known.write(args, kwargs, 0.0, False)
-        elif training and (type(p) is not float or p > 0):
-            return self._drawn(func, known, site, args, kwargs, p)
-        return func(*args, **kwargs)
 
-    def _drawn(self, func: Any, known: calls.Dropping, site: Called, args: Any, kwargs: Any, p: Any) -> Any:
+def _innermost() -> Taking | None:
+    """The mode of ours that hears first, if one does."""
+    depth = torch._C._len_torch_function_stack()
+    top = torch._C._get_function_stack_at(depth - 1) if depth else None
+    return top if type(top) is Taking else None
+
+
+def _answered(sites: Sites, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
+    site: Any = sites[SITES.get(known.name, "dropout")]
+    p, training = known.read(args, kwargs)
+    if site.when == "never":
+        args, kwargs = known.write(args, kwargs, 0.0, False)
+    elif training and (type(p) is not float or p > 0):
         given = known.bind(args, kwargs)
         if known.name == MULTI_HEAD:
-            return _multi_head_by(self.sites, *args, **kwargs)
+            return _multi_head_by(sites, *args, **kwargs)
         if known.name in RECURRENT:
             return _recurrent(func, site, given, "batch_sizes" in known.parameters)
-        if known.name == ATTENTION:
-            return attend(site, **{name: value for name, value in given.items() if name != "dropout_p"}, p=p)
-        inplace = bool(given.get("inplace", False)) or known.kind.endswith("_")
-        x = given["input"]
-        y = drawn_by(known.name.removeprefix("native_"), x, p, True, inplace, site.fresh)
-        return (y, (y != 0) | (x == 0)) if known.name == "native_dropout" else y
+        if torch.compiler.is_compiling() or not all(type(x) in PLAIN for x in given.values() if torch.is_tensor(x)):
+            return _drawn(known, site, given, p)
+        with torch._C.DisableTorchFunction():  # whoever listens has heard of the call, of which the rest is parts
+            return _drawn(known, site, given, p)
+    return func(*args, **kwargs)
+
+
+def _drawn(known: calls.Dropping, site: Called, given: dict[str, Any], p: Any) -> Any:
+    if known.name == ATTENTION:
+        return attend(site, **{name: value for name, value in given.items() if name != "dropout_p"}, p=p)
+    inplace = bool(given.get("inplace", False)) or known.kind.endswith("_")
+    x = given["input"]
+    y = drawn_by(known.name.removeprefix("native_"), x, p, True, inplace, site.fresh)
+    return (y, (y != 0) | (x == 0)) if known.name == "native_dropout" else y
 
 
 class _Inside(threading.local):
@@ -184,12 +219,25 @@ def _attention(
     return attend(site, query, key, value, attn_mask, is_causal, p=dropout_p)
 
 
-# torch's own text, which calls these two; its first question, for overrides, has been answered
+def _projections(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None = None
+) -> Any:
+    """torch's, or for a compiler the same without `Tensor.unflatten`, which it cannot trace inside two modes."""
+    if not torch.compiler.is_compiling():
+        return functional._in_projection_packed(q, k, v, w, b)  # type: ignore[attr-defined]
+    if k is v and q is k:
+        return [part.contiguous() for part in functional.linear(q, w, b).chunk(3, -1)]
+    biases: Any = [None] * 3 if b is None else b.chunk(3)
+    return list(map(functional.linear, (q, k, v), w.chunk(3), biases))
+
+
+# torch's own text, which calls these three; its first question, for overrides, has been answered
 _multi_head: Any = FunctionType(
     functional.multi_head_attention_forward.__code__,
     {
         **vars(functional),
         "has_torch_function": lambda tensors: False,
+        "_in_projection_packed": _projections,
         "dropout": _dropout,
         ATTENTION: _attention,
     },
@@ -252,6 +300,8 @@ _NUMBERS: dict[Any, Any] = {
     torch.Tensor.bernoulli_: _bernoulli_in_place,
     torch.Tensor.uniform_: _uniform_in_place,
 }
+
+_WATCHED = frozenset({**_BETWEEN, **_OTHERS, **_NUMBERS})
 
 
 def attend(

@@ -1,4 +1,4 @@
-// What the softmax between the two matrix products of attention is given: rows of scores, in place.
+// What the softmax between the two matrix products of attention is given: rows of scores.
 #pragma once
 #include <stdint.h>
 
@@ -6,9 +6,11 @@ namespace dropkit {
 
 struct Rows {
     int64_t heads, queries, keys;  // extents of a block of scores
-    float* scores;                 // forward: q k in, exp(score - most) where kept out; backward: q k in, kept p out
+    const float* scores;           // q k
+    float* kept;                   // out, the scores' own memory or other: exp(score - most) where kept; backward: kept p
     float* grads;                  // null in the forward pass; backward: d of kept p in, d of q k out
-    int64_t stride;                // of scores and grads, from a query to the next; heads follow without a gap
+    int64_t stride;                // of these three, from a query to the next; heads follow without a gap
+    float finish;                  // forward: what `kept` is multiplied by besides `inverse`, or 0: by neither
     float* most;                   // of each row: its largest score,
     float* inverse;                // and 1 / the sum of exp(score - most), 0 where no key is visible
     const float* delta;            // backward: of each row, sum of out * d out

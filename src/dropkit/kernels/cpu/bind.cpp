@@ -152,23 +152,25 @@ void uniform(uintptr_t out, int64_t n, uint32_t k0, uint32_t k1, uint32_t domain
     run_uniform(key, domain, base, n, reinterpret_cast<float*>(out), path, threads);
 }
 
-void attention(uintptr_t scores, uintptr_t grads, int64_t heads, int64_t queries, int64_t keys, int64_t stride,
-               uintptr_t most, uintptr_t inverse, uintptr_t delta, int64_t row_stride, double scale, int64_t diagonal,
-               uintptr_t mask, bool adds, uintptr_t mask_starts, int64_t mask_stride, uintptr_t noise_starts,
-               uint64_t noise_stride, int64_t noise_step, bool before, uint32_t k0, uint32_t k1, uint32_t t,
-               int threads, int path) {
+void attend(uintptr_t scores, uintptr_t kept, uintptr_t grads, int64_t heads, int64_t queries, int64_t keys,
+            int64_t stride, uintptr_t most, uintptr_t inverse, uintptr_t delta, int64_t row_stride, double finish,
+            double scale, int64_t diagonal, uintptr_t mask, bool adds, uintptr_t mask_starts, int64_t mask_stride,
+            uintptr_t noise_starts, uint64_t noise_stride, int64_t noise_step, bool before, uint32_t k0, uint32_t k1,
+            uint32_t t, int threads, int path) {
     if (heads < 0 || queries < 0 || keys < 0 || stride < keys) throw nb::value_error("extents do not fit");
     Rows r = {};
     r.heads = heads;
     r.queries = queries;
     r.keys = keys;
-    r.scores = reinterpret_cast<float*>(scores);
+    r.scores = reinterpret_cast<const float*>(scores);
+    r.kept = reinterpret_cast<float*>(kept);
     r.grads = reinterpret_cast<float*>(grads);
     r.stride = stride;
     r.most = reinterpret_cast<float*>(most);
     r.inverse = reinterpret_cast<float*>(inverse);
     r.delta = reinterpret_cast<const float*>(delta);
     r.row_stride = row_stride;
+    r.finish = static_cast<float>(finish);
     r.scale = static_cast<float>(scale);
     r.diagonal = diagonal;
     r.mask = reinterpret_cast<const void*>(mask);
@@ -200,12 +202,12 @@ NB_MODULE(_cpu, m) {
           nb::arg("dropped") = 0.0);
     m.def("uniform", &uniform, nb::arg("out"), nb::arg("n"), nb::arg("k0"), nb::arg("k1"), nb::arg("domain"),
           nb::arg("base") = 0, nb::arg("threads") = 1, nb::arg("path") = -1);
-    m.def("attention", &attention, nb::arg("scores"), nb::arg("grads"), nb::arg("heads"), nb::arg("queries"),
-          nb::arg("keys"), nb::arg("stride"), nb::arg("most"), nb::arg("inverse"), nb::arg("delta"),
-          nb::arg("row_stride"), nb::arg("scale"), nb::arg("diagonal"), nb::arg("mask"), nb::arg("adds"),
-          nb::arg("mask_starts"), nb::arg("mask_stride"), nb::arg("noise_starts"), nb::arg("noise_stride"),
-          nb::arg("noise_step"), nb::arg("before"), nb::arg("k0"), nb::arg("k1"), nb::arg("t"), nb::arg("threads") = 1,
-          nb::arg("path") = -1);
+    m.def("attend", &attend, nb::arg("scores"), nb::arg("kept"), nb::arg("grads"), nb::arg("heads"),
+          nb::arg("queries"), nb::arg("keys"), nb::arg("stride"), nb::arg("most"), nb::arg("inverse"), nb::arg("delta"),
+          nb::arg("row_stride"), nb::arg("finish"), nb::arg("scale"), nb::arg("diagonal"), nb::arg("mask"),
+          nb::arg("adds"), nb::arg("mask_starts"), nb::arg("mask_stride"), nb::arg("noise_starts"),
+          nb::arg("noise_stride"), nb::arg("noise_step"), nb::arg("before"), nb::arg("k0"), nb::arg("k1"),
+          nb::arg("t"), nb::arg("threads") = 1, nb::arg("path") = -1);
     m.def("fold", [](uint64_t seed, uint64_t site, uint64_t step) {
         uint32_t key[2];
         fold(seed, site, step, key);

@@ -57,8 +57,18 @@ class Rows:
         # of a row without a visible key 1 / 0, whose logarithm is -inf
         return (self.most - self.inverse.log()).masked_fill_(self.inverse == 0, -torch.inf)
 
-    def run(self, piece: "Piece", scores: torch.Tensor, grads: torch.Tensor | None, delta: torch.Tensor | None) -> None:
-        """The kernel over a block, in place; scores of (heads of k, groups * queries, keys)."""
+    def run(
+        self,
+        piece: "Piece",
+        scores: torch.Tensor,
+        grads: torch.Tensor | None,
+        delta: torch.Tensor | None,
+        kept: torch.Tensor | None = None,
+    ) -> None:
+        """The kernel over a block; scores of (heads of k, groups * queries, keys).
+
+        It writes into the scores, or else, forward, finished weights into `kept`, and backward what they were.
+        """
         r, first, head = self.request, piece.queries.start, piece.heads.start * self.groups
         noise_stride, noise_step = self.noise
         mask, mask_stride, mask_starts = 0, 0, 0
@@ -70,13 +80,13 @@ class Rows:
         offset = 4 * (head * self.queries + first)  # bytes of the rows before
         starts = self.noise_starts[head:] + np.uint64(first * noise_stride)
         (k0, k1), t, _ = self.drawn
-        cpu.extension().attention(
-            scores.data_ptr(), 0 if grads is None else grads.data_ptr(),
+        cpu.extension().attend(
+            scores.data_ptr(), (scores if kept is None else kept).data_ptr(), 0 if grads is None else grads.data_ptr(),
             scores.shape[0] * self.groups, scores.shape[1] // self.groups, piece.seen, piece.seen,
             self.most.data_ptr() + offset, self.inverse.data_ptr() + offset,
             0 if delta is None else delta.data_ptr() + offset, self.queries,
-            r.scale, diagonal, mask, self.mask is not None and self.mask.dtype != torch.bool,
-            mask_starts, mask_stride,
+            0.0 if kept is None else self.factor, r.scale, diagonal,
+            mask, self.mask is not None and self.mask.dtype != torch.bool, mask_starts, mask_stride,
             starts.ctypes.data, noise_stride, noise_step, r.before, k0, k1, t, torch.get_num_threads(),
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from ..finding.rates import NUMBER, FoundRate, rates
 from ..layers import Drawn
 from ..reading import calls
 from ..reading.structure import CALLS, layer_rate, taken
-from ..taken import MULTI_HEAD, Called
+from ..taken import Called
 from .overlay import Overlay, beneath
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -160,7 +160,7 @@ class _Rewrite(Intercept):
             known = calls.find(func, args, kwargs)  # whose arguments stand elsewhere for packed sequences
         if known is not None and self._traced:
             path, module = self._traced[-1]
-            if not taken(module) or known.name == MULTI_HEAD:
+            if not taken(module):
                 args, kwargs = self.rewritten(path, module, known, args, kwargs)
         return func(*args, **kwargs)
 
