@@ -410,3 +410,24 @@ def test_every_path_of_the_kernels_agrees(path: str, kept: int, keys: int, monke
     for a, b in zip(found, (wanted, *torch.autograd.grad(wanted.square().sum(), (q, k, v))), strict=True):
         close(a, b)
     assert torch.equal(shown != 0, bits(shape, 0.5))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("length", [16, 1100])  # one block, several
+def test_autocast_casts_as_for_torchs_attention(length: int, inside: bool) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, length, 8, generator=drawn, requires_grad=True) for _ in range(3))
+    how: dict[str, Any] = {"p": 0.3, "training": True, "key": KEY}
+
+    def gradients(out: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(out.float().square().sum(), (q, k, v))
+
+    wanted = attention(*(x.bfloat16() for x in (q, k, v)), **how)
+    slopes = gradients(wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(q, k, v, **how)
+        found_slopes = gradients(found) if inside else ()
+    assert found.dtype == torch.nn.functional.scaled_dot_product_attention(*(q.bfloat16(),) * 3).dtype
+    assert torch.equal(found, wanted)
+    for one, other in zip(found_slopes or gradients(found), slopes, strict=True):
+        assert torch.equal(one, other)

@@ -13,6 +13,7 @@ import torch
 
 from ..arithmetic import cpu
 from ..arithmetic.formula import plain
+from .casting import uncast
 from .request import KernelDraw, Request
 from .rows import Piece, Rows, wide
 
@@ -75,6 +76,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @uncast
     def backward(ctx: Any, grad: torch.Tensor, grad_lse: torch.Tensor) -> Any:
         q, k, v, out = ctx.saved_tensors
         rows, heads, memory = ctx.rows, k.shape[1], _Memory()

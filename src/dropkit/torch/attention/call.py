@@ -14,6 +14,7 @@ from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
 from . import blocks, composed, short, tiled
+from .casting import cast_to
 from .request import KernelDraw, Masked, Request, checked_mask, checked_scale, checked_shapes
 
 
@@ -43,6 +44,7 @@ def attention(
 
     Args:
         q, k, v: (batch, heads, length, features), float16, bfloat16, float32 or float64; v may have other features.
+            In a region of autocast they are cast as torch's attention casts them.
         p: drop probability in [0, 1].
         training: whether to drop at all.
         key: the mask's coordinates; without one as for `dropkit.torch.dropout`.
@@ -96,6 +98,10 @@ def attended(
     with_lse: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What `attention` gives for a request that is checked and a given draw; each row's log-sum-exp if asked."""
+    if (dtype := cast_to(q)) is not None:  # as torch's own: the products are the autocast's, on every way alike
+        q, k, v = (x if x.dtype == torch.float64 else x.to(dtype) for x in (q, k, v))
+        with torch.autocast(q.device.type, enabled=False):
+            return attended(q, k, v, shape, request, p, training, fresh, axes, with_lse)
     weights = q.detach().new_empty(()).expand(shape)  # a shape, without memory
     lowered = ops.lower(weights, p, training)
     nothing = lowered is not None and type(lowered.t) is int and lowered.t == 0 and not request.before

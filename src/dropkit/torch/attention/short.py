@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .casting import uncast
 from .request import KernelDraw, Request
 from .rows import Rows
 
@@ -59,6 +60,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @uncast
     def backward(ctx: Any, grad: torch.Tensor, grad_lse: torch.Tensor | None) -> Any:
         q, k, v, out, scores = ctx.saved_tensors
         rows, heads = ctx.rows, k.shape[1]

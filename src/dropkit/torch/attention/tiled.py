@@ -8,6 +8,7 @@ import torch
 from ...place import Place
 from ..arithmetic import cuda
 from ..arithmetic.formula import plain
+from .casting import uncast
 from .request import KernelDraw, Request
 
 WIDEST = 256  # features of a head that the kernel holds at once
@@ -62,6 +63,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @uncast
     def backward(ctx: Any, grad: torch.Tensor, grad_lse: torch.Tensor) -> Any:
         from ...kernels.triton.attention import attention_backward
 
