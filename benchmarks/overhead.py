@@ -7,8 +7,8 @@
 
 Both train the same bound model, so that the masks are the same; what differs is the loop: rates that may move, running
 loss and accuracy, the order of the data, and what Fabric does around a step. Bare is, for torch, the loop of tutorials;
-for nnx, one compiled step that is handed batch after batch; for Keras, `fit` on the arrays. Rounds of one and the other
-take turns, and the fastest round of each counts: what else a machine does makes rounds slower, never faster.
+for nnx, one compiled step that is handed batch after batch; for Keras, `fit` on the arrays with an accuracy. Rounds of
+one and the other take turns, and the fastest round of each counts: what else a machine does makes rounds slower, never faster.
 """
 
 import argparse
@@ -142,7 +142,7 @@ def of_nnx(given: Data) -> tuple[Epoch, Epoch]:
 
 
 def of_keras(given: Data) -> tuple[Epoch, Epoch]:
-    """The MLP in Keras; the bare loop is `fit` on the arrays, in their order, with its mean loss alone."""
+    """The MLP in Keras; the bare loop is `fit` on the arrays, in their order, with mean loss and accuracy."""
     import dropkit.lab.runs.run  # first: TensorFlow before Triton ends the process
     from dropkit.lab.keras_backend import require
 
@@ -159,7 +159,8 @@ def of_keras(given: Data) -> tuple[Epoch, Epoch]:
     model = make()
     dropkit.keras.swap(model)
     dropkit.keras.bind(model, 0)
-    model.compile(keras.optimizers.Adam(0.001), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.001), loss, metrics=["accuracy"])
 
     def bare(number: int) -> None:
         model.fit(given.train_x, given.train_y, BATCH, shuffle=False, verbose=0)

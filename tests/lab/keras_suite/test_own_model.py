@@ -12,9 +12,11 @@ from keras import layers  # noqa: E402
 from dropkit import Key, cli, keep  # noqa: E402
 from dropkit.errors import DropkitError, DropkitValueError  # noqa: E402
 from dropkit.lab import compare, train  # noqa: E402
+from dropkit.lab.engines import keras_task  # noqa: E402
 from dropkit.lab.engines.calibration import calibration_error  # noqa: E402
 from dropkit.lab.order import epoch_order  # noqa: E402
-from tests.lab.frames import arrays, follows_the_gap, killed_and_resumed, resumed  # noqa: E402
+from tests.lab.frames import arrays, ends, follows_the_gap, killed_and_resumed, resumed  # noqa: E402
+from tests.lab.runs import numbers  # noqa: E402
 from tests.test_examples import EXAMPLES  # noqa: E402
 
 
@@ -114,6 +116,16 @@ def test_a_model_that_is_cut_off_ends_bit_for_bit_the_same(make: Any, tmp_path: 
 def test_gap_moves_the_rate_by_the_rows_before_and_is_resumed(tmp_path: Path) -> None:
     run = resumed(softmax, "gap", tmp_path, validation=0.25, sites=["drop=0.3"])
     follows_the_gap(run, "drop")
+
+
+def test_a_run_is_the_same_whether_samples_are_copied_or_read_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Any = {"data": arrays("classification"), "epochs": 2, "batch_size": 12, "device": "cpu"}
+    copied = train(softmax, out=tmp_path / "copied", **asked)
+    monkeypatch.setattr(keras_task, "COPIED", 0)
+    assert numbers(train(softmax, out=tmp_path / "read", **asked)) == numbers(copied)
+    assert ends(tmp_path / "read") == ends(tmp_path / "copied")
 
 
 def calibrated(model: Any, x: Any, y: Any) -> float:
