@@ -8,7 +8,8 @@
 Both train the same bound model, so that the masks are the same; what differs is the loop: rates that may move, running
 loss and accuracy, the order of the data, and what Fabric does around a step. Bare is, for torch, the loop of tutorials;
 for nnx, one compiled step that is handed batch after batch; for Keras, `fit` on the arrays with an accuracy. Rounds of
-one and the other take turns, and the fastest round of each counts: what else a machine does makes rounds slower, never faster.
+one and the other take turns, and the fastest round of each counts: what else a machine does makes rounds slower, never
+faster.
 """
 
 import argparse

@@ -73,7 +73,7 @@ class KerasTaskTrainer(KerasTrainer):
         return figures | dict.fromkeys(self._unknown(), math.nan), math.ceil(len(order) / size)
 
     def _ordered(self, order: NDArray[np.int64], size: int) -> dict[str, Any]:
-        """The samples in their order, for `fit`: arrays, which it takes quicker; batch by batch where a copy is large."""
+        """The samples in their order, for `fit`: arrays, which are quicker; by batches where a copy is large."""
         x, y = self._arrays("train")
         if x.nbytes > COPIED:
             return {"x": self._batches("train", order, size)}
