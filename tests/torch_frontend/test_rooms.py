@@ -21,6 +21,7 @@ ROOMS = (
         "sharding",
         "learned",
         "depth",
+        "weights",
         "taken",
         "finding",
     ),

@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from . import depth as depth
 from . import functional as functional
 from . import learned as learned
+from . import weights as weights
 from .attention.call import attention as attention
 from .attention.flex import flex_attention as flex_attention
 from .attention.mask import attention_mask_block as attention_mask_block
@@ -67,6 +68,9 @@ from .variants import LogNormalDropout as LogNormalDropout
 from .variants import RawDropout as RawDropout
 from .variants import UniformDropout as UniformDropout
 from .variants import Zoneout as Zoneout
+from .weights import DropConnect as DropConnect
+from .weights import EmbeddingDropout as EmbeddingDropout
+from .weights import WeightDrop as WeightDrop
 
 
 def __getattr__(name: str) -> object:
