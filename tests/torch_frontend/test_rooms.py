@@ -22,6 +22,7 @@ ROOMS = (
         "learned",
         "depth",
         "weights",
+        "heads",
         "taken",
         "finding",
     ),

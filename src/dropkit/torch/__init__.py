@@ -41,6 +41,9 @@ from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
 from .fused import dropout_add_norm as dropout_add_norm
+from .heads import MultiSampleDropout as MultiSampleDropout
+from .heads import fraternal_loss as fraternal_loss
+from .heads import r_drop_loss as r_drop_loss
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
 from .layers import Dropout1d as Dropout1d
