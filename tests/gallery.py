@@ -39,7 +39,7 @@ def drawn(name: str, variant: Variant) -> NDArray[np.float64]:
     names = variant.layout.split()
     names = [""] * (2 - len(names)) + names
     sizes = [SIDE if axis >= len(names) - 2 else PANELS if axis == len(names) - 3 else 1 for axis in range(len(names))]
-    sizes = [{"P": PARTS, "": 1}.get(name, size) for name, size in zip(names, sizes, strict=True)]
+    sizes = [PARTS if name == "P" else size if name else 1 for name, size in zip(names, sizes, strict=True)]
     x = np.ones([size for name, size in zip(names, sizes, strict=True) if name], np.float64)
     other = x * 0.5 if variant.noise.needs_other else None
     how = {"share": variant.share, "noise": variant.noise, "other": other}
