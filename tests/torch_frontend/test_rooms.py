@@ -21,6 +21,8 @@ ROOMS = (
         "sharding",
         "learned",
         "depth",
+        "weights",
+        "heads",
         "taken",
         "finding",
     ),

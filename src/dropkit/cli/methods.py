@@ -61,9 +61,9 @@ def one(name: str) -> str:
         "paper": known["paper"],
     }
     wide = max(map(len, rows)) + 2
-    told = [
-        textwrap.fill(text, WIDTH, initial_indent=f"{label:{wide}}", subsequent_indent=" " * wide)
-        for label, text in rows.items()
-        if text
-    ]
+    shape = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * wide, break_on_hyphens=False)
+    told = []
+    for label, text in rows.items():
+        shape.initial_indent = f"{label:{wide}}"
+        told += [shape.fill(text)] if text else []
     return "\n".join([name, "", *told, "", known["bibtex"]])

@@ -176,6 +176,7 @@ ACTIVATIONS: dict[str, Variant] = {
         default=0.1,
         applies="embedding tables of words, before the lookup; the masked table must not be the output layer's",
         cite="gal2016theoretically",
+        torch="EmbeddingDropout",
     ),
     "exact": Variant(
         "Fan, Muller and Rezucha 1962 (JASA 57:387)",

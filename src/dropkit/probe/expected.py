@@ -13,7 +13,7 @@ def expected(sites: Sequence[Site], batch: int | None) -> Iterator[str]:
     seen: set[str] = set()
     drawn: list[Site] = []
     for site in sites:
-        masks = site.p is not None and 0 < site.p < 1 and site.drawn == "mask"
+        masks = site.p is not None and 0 < site.p < 1 and site.drawn == "mask" and site.target != "weights"
         if masks and site.draws and seen.isdisjoint(site.twins):
             drawn.append(site)
             seen.add(site.name)

@@ -38,7 +38,7 @@ class Site:
         now: whether it drops in the modes in which the model was handed in.
         deliberate: it drops in evaluation because it was told so by name (`when="always"`).
         target: what is dropped: "output" (of the layers in `zeroes`), "input" (the model's own), "attention weights",
-            "hidden states" (between the layers of a recurrent network) or "state" (of a recurrence).
+            "hidden states" (between the layers of a recurrent network), "state" (of a recurrence) or "weights".
         zeroes: layers whose outputs it zeroes: its input is their output, through nothing that has parameters; none
             where what is dropped stays inside a layer (`note` says so).
         behind: functions that the output of those layers goes through first, in order ("relu", "max_pool2d").

@@ -54,6 +54,11 @@ def _drawn_for(site: Site, shape: Shape, batch: int | None) -> tuple[str, str]:
     """What is dropped at once, and for whom, where that is not said in one."""
     if site.target == "attention weights":
         return _attention_words(shape, batch)
+    if site.target == "weights":
+        lengths = by(tuple(size for size in shape if size > 1))
+        if 1 in shape:
+            return say("each of {lengths}, for all along the other axes", lengths=lengths), ""
+        return say("each of {lengths} weights", lengths=lengths), ""
     if len(shape) == 0:
         return say("one draw"), ""
     shared = shared_by_batch(site, batch)

@@ -16,6 +16,7 @@ _TARGETS = {
     "input": template("input"),
     "attention weights": template("attention weights"),
     "hidden states": template("hidden states"),
+    "weights": template("weights"),
     "state": template("state"),
 }
 _NUMBER = re.compile(r"(?<![^./])\d+(?=[./])|(?<=[./_])\d+$")  # of a path's component, or at its end

@@ -16,6 +16,7 @@ _TARGETS = {
     "input": template("the model's input"),
     "attention weights": template("the attention weights in {layers}"),
     "hidden states": template("what {layers} hands from one of its layers to the next"),
+    "weights": template("the weights of {layers}"),
     "state": template("the state that {layers} carries from step to step"),
 }
 # What a site does with what it drops, of one site and of several.

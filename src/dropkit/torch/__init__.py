@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from . import depth as depth
 from . import functional as functional
 from . import learned as learned
+from . import weights as weights
 from .attention.call import attention as attention
 from .attention.flex import flex_attention as flex_attention
 from .attention.mask import attention_mask_block as attention_mask_block
@@ -40,6 +41,9 @@ from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
 from .fused import dropout_add_norm as dropout_add_norm
+from .heads import MultiSampleDropout as MultiSampleDropout
+from .heads import fraternal_loss as fraternal_loss
+from .heads import r_drop_loss as r_drop_loss
 from .layers import AlphaDropout as AlphaDropout
 from .layers import Dropout as Dropout
 from .layers import Dropout1d as Dropout1d
@@ -67,6 +71,9 @@ from .variants import LogNormalDropout as LogNormalDropout
 from .variants import RawDropout as RawDropout
 from .variants import UniformDropout as UniformDropout
 from .variants import Zoneout as Zoneout
+from .weights import DropConnect as DropConnect
+from .weights import EmbeddingDropout as EmbeddingDropout
+from .weights import WeightDrop as WeightDrop
 
 
 def __getattr__(name: str) -> object:

@@ -37,6 +37,7 @@ class Drawn(Named):
     share: Any = ()  # the axes that share a draw, or a share that refines
     # whether `noise` says all; output and gradient show one mask; p is a constant of the method; it says what runs
     law_known, shows_mask, fixed, decides = True, True, False, False
+    of_batch, of_weights = True, False  # what it drops has a row for each sample; is a weight
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor
@@ -91,7 +92,7 @@ class Drawn(Named):
             lowered = self._lowered
             if lowered is None:
                 return input
-            if _world._default_pg is not None and self.site is not None:
+            if _world._default_pg is not None and self.site is not None and self.of_batch:
                 self.site.seen(input)
         if not ops.droppable(input, lowered):
             return input

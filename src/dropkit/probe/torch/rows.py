@@ -304,8 +304,11 @@ def _shape_of_noise(module: nn.Module, shape: Shape | None) -> Shape | None:
 def target_of(number: int, follower: Follower) -> str:
     """What a site drops, in the words of `Site.target`."""
     seen, site = follower.dropped[number], follower.sites[number]
+    module = follower.model.get_submodule(_layer_of(site))
+    if site.place is None and isinstance(module, Drawn) and module.of_weights:
+        return "weights"
     if follower.hidden[number]:
-        recurrent = isinstance(follower.model.get_submodule(_layer_of(site)), nn.RNNBase) or site.kind in RECURRENT
+        recurrent = isinstance(module, nn.RNNBase) or site.kind in RECURRENT
         return "hidden states" if recurrent else "attention weights"
     if seen.follows == "softmax" and (seen.rank or 0) > 2 and not follower.predicted >> number & 1:
         return "attention weights"
