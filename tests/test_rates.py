@@ -23,10 +23,13 @@ from dropkit.axes.rate import (
     Curriculum,
     Cyclic,
     Early,
+    ExpM4t,
     Exponential,
+    FlatCos,
     From,
     Gap,
     Late,
+    LayerSkip,
     Linear,
     Piecewise,
     ProgressiveLayerDrop,
@@ -35,6 +38,7 @@ from dropkit.axes.rate import (
     Step,
     VShape,
     Warmup,
+    exponential_in_depth,
     linear_in_depth,
     linspace_in_depth,
     uniform_in_depth,
@@ -63,6 +67,9 @@ EVERY: list[Schedule] = [
     AntiCurriculum(0.5, gamma=0.5),
     Annealed(0.5, steps=30),
     ProgressiveLayerDrop(gamma=0.5),
+    FlatCos(0.15, steps=31),
+    ExpM4t(0.05, steps=40),
+    LayerSkip(0.2, steps=40),
     From(lambda step: 1 / (2 + step), name="1 / (2 + step)"),
     Warmup(0.4, steps=10).then(Cyclic(0.1, 0.4, period=6), at=20),
     Linear(0.9, 0.0, steps=40).clip(0.1, 0.5),
@@ -203,6 +210,14 @@ def test_linspace_in_depth_is_timms_rule() -> None:
     assert values(linspace_in_depth(0.1, 1)) == [0.0]
 
 
+def test_exponential_in_depth_is_layerskips_rule() -> None:
+    wanted = [0.2 * (math.exp(layer * math.log(2) / 11) - 1) for layer in range(12)]
+    assert values(exponential_in_depth(0.2, 12)) == pytest.approx(wanted, abs=ULP)
+    assert (values(exponential_in_depth(0.2, 1)), values(exponential_in_depth(0.2, 12))[-1]) == ([0.0], 0.2)
+    half = 0.2 * (math.exp(50 * math.log(2) / 100) - 1)  # of depth and of time, as the paper multiplies them
+    assert exponential_in_depth(LayerSkip(0.2, steps=101), 3)[1].at(50) == pytest.approx(half**2 / 0.2, abs=ULP)
+
+
 def test_depth_and_step_together() -> None:
     # ScheduledDropPath: cell 3 of 6, half of the ramp: 3/6 * 1/2 * 0.4
     assert linear_in_depth(Warmup(0.4, steps=100), 6)[2].at(50) == pytest.approx(0.1, abs=ULP)
@@ -253,6 +268,10 @@ def test_depth_and_step_together() -> None:
         (lambda: From(0.5), TypeError, "function must be callable with a step, got 0.5"),
         (lambda: linear_in_depth(0.5, 0), ValueError, "layers must be at least 1 layer, got 0"),
         (lambda: linspace_in_depth(0.5, 2.0), TypeError, "layers must be a whole number of layers, got 2.0"),
+        (lambda: FlatCos(0.15, 0), ValueError, "steps must be at least 1 step, got 0"),
+        (lambda: ExpM4t(1.05, 10), ValueError, r"p must lie in \[0, 1\], got 1.05"),
+        (lambda: LayerSkip(0.2, 2.5), TypeError, "steps must be a whole number of steps, got 2.5"),
+        (lambda: exponential_in_depth(0.5, 0), ValueError, "layers must be at least 1 layer, got 0"),
         (lambda: uniform_in_depth(1.5, 2), ValueError, r"p must lie in \[0, 1\], got 1.5"),
     ],
 )

@@ -64,6 +64,12 @@ def reference(kind: str, a: dict[str, Decimal], t: int) -> Decimal:
             return a["p"] * max(zero, 1 - t / a["steps"])
         case "ProgressiveLayerDrop":
             return 1 - ((1 - a["theta"]) * (-a["gamma"] * t).exp() + a["theta"])
+        case "FlatCos":
+            return a["p"] * (1 + cosine(PI * (max(one, 2 * min(one, t / a["steps"])) - 1))) / 2
+        case "ExpM4t":
+            return a["p"] * (-4 * min(one, t / a["steps"])).exp()
+        case "LayerSkip":
+            return a["p"] * ((min(one, t / (a["steps"] - 1)) * Decimal(2).ln()).exp() - 1)
     raise AssertionError(kind)
 
 

@@ -178,7 +178,7 @@ def test_arguments_are_handed_on_and_gathered_where_named() -> None:
 # --- LayerDrop
 
 
-@pytest.mark.parametrize("depth", ["uniform", "linear"])
+@pytest.mark.parametrize("depth", ["uniform", "linear", "exponential"])
 def test_layers_run_by_the_bits_of_one_mask(depth: str) -> None:
     def make(mode: str) -> Any:
         layers = []
@@ -188,7 +188,9 @@ def test_layers_run_by_the_bits_of_one_mask(depth: str) -> None:
             layers.append(layer)
         return dt.LayerDrop(layers, 0.6, mode, depth=depth)
 
-    rates = np.array([rate.at(0) for rate in linear_in_depth(0.6, 5)]) if depth == "linear" else np.full(5, 0.6)
+    rates = np.array(
+        [0.6 * {"uniform": 1, "linear": n / 5, "exponential": 2 ** ((n - 1) / 4) - 1}[depth] for n in range(1, 6)]
+    )
     with here():
         y = make("batch")(torch.zeros(3, 1))
     bits = np.array([dropkit.keep((5,), p, KEY)[n] for n, p in enumerate(rates)])

@@ -13,6 +13,7 @@ optimizer steps.
 
 from .control import Gap as Gap
 from .control import controllers as controllers
+from .depth import exponential_in_depth as exponential_in_depth
 from .depth import linear_in_depth as linear_in_depth
 from .depth import linspace_in_depth as linspace_in_depth
 from .depth import uniform_in_depth as uniform_in_depth
@@ -20,7 +21,10 @@ from .published import Annealed as Annealed
 from .published import AntiCurriculum as AntiCurriculum
 from .published import Curriculum as Curriculum
 from .published import Early as Early
+from .published import ExpM4t as ExpM4t
+from .published import FlatCos as FlatCos
 from .published import Late as Late
+from .published import LayerSkip as LayerSkip
 from .published import ProgressiveLayerDrop as ProgressiveLayerDrop
 from .schedule import Clip as Clip
 from .schedule import Constant as Constant

@@ -64,8 +64,36 @@ def uniform_in_depth(rate: Rate | float, layers: int) -> list[Rate]:
     return [as_rate(rate)] * _count(layers)
 
 
+def exponential_in_depth(rate: Rate | float, layers: int) -> list[Rate]:
+    """From none at the first layer to the rate at the last, more than straight: `(2^((l - 1) / (L - 1)) - 1) p(step)`.
+
+    One layer alone has 0.
+
+    Args:
+        rate: the last layer's rate, or its drop probability.
+        layers: L, at least 1.
+
+    Returns:
+        L rates, the first layer's first.
+
+    Raises:
+        DropkitTypeError, DropkitValueError: a p outside [0, 1]; fewer than 1 layer.
+
+    Source: LayerSkip (Elhoushi et al. 2024, arXiv:2404.16710), whose exp((l - 1) ln 2 / (L - 1)) - 1 this is.
+
+    >>> [round(rate.at(0), 4) for rate in exponential_in_depth(0.2, 3)]
+    [0.0, 0.0828, 0.2]
+    """
+    last = max(1, _count(layers) - 1)
+    return [_scaled(rate, 2.0 ** (layer / last) - 1.0) for layer in range(layers)]
+
+
 def _share(rate: Rate | float, numerator: int, denominator: int) -> Rate:
-    last, factor = as_rate(rate), numerator / denominator
+    return _scaled(rate, numerator / denominator)
+
+
+def _scaled(rate: Rate | float, factor: float) -> Rate:
+    last = as_rate(rate)
     if factor == 1.0:
         return last
     return Constant(factor * last.p) if isinstance(last, Constant) else Scale(last, factor)

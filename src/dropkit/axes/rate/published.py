@@ -225,3 +225,106 @@ class ProgressiveLayerDrop(Schedule):
 
     def _peak(self) -> int:
         return math.ceil(min(SETTLED / self.gamma, 2.0**63))
+
+
+@dataclass(frozen=True, slots=True)
+class FlatCos(Schedule):
+    """p for the first half, then half a cosine down to none: `p (1 + cos(pi max(0, 2 step / steps - 1))) / 2`.
+
+    Args:
+        p: drop probability of the first half.
+        steps: steps of the whole training, at least 1; 0 is dropped from there on.
+
+    Raises:
+        DropkitTypeError, DropkitValueError: an argument of the wrong type or outside its range.
+
+    Source: RealMLP (Holzmuller, Grinsztajn and Steinwart 2024, arXiv:2407.04491), p = 0.15; `flat_cos` in its code.
+
+    >>> rate = FlatCos(0.15, steps=100)
+    >>> [round(rate.at(step), 4) for step in (0, 50, 75, 100)]
+    [0.15, 0.15, 0.075, 0.0]
+    """
+
+    p: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        set_probabilities(self, "p")
+        set_steps(self, "steps")
+
+    def _p(self, step: int) -> float:
+        if step >= self.steps:
+            return 0.0
+        past = max(0, 2 * step - self.steps)  # of the second half, in half steps
+        return between(self.p, 0.0, math.sin(0.5 * math.pi * past / self.steps) ** 2)
+
+    def _peak(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExpM4t(Schedule):
+    """Down by exp(-4 t) over a training: `p exp(-4 min(1, step / steps))`, which ends at 0.0183 p.
+
+    Args:
+        p: drop probability at step 0.
+        steps: steps of the whole training, at least 1.
+
+    Raises:
+        DropkitTypeError, DropkitValueError: an argument of the wrong type or outside its range.
+
+    Source: `expm4t` in the code of RealMLP (Holzmuller, Grinsztajn and Steinwart 2024, arXiv:2407.04491), p = 0.05 in
+    its later tuned settings.
+
+    >>> rate = ExpM4t(0.05, steps=100)
+    >>> [round(rate.at(step), 4) for step in (0, 25, 100, 200)]
+    [0.05, 0.0184, 0.0009, 0.0009]
+    """
+
+    p: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        set_probabilities(self, "p")
+        set_steps(self, "steps")
+
+    def _p(self, step: int) -> float:
+        return self.p * math.exp(-4.0 * min(1.0, step / self.steps))
+
+    def _peak(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSkip(Schedule):
+    """Of the last layer, from none to p over a training: `p (2^t - 1)`, t = min(1, step / (steps - 1)).
+
+    Layer l of L has `2^((l - 1) / (L - 1)) - 1` of it: `exponential_in_depth(LayerSkip(p, steps), L)`. Where a trained
+    model is only tuned, the authors let the rate not move: `exponential_in_depth(p, L)`.
+
+    Args:
+        p: drop probability of the last layer at the end.
+        steps: steps of the whole training, at least 1.
+
+    Raises:
+        DropkitTypeError, DropkitValueError: an argument of the wrong type or outside its range.
+
+    Source: Elhoushi et al. 2024 (arXiv:2404.16710), whose exp(x ln 2) - 1 this is.
+
+    >>> rate = LayerSkip(0.2, steps=101)
+    >>> [round(rate.at(step), 4) for step in (0, 50, 100, 200)]
+    [0.0, 0.0828, 0.2, 0.2]
+    """
+
+    p: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        set_probabilities(self, "p")
+        set_steps(self, "steps")
+
+    def _p(self, step: int) -> float:
+        return between(0.0, self.p, 2.0 ** min(1.0, step / max(1, self.steps - 1)) - 1.0)
+
+    def _peak(self) -> int:
+        return max(1, self.steps - 1)

@@ -84,6 +84,8 @@ SCHEDULES: Mapping[str, tuple[int, Moving]] = {
     "late": (1, lambda values, p, steps: rates.Late((*values, p)[0], max(1, steps // 2))),
     "curriculum": (1, lambda values, p, steps: rates.Curriculum((*values, p)[0], 10 / steps)),
     "anti-curriculum": (1, lambda values, p, steps: rates.AntiCurriculum((*values, p)[0], 10 / steps)),
+    "flat-cos": (1, lambda values, p, steps: rates.FlatCos((*values, p)[0], steps)),
+    "expm4t": (1, lambda values, p, steps: rates.ExpM4t((*values, p)[0], steps)),
 }
 # fmt: on
 """Schedules of a run by name: how many numbers they take, and the schedule."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...axes.noise import Fill
-from ...axes.rate import linear_in_depth, uniform_in_depth
+from ...axes.rate import exponential_in_depth, linear_in_depth, uniform_in_depth
 from ...drop import Lowered, lower
 from ...errors import DropkitTypeError, DropkitValueError, UnknownNameError
 from ...threshold import ONE, threshold
@@ -18,7 +18,7 @@ from . import decided, running
 from .path import Depth, checked_mode, of_samples
 from .rows import Rows, checked_names, checked_output
 
-DEPTHS = {"uniform": uniform_in_depth, "linear": linear_in_depth}
+DEPTHS = {"uniform": uniform_in_depth, "linear": linear_in_depth, "exponential": exponential_in_depth}
 
 
 class LayerDrop(nn.Sequential, Depth):
@@ -33,13 +33,15 @@ class LayerDrop(nn.Sequential, Depth):
         p: drop probability in [0, 1]; may be assigned at any time.
         mode: "batch", a layer runs for all samples or for none, as in the paper; "row", each sample leaves layers out
             by itself, and a layer runs on the rows that are kept.
-        depth: "uniform", all layers have p, or "linear", layer l of L has l/L of it.
+        depth: "uniform", all layers have p, or "linear", layer l of L has l/L of it; "exponential", it has
+            2^((l - 1) / (L - 1)) - 1 of it.
         scale: rescale what a kept layer adds, `x + (layer(x) - x) / (1 - p)`, so that the mean stays.
         by_row: in mode "row", names of keyword arguments that hold one row for each sample: they are gathered too.
         when: "train", "always" or "never".
 
     Progressive layer dropping is `LayerDrop(layers, 0.0, depth="linear", scale=True)` with
-    `dropkit.torch.Schedule(model, {"encoder": dropkit.rates.ProgressiveLayerDrop()})`.
+    `dropkit.torch.Schedule(model, {"encoder": dropkit.rates.ProgressiveLayerDrop()})`; LayerSkip's curriculum is
+    `LayerDrop(layers, 0.0, "row", depth="exponential")` with `dropkit.rates.LayerSkip(0.1, steps)`.
 
     Raises:
         DropkitValueError, DropkitTypeError: p outside [0, 1], NaN or no number; no layers; another mode or depth. When
@@ -50,7 +52,7 @@ class LayerDrop(nn.Sequential, Depth):
     DistributedDataParallel needs `find_unused_parameters=True`.
 
     Source: Fan, Grave and Joulin 2020 (arXiv:1909.11556), p = 0.2; "linear" and scale: Zhang and He 2020
-    (arXiv:2010.13369).
+    (arXiv:2010.13369); "exponential": Elhoushi et al. 2024 (arXiv:2404.16710).
 
     >>> encoder = LayerDrop([nn.Linear(4, 4) for _ in range(3)], 0.2)
     >>> encoder(torch.ones(2, 4)).shape, list(encoder.state_dict())[:2]
