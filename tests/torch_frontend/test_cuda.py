@@ -132,14 +132,15 @@ TAKES = """
 from dropkit.torch.attention import call, tiled
 from dropkit.torch.attention.request import Masked, Request
 import torch
-q = torch.zeros(1, 1, 3, 8)
+q, shape = torch.zeros(1, 1, 3, 8), (1, 1, 3, 3)
 request = Request(Masked(None, None), 1.0, False)
 learned = Request(Masked(torch.zeros(1, 1, 3, 3, requires_grad=True), None), 1.0, False)
-assert call._kernels_for(q, q, q, request) is tiled
-assert call._kernels_for(q.double(), q.double(), q.double(), request) is None
-assert call._kernels_for(q, q, q, learned) is None
+assert call._kernels_for(q, q, q, shape, request) is tiled
+assert call._kernels_for(q.double(), q.double(), q.double(), shape, request) is None
+assert call._kernels_for(q, q, q, shape, learned) is None
 wide = torch.zeros(1, 1, 3, 257)
-assert call._kernels_for(wide, wide, q, request) is None and call._kernels_for(q, q, wide, request) is None
+assert call._kernels_for(wide, wide, q, shape, request) is None
+assert call._kernels_for(q, q, wide, shape, request) is None
 """
 
 
