@@ -316,6 +316,13 @@ def test_a_long_name_breaks_before_its_place_and_in_narrow_columns_behind_its_ki
     assert '<th scope="col">channel:<wbr>0.1<wbr>@encoder.<wbr>layers.*</th>' in html
 
 
+def test_an_option_in_a_sentence_is_not_broken() -> None:
+    table, said = Table("", ("strategy",), (("none",),)), "Seeds <5; --until-settled with --resume."
+    html = render(Page(title="t", subtitle="s", answer=said, table=table, details=(said,)))
+    whole = 'Seeds &lt;5; <span class="whole">--until-settled</span> with <span class="whole">--resume.</span>'
+    assert html.count(f"<p>{whole}</p>") == 2
+
+
 def test_not_a_number_becomes_a_gap() -> None:
     curve = Curve("test", (1, 2), (0.5, float("nan")))
     figure = line_figure(Figure("Loss", "", (Panel("none", (curve,)),), focus=True), {"none": 0})

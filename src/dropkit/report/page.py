@@ -47,6 +47,7 @@ def render(page: Page, lang: str | Catalogue = ENGLISH) -> str:
     )
     environment.globals["say"] = say
     environment.filters["breaking"] = _breaking
+    environment.filters["whole"] = _whole
     environment.filters["figure"] = lambda figure: embed(told(figure, lang))
     found = catalogue(lang)
     html = environment.get_template("page.html.j2").render(
@@ -65,6 +66,11 @@ def _breaking(name: str, narrow: bool = False) -> Markup:
     text = str(escape(name)).replace("@", "<wbr>@")
     text = text.replace(":", ":<wbr>") if narrow else text
     return Markup(re.sub(r"(?<=[^\W\d])\.(?=[^\W\d])", ".<wbr>", text))
+
+
+def _whole(sentence: str) -> Markup:
+    """A sentence that does not break within an option, which browsers break behind each hyphen."""
+    return Markup(re.sub(r"(?<!\S)--\S+", r'<span class="whole">\g<0></span>', str(escape(sentence))))
 
 
 def _drawn(page: Page) -> dict[str, Any]:
