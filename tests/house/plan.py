@@ -70,7 +70,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"__init__"},
     ),
     "lab": (
-        {"imported", "order", "files", "statistics", "keras_backend", "pictures"},
+        {"imported", "order", "files", "statistics", "keras_backend", "pictures", "signatures"},
         {"data"},
         {"recipes"},
         {"plan"},

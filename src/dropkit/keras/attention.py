@@ -13,7 +13,6 @@ from .draw import LEVEL_ONE
 from .held import Holder, Rate, check_rates, telling
 from .layers import Dropout
 from .rated import NOBODY
-from .receipt import detach
 
 _register = keras.saving.register_keras_serializable(package="dropkit")
 
@@ -110,8 +109,7 @@ class MultiHeadAttention(_Heads, keras.layers.MultiHeadAttention):
     ):
         check_rates(dropout=dropout)
         super().__init__(num_heads, key_dim, value_dim, dropout, *args, **kwargs)
-        self.seed = seed
-        self._hold(seed, site, when)
+        self.take_over(seed, site, when)
 
     call = _telling(keras.layers.MultiHeadAttention.call)
 
@@ -168,8 +166,7 @@ class GroupQueryAttention(_Heads, keras.layers.GroupQueryAttention):
     ):
         check_rates(dropout=dropout)
         super().__init__(head_dim, num_query_heads, num_key_value_heads, dropout, *args, **kwargs)
-        self.seed = seed
-        self._hold(seed, site, when)
+        self.take_over(seed, site, when)
 
     call = _telling(keras.layers.GroupQueryAttention.call)
 
@@ -192,13 +189,6 @@ class _Scored(Holder):
     """Attention of one head, which drops by a function in Keras' own."""
 
     dropout = Rate("dropout", "_dropout_layer")
-
-    def _begin(self, dropout: Any, seed: Any, site: Any, when: str) -> None:
-        layer: Any = self
-        if "seed_generator" in layer.__dict__ or hasattr(layer, "seed_generator"):
-            detach(layer, "seed_generator")
-        layer.seed = seed
-        self._hold(seed, site, when)
 
     def _apply_scores(self, scores: Any, value: Any, scores_mask: Any = None, training: bool = False) -> Any:
         """Keras' weights, dropped, times the values."""
@@ -243,7 +233,7 @@ class Attention(_Scored, keras.layers.Attention):
     ):
         check_rates(dropout=dropout)
         super().__init__(use_scale=use_scale, score_mode=score_mode, dropout=dropout, **kwargs)
-        self._begin(dropout, seed, site, when)
+        self.take_over(seed, site, when)
 
 
 @_register
@@ -277,4 +267,4 @@ class AdditiveAttention(_Scored, keras.layers.AdditiveAttention):
     ):
         check_rates(dropout=dropout)
         super().__init__(use_scale=use_scale, dropout=dropout, **kwargs)
-        self._begin(dropout, seed, site, when)
+        self.take_over(seed, site, when)

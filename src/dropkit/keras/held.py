@@ -89,9 +89,12 @@ class Holder:
 
     held_as: Mapping[str, str] = {"dropout": "_dropout_layer"}  # rate: attribute
 
-    def _hold(self, seed: Any, site: Any, when: str, prefix: str | None = None) -> None:
-        """Make the dropouts; comes after Keras' `__init__`."""
+    def take_over(self, seed: Any, site: Any, when: str, prefix: str | None = None) -> None:
+        """Make the dropouts in place of Keras' generator, if there is one; comes after Keras' `__init__`."""
         layer: Any = self
+        if getattr(layer, "seed_generator", None) is not None:
+            detach(layer, "seed_generator")
+        layer.seed = seed
         for name, attribute in self.held_as.items():
             made = layer.__dict__.get(name, 0.0)
             if made or self._always_held:

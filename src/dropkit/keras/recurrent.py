@@ -16,7 +16,6 @@ from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as _KerasConvLSTMCell
 
 from . import engine
 from .held import Holder, Rate, check_rates, retell, saved_drops, telling, told
-from .receipt import detach
 
 _register = keras.saving.register_keras_serializable(package="dropkit")
 INPUT, STATE = "dropout", "recurrent_dropout"
@@ -38,14 +37,6 @@ class Cell(Holder):
     held_as: Mapping[str, str] = {INPUT: "_dropout_layer", STATE: "_recurrent_dropout_layer"}
     dropout = Rate(INPUT, "_dropout_layer")
     recurrent_dropout = Rate(STATE, "_recurrent_dropout_layer")
-
-    def take_over(self, seed: Any, site: Any, when: str, prefix: str | None = None) -> None:
-        """Make the dropouts in place of Keras' generator; comes after Keras' `__init__`."""
-        layer: Any = self
-        if getattr(layer, "seed_generator", None) is not None:
-            detach(layer, "seed_generator")
-        layer.seed = seed
-        self._hold(seed, site, when, prefix)
 
     def get_dropout_mask(self, step_input: Any) -> Any:
         """The masks of what is read: one, or a list with one for each gate; None where nothing is dropped."""
@@ -346,4 +337,11 @@ CELLS: dict[type, type] = {
     keras.layers.SimpleRNNCell: SimpleRNNCell,
     _KerasConvLSTMCell: ConvLSTMCell,
 }
-LAYERS: dict[type, type] = {own.__mro__[3]: own for own in (LSTM, GRU, SimpleRNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM3D)}
+LAYERS: dict[type, type] = {
+    keras.layers.LSTM: LSTM,
+    keras.layers.GRU: GRU,
+    keras.layers.SimpleRNN: SimpleRNN,
+    keras.layers.ConvLSTM1D: ConvLSTM1D,
+    keras.layers.ConvLSTM2D: ConvLSTM2D,
+    keras.layers.ConvLSTM3D: ConvLSTM3D,
+}

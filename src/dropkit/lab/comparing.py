@@ -1,14 +1,14 @@
 """The one function for comparisons: of a recipe or a model, of a loop of one's own, of estimators."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import DropkitTypeError, DropkitValueError
+from ..errors import DropkitTypeError
 from . import experiment
 from .experiment import Comparison
 from .own.estimators import compare_estimators
 from .own.loop import compare_loop
+from .signatures import check_known, joined
 
 
 def compare(
@@ -42,7 +42,7 @@ def compare(
         asked: what else `dropkit.lab.experiment.compare` takes.
 
     Raises:
-        DropkitTypeError, DropkitValueError: a wrong argument, or a wrong return, with its strategy and seed.
+        DropkitTypeError: a wrong argument, or a wrong return, with its strategy and seed.
         DropkitRuntimeError: the function failed; what was finished is kept.
         OutputError, DataError: see `dropkit.lab.train`.
 
@@ -58,24 +58,11 @@ def compare(
     if given or (run is not None and estimators is not None):
         raise DropkitTypeError("give one of a recipe or model, run= and estimators=, not several")
     function: Callable[..., Comparison] = compare_loop if run is not None else compare_estimators
-    known = inspect.signature(function).parameters
-    for name in asked:
-        if name not in known:
-            what = "run" if run is not None else "estimators"
-            raise DropkitValueError(
-                f"compare({what}=...) takes no {name}; it takes {', '.join(word for word in known if word != what)}"
-            )
+    check_known("compare", "run" if run is not None else "estimators", function, asked)
     return function(run if run is not None else estimators, **asked)
 
 
-def _signature() -> inspect.Signature:
-    """Every argument by name: those of recipes first, then what loops and estimators add."""
-    words = dict(inspect.signature(experiment.compare).parameters)
-    for function in (compare_loop, compare_estimators):
-        for name, word in inspect.signature(function).parameters.items():
-            default = None if name in ("run", "estimators") else word.default
-            words.setdefault(name, word.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-    return inspect.Signature(list(words.values()), return_annotation=Comparison)
-
-
-compare.__signature__ = _signature()  # type: ignore[attr-defined]
+_LOOPS = (compare_loop, compare_estimators)
+compare.__signature__ = joined(  # type: ignore[attr-defined]
+    experiment.compare, _LOOPS, ["run", "estimators"], Comparison
+)

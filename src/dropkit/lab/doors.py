@@ -1,16 +1,16 @@
 """The functions train and tune, whatever is trained: a recipe or a model, or a loop of one's own."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, overload
 
-from ..errors import DropkitTypeError, DropkitValueError
+from ..errors import DropkitTypeError
 from . import experiment, tuning
 from .experiment import Comparison
 from .own.training import train_loop
 from .own.tuning import tune_loop
 from .runs.run import Run
 from .searching import Tuning
+from .signatures import check_known, joined
 
 
 @overload
@@ -89,21 +89,8 @@ def _check(given: tuple[Any, ...], asked: dict[str, Any], function: Callable[...
     """Refuse what a loop has no use for."""
     if given:
         raise DropkitTypeError("give a recipe or model, or run=, not both")
-    known = inspect.signature(function).parameters
-    for word in asked:
-        if word not in known:
-            takes = ", ".join(each for each in known if each != "run")
-            raise DropkitValueError(f"{name}(run=...) takes no {word}; it takes {takes}")
+    check_known(name, "run", function, asked)
 
 
-def _signature(own: Callable[..., Any], loop: Callable[..., Any], found: Any) -> inspect.Signature:
-    """Every argument by name: those of recipes first, then what loops add."""
-    words = dict(inspect.signature(own).parameters)
-    for name, word in inspect.signature(loop).parameters.items():
-        default = None if name == "run" else word.default
-        words.setdefault(name, word.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-    return inspect.Signature(list(words.values()), return_annotation=found)
-
-
-train.__signature__ = _signature(experiment.train, train_loop, Run | Comparison)  # type: ignore[attr-defined]
-tune.__signature__ = _signature(tuning.tune, tune_loop, Tuning)  # type: ignore[attr-defined]
+train.__signature__ = joined(experiment.train, [train_loop], ["run"], Run | Comparison)  # type: ignore[attr-defined]
+tune.__signature__ = joined(tuning.tune, [tune_loop], ["run"], Tuning)  # type: ignore[attr-defined]

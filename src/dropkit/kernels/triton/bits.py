@@ -64,6 +64,15 @@ def level(random, less, bit):
 
 
 @triton.jit
+def four_levels(r0, r1, r2, r3, less, bits):
+    """The levels of one group, the last first, by the four lowest bits of what is left of t."""
+    less = level(r3, less, bits & 1)
+    less = level(r2, less, (bits >> 1) & 1)
+    less = level(r1, less, (bits >> 2) & 1)
+    return level(r0, less, (bits >> 3) & 1)
+
+
+@triton.jit
 def keep_words(number, t, k0, k1):
     """Keep-words of int64 word numbers, uint32; t an int32 scalar, the ends 0 and 65536 included."""
     low, high = number.to(tl.uint32), (number >> 32).to(tl.uint32)
@@ -74,11 +83,7 @@ def keep_words(number, t, k0, k1):
     for i in range(groups):
         group = groups - 1 - i
         r0, r1, r2, r3 = philox(low, high, group.to(tl.uint32), 0, k0, k1, ROUNDS)
-        bits = t >> (12 - 4 * group)
-        less = level(r3, less, bits & 1)
-        less = level(r2, less, (bits >> 1) & 1)
-        less = level(r1, less, (bits >> 2) & 1)
-        less = level(r0, less, (bits >> 3) & 1)
+        less = four_levels(r0, r1, r2, r3, less, t >> (12 - 4 * group))
     return less
 
 
@@ -93,11 +98,7 @@ def keep_words_unrolled(number, t, k0, k1, GROUPS: tl.constexpr):
     for i in tl.static_range(GROUPS):
         group = GROUPS - 1 - i
         r0, r1, r2, r3 = philox(low, high, tl.full(low.shape, group, tl.uint32), 0, k0, k1, ROUNDS)
-        bits = t >> (12 - 4 * group)
-        less = level(r3, less, bits & 1)
-        less = level(r2, less, (bits >> 1) & 1)
-        less = level(r1, less, (bits >> 2) & 1)
-        less = level(r0, less, (bits >> 3) & 1)
+        less = four_levels(r0, r1, r2, r3, less, t >> (12 - 4 * group))
     return less
 
 

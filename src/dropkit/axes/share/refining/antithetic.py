@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DropkitValueError
 from ....place import Part
 from ....threshold import ONE
-from ..base import Refining, Uniform, distinct_axes, placed_axes
+from ..base import Refining, Uniform, placed_axes
+from .along import apart, set_one_axis
 
 
 def fractions() -> NDArray[np.float32]:
@@ -54,10 +54,7 @@ class Antithetic(Refining):
     axes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
-        object.__setattr__(self, "axes", distinct_axes("axes", self.axes))
-        if len(self.over) != 1:
-            raise DropkitValueError(f"over must name one axis, got {self.over}")
+        set_one_axis(self)
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """u < q for the first of a pair, 1 - u < q for the second."""
@@ -77,13 +74,3 @@ class Antithetic(Refining):
         both = xp.pad(u < q, (*around, (0, 1))) | xp.pad(1.0 - u < q, (*around, (1, 0)))
         kept = xp.moveaxis(xp.reshape(both, (*u.shape[:-2], 2 * pairs)), -1, axis)
         return kept[(slice(None),) * axis + (slice(start[axis], start[axis] + shape[axis]),)]
-
-
-def apart(what: str, axis: int, shared: Sequence[int], shape: tuple[int, ...]) -> None:
-    """Refuse an axis along which entries differ and which shares a draw.
-
-    Raises:
-        DropkitValueError: it is among the shared ones.
-    """
-    if axis in {each % len(shape) for each in shared}:
-        raise DropkitValueError(f"{what} over axis {axis} tells apart entries that axes {tuple(shared)} share")

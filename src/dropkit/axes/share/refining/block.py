@@ -14,7 +14,7 @@ from ....errors import DropkitValueError
 from ....place import Part
 from ....threshold import ONE
 from ..base import Refining, Uniform, distinct_axes, placed_axes
-from .antithetic import apart
+from .along import apart
 
 
 @dataclass(frozen=True, slots=True, repr=False)

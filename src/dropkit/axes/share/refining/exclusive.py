@@ -7,8 +7,9 @@ from typing import Any
 from ....errors import DropkitValueError
 from ....place import Part
 from ....threshold import ONE
-from ..base import Refining, Uniform, distinct_axes, placed_axes
-from .antithetic import apart, rates
+from ..base import Refining, Uniform, placed_axes
+from .along import apart, set_one_axis
+from .antithetic import rates
 
 MOST = 256  # parts: up to here k p, in steps of 2^-16, is exact in float32
 
@@ -41,10 +42,7 @@ class Exclusive(Refining):
     axes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "over", distinct_axes("over", self.over, least=1))
-        object.__setattr__(self, "axes", distinct_axes("axes", self.axes))
-        if len(self.over) != 1:
-            raise DropkitValueError(f"over must name one axis, got {self.over}")
+        set_one_axis(self)
 
     def kept(self, t: Any, shape: tuple[int, ...], part: Part, uniform: Uniform, xp: Any) -> Any:
         """What lies outside the arc of its part."""
