@@ -47,7 +47,7 @@ def render(page: Page, lang: str | Catalogue = ENGLISH) -> str:
     )
     environment.globals["say"] = say
     environment.filters["breaking"] = _breaking
-    environment.filters["whole"] = _whole
+    environment.filters["whole"] = lambda sentence: _whole(told(sentence, lang))
     environment.filters["figure"] = lambda figure: embed(told(figure, lang))
     found = catalogue(lang)
     html = environment.get_template("page.html.j2").render(
