@@ -62,7 +62,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"layers", "functional", "fused", "attention"},
         {"variants"},
         {"reading"},
-        {"binding", "release", "pipelines", "sharding", "learned", "depth", "structures", "taken"},
+        {"binding", "release", "pipelines", "sharding", "learned", "depth", "structures", "taken", "eager"},
         {"weights", "heads"},
         {"finding"},
         {"changing"},

@@ -8,7 +8,8 @@ A site that is called several times in a forward counts as several, as a dropout
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -48,12 +49,14 @@ class Sites(nn.ModuleDict):
     """The sites of one module: of its dropouts, and of its attention or of what stands between recurrent layers.
 
     random: it drops by numbers that it draws itself, and these are drawn by a site too.
+    eager: what is known of Hugging Face's function of its attention.
     """
 
     def __init__(self, recurrent: bool = False, random: bool = False) -> None:
         names = ["layers"] if recurrent else ["dropout", "attention"]
         super().__init__({name: Called() for name in [*names, *(["random"] if random else [])]})
         self.recurrent, self.draws = recurrent, random
+        self.eager: Any = None
         self.asked: list[Any] = []  # (rewrites, path, module): what changes calls inside compiled code, while it does
 
 
@@ -166,7 +169,8 @@ def _innermost() -> Taking | None:
 
 
 def _answered(sites: Sites, func: Any, known: calls.Dropping, args: Any, kwargs: Any) -> Any:
-    site: Any = sites[SITES.get(known.name, "dropout")]
+    of_weights = _inside.weights is sites and known.name == "dropout"
+    site: Any = sites["attention" if of_weights else SITES.get(known.name, "dropout")]
     p, training = known.read(args, kwargs)
     if site.when == "never":
         args, kwargs = known.write(args, kwargs, 0.0, False)
@@ -193,13 +197,25 @@ def _drawn(known: calls.Dropping, site: Called, given: dict[str, Any], p: Any) -
 
 
 class _Inside(threading.local):
-    """Whose sites draw what `multi_head_attention_forward` calls."""
+    """Whose sites draw what `multi_head_attention_forward` calls, and whose dropout is that of attention weights."""
 
     def __init__(self) -> None:  # for each thread: an attribute of the class would be another thing to a compiler
         self.sites: Sites | None = None
+        self.weights: Sites | None = None
 
 
 _inside = _Inside()
+
+
+@contextmanager
+def weights_of(sites: Sites) -> Iterator[None]:
+    """Inside, `F.dropout` drops attention weights, by the site of attention."""
+    outside = _inside.weights
+    _inside.weights = sites
+    try:
+        yield
+    finally:
+        _inside.weights = outside
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

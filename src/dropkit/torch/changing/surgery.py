@@ -24,6 +24,7 @@ from ..finding.rates import FoundRate, rates
 from ..named import Named
 from ..reading.structure import taken
 from ..reading.unkeyed import Unkeyed, told, unkeyed
+from .implementing import implementations
 from .receipt import INSERTED, Assignment, Insertion, Position, Receipt, Replacement, described, positions
 from .taking import takings
 
@@ -50,7 +51,9 @@ def swap(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     of functions that drop (`F.dropout` and its kin, `scaled_dot_product_attention`), `nn.MultiheadAttention`, and
     dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN`. Each module that calls gets sites of its own, which
     `bind` names "path:function"; rates, masks and arguments stay the caller's. On a CPU attention runs by
-    `dropkit.torch.attention`, which stores no weights.
+    `dropkit.torch.attention`, which stores no weights. So does Hugging Face's eager attention, where it is softmax of
+    scores and a mask: its config then names "dropkit" as its implementation. Weights that are asked for
+    (`output_attentions=True`) have the same mask.
 
     Args:
         model: holds the dropouts; edited in place.
@@ -80,15 +83,18 @@ def swap(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
     """
     _check_model(model, "swap", SWAPS)
     edits: list[Edit] = []
+    notes: list[str] = []
     if inputs or kwargs:
-        edits += takings(model, sites(model, *inputs, **kwargs))
+        calls = takings(model, sites(model, *inputs, **kwargs))
+        named, notes = implementations(model, calls, inputs, kwargs)
+        edits += [*calls, *named]
     found = [place for place in positions(model) if type(place.module) in SWAPS]
     if not found and not edits:
         raise DropkitValueError(f"no dropout of torch.nn to swap in {type(model).__name__}: {_what_there_is(model)}")
     news = {id(place.module): _twin(place) for place in found}
     edits += [Replacement(place, news[id(place.module)]) for place in found]
     _warn_if_bound(model, [place.path for place in found])
-    receipt = Receipt(edits, [])
+    receipt = Receipt(edits, notes)
     left = unkeyed(model, Named)
     receipt.lines += tuple(_left_alone(model, left))
     if left:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..eager import Eager
 from ..finding.inventory import Site
 from ..finding.rates import NUMBER, rates
 from ..layers import Drawn
@@ -26,6 +27,7 @@ class TakingOver:
     module: nn.Module
     recurrent: bool
     random: bool
+    eager: Eager | None = None  # Hugging Face's function of its attention
     forward: Any = field(default=None, init=False)
 
     @property
@@ -40,6 +42,7 @@ class TakingOver:
         """Add the sites, and stand in the forward's place."""
         self.forward = Forward(self.module)
         sites = Sites(self.recurrent, self.random)
+        sites.eager = self.eager
         sites.train(self.module.training)
         self.module.add_module(CALLS, sites)
         self.module.__dict__["forward"] = self.forward
