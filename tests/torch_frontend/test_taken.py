@@ -113,6 +113,7 @@ def taken(model: nn.Module, *inputs: Any, **kwargs: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="LSTM with projections")
+        warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")  # of nested checkpoints
         dt.swap(model.train(), *inputs, **kwargs)
         return dt.bind(model, seed=1)
 
@@ -237,6 +238,42 @@ def test_checkpointing_changes_nothing() -> None:
             at_step(model, 2, x).square().sum().backward()
             grads.append(x.grad)
         assert torch.equal(*grads), name  # type: ignore[misc]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_inside_a_forward_that_calls_changes_nothing(reentrant: bool) -> None:
+    """What is run again is a part of a module's forward, which by then is not running."""
+
+    class Within(nn.Module):
+        def __init__(self, again: int) -> None:
+            super().__init__()
+            self.again, self.inner, self.linear = again, Functional(), nn.Linear(WIDTH, WIDTH)
+
+        def part(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.dropout(self.linear(F.dropout(self.inner(x), 0.3, self.training)), 0.2, self.training)
+            return self.run(self.deep, x, self.again > 1)
+
+        def deep(self, x: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(self.inner(x), x, x, dropout_p=0.2 if self.training else 0.0)
+
+        def run(self, part: Any, x: torch.Tensor, again: bool) -> torch.Tensor:
+            return checkpoint(part, x, use_reentrant=reentrant) if again else part(x)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(self.run(self.part, x, self.again > 0), 0.2, self.training)
+
+    grads = []
+    for again in (0, 1, 2):
+        torch.manual_seed(0)
+        x = X.clone().requires_grad_()
+        model = taken(nn.Sequential(Within(again)), x)
+        before = torch.get_rng_state()
+        at_step(model, 2, x).square().sum().backward()
+        assert torch.equal(torch.get_rng_state(), before)
+        grads.append([x.grad, *(weight.grad for weight in model.parameters())])
+    for other in grads[1:]:
+        torch.testing.assert_close(other, grads[0], rtol=1e-4, atol=1e-5)  # added up in another order
 
 
 @pytest.mark.parametrize("name", ["multi-head", "encoder", "functions"])
@@ -389,7 +426,7 @@ def test_models_of_hugging_face_are_repeatable(name: str, attention: str) -> Non
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["Bert", "GPT2", "Llama"])
+@pytest.mark.parametrize("name", HUGGING)
 def test_gradient_checkpointing_of_hugging_face_changes_nothing(name: str) -> None:
     transformers = pytest.importorskip("transformers")
     kind, settings, inputs = HUGGING[name]
@@ -399,8 +436,9 @@ def test_gradient_checkpointing_of_hugging_face_changes_nothing(name: str) -> No
         model = copy.deepcopy(plain)
         if again:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        taken(model, **inputs, use_cache=False)
+        how = {**inputs, "use_cache": False} if hasattr(plain.config, "use_cache") else inputs
+        taken(model, **how)
         with dt.at(step=3):
-            model(**inputs, use_cache=False)[0].square().sum().backward()
+            model(**how)[0].square().sum().backward()
         found.append([weight.grad for weight in model.parameters() if weight.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

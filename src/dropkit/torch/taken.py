@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -24,6 +25,7 @@ from .arithmetic.formula import PLAIN
 from .attention.call import attended
 from .attention.request import Masked, Request, checked_mask, checked_shapes
 from .draw import Unfolded
+from .drawing import recomputation
 from .functional import drawn_by
 from .named import Named
 from .reading import calls
@@ -82,11 +84,11 @@ class Forward:
         if around is None:
             with Taking(sites):
                 return self._run(module, *args, **kwargs)
-        around.chain.append(sites)
+        around.enter(sites)
         try:
             return self._run(module, *args, **kwargs)
         finally:
-            around.chain.pop()
+            around.leave()
 
     def _run(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.before is not None:
@@ -112,12 +114,32 @@ class Forward:
 class Taking(TorchFunctionMode):
     """While it is on, functions that drop are drawn by the sites; what other modes make of a call is heard first.
 
-    Modules in one another share one mode: every function of torch would pass through each of several.
+    Modules in one another share one mode: every function of torch would pass through each of several. A checkpoint
+    inside a module's forward runs a part of it again when the mode is gone: it is told to do so inside another one.
     """
 
-    def __init__(self, sites: Sites) -> None:
+    def __init__(self, *chain: Sites) -> None:
         super().__init__()
-        self.chain = [sites]  # of the modules that are running, the innermost last
+        self.chain = list(chain)  # of the modules that are running, the innermost last
+        self._entered: list[list[Any]] = [_repeating() for _ in chain]  # the checkpoints around each when it began
+
+    def enter(self, sites: Sites) -> None:
+        """A module in the last one begins."""
+        self.chain.append(sites)
+        self._entered.append(_repeating())
+
+    def leave(self) -> None:
+        """The last one has ended."""
+        self.chain.pop()
+        self._entered.pop()
+
+    def _tell(self) -> None:
+        """The checkpoints around this call, of what to do when they run it again."""
+        for holder in _repeating():
+            outside = [not any(other is holder for other in entered) for entered in self._entered]
+            chain = [sites for sites, before in zip(self.chain, outside, strict=True) if before]
+            if chain:
+                recomputation.again_inside(holder, partial(Taking, *chain))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -125,6 +147,7 @@ class Taking(TorchFunctionMode):
         if func not in _WATCHED:  # nearly all
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
+        self._tell()
         for sites in reversed(self.chain):
             known = (_BETWEEN if sites.recurrent else _OTHERS).get(func)
             if known is not None:
@@ -159,6 +182,10 @@ class Taking(TorchFunctionMode):
                 watcher.resting = False
 
         return watcher.around(known, args, kwargs, run)
+
+
+def _repeating() -> list[Any]:
+    return [] if recomputation.never_repeated() else recomputation.holders()
 
 
 def _innermost() -> Taking | None:

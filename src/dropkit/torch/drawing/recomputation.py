@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -119,6 +120,32 @@ def keyed(new: Draw, took_place: bool) -> Draw:
         before = None if forward is None else forward.placed.get(new.key)
         return new if before is None else before._replace(lowered=new.lowered)
     return new
+
+
+def holders() -> list[Any]:
+    """What may run this call again: the checkpoints that it is inside of, as far as they have begun."""
+    recording, _ = _checkpoints()
+    return [*recording, *(ctx for ctx in _running_forwards() if ctx is not None)]
+
+
+@dataclass(slots=True)
+class _Inside:
+    """What a checkpoint runs again, inside a context."""
+
+    run: Callable[..., Any]
+    context: Callable[[], AbstractContextManager[Any]]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.context():
+            return self.run(*args, **kwargs)
+
+
+def again_inside(holder: Any, context: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Have a checkpoint run its part again inside a context, unless it does so already or is of a kind unknown here."""
+    for name in ("recompute_fn", "run_function"):
+        run = getattr(holder, name, None)
+        if run is not None and not isinstance(run, _Inside):
+            setattr(holder, name, _Inside(run, context))
 
 
 def _records(frames: list[Any], forwards: list[Any]) -> list[_Record]:
