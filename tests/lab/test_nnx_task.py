@@ -30,18 +30,31 @@ class Net(nnx.Module):
         return self.output(self.drop(nnx.relu(self.hidden(x))))
 
 
+def own_attention(*args: Any, **kwargs: Any) -> Any:
+    return nnx.dot_product_attention(*args, **kwargs)
+
+
 class Normed(nnx.Module):
     """With a BatchNorm, an attention that draws by a number of its own, and a flag that says whether it trains."""
+
+    own = True
 
     def __init__(self, seed: int) -> None:
         rngs = nnx.Rngs(seed)
         self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.attend = nnx.MultiHeadAttention(2, 8, dropout_rate=0.25, rngs=rngs, decode=False)
+        how = {"attention_fn": own_attention} if self.own else {}
+        self.attend = nnx.MultiHeadAttention(2, 8, dropout_rate=0.25, rngs=rngs, decode=False, **how)
         self.output = nnx.Linear(8, 3, rngs=rngs)
 
     def __call__(self, x: Any, train: bool) -> Any:
         x = self.norm(x, use_running_average=not train)
         return self.output(self.attend(x[:, None], deterministic=not train)[:, 0])
+
+
+class Attending(Normed):
+    """Whose only dropout is in an attention of flax' own."""
+
+    own = False
 
 
 class Tokens(nnx.Module):
@@ -114,6 +127,12 @@ def test_a_rate_that_moves_and_a_learning_rate_compile_nothing_again() -> None:
     again.epoch(1, 0)
     assert again.program is trainer.program and trainer.program.traced - before == 1
     assert rows[0]["rate_drop"] > rows[1]["rate_drop"] > 0.1
+
+
+def test_a_model_that_drops_in_attention_alone_is_keyed() -> None:
+    recipe, found = plan(Attending, strategy="as-is", batch_size=32)
+    assert list(recipe.feeds) == ["attend.dropout"]
+    assert NnxTrainer(found).moves.row(1) == {"rate_attend.dropout": 0.25}
 
 
 def test_a_number_inside_another_module_moves_too() -> None:

@@ -14,7 +14,7 @@ from ...axes.share import Axes
 from ...errors import DropkitTypeError, DropkitValueError
 from ...jax import insert, sites, swap
 from ...jax.binding import foreign_dropouts
-from ...jax.changing import FoundRate, places, rates, swappable
+from ...jax.changing import FoundRate, attentions, places, rates, swappable
 from ...jax.nnx import Dropout
 from ...language import say
 from ...patterns import listed
@@ -197,7 +197,7 @@ def _insert(model: Any, wanted: tuple[Rule, ...]) -> dict[str, Rule]:
 
 def _swapped(task: Task | None, model: Any) -> None:
     """Make flax' own dropouts dropkit's; refuse what no rate reaches."""
-    if swappable(model):
+    if swappable(model) or attentions(model)[0]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             swap(model)
