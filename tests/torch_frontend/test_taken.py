@@ -131,7 +131,15 @@ def test_two_forwards_of_a_step_are_one_and_the_generator_rests(name: str) -> No
     assert torch.equal(first, second) and not torch.equal(first, third)
     assert torch.equal(model(X), first) and torch.equal(model(X), third)  # counted by the clock
     assert torch.equal(torch.get_rng_state(), before)
-    assert dt.check(model, X).ok
+    report = dt.check(model, X)
+    assert report.ok and "reached from outside" not in str(report)
+
+
+def test_check_sees_that_a_recomputation_draws_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = taken(Functional(), X)
+    monkeypatch.setattr(dt.drawing.recomputation, "draw", lambda fresh, stated: fresh())  # nothing is remembered
+    report = dt.check(model, X)
+    assert not report.ok and ":scaled_dot_product_attention" in str(report.failures)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,7 +19,8 @@ from ...language import say, template
 from ..drawing import coordinates, ranks
 from ..drawing.recomputation import in_backward
 from ..layers import Drawn
-from ..reading.calls import find
+from ..reading.calls import Dropping, find
+from ..reading.structure import taken
 from .intercept import Intercept, frames
 from .inventory import Site
 from .outcomes import jagged, local, outcome
@@ -91,20 +92,25 @@ class Trying(Intercept):
         self.how, self.busy = how, False
         self.layers = {t.site.name: t for t in trials if t.site.place is None and t.site.kind != "number"}
         self.places = {(t.site.name.partition(":")[0], t.site.kind, t.site.place): t for t in trials if t.site.place}
-        self._replaced: list[nn.Module] = []
+        self._replaced: list[tuple[nn.Module, Any]] = []
 
     def __enter__(self) -> "Trying":
         super().__enter__()
         for path, trial in self.layers.items():
             module = self.model.get_submodule(path)
-            if not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
+            before = None if isinstance(module, torch.jit.ScriptModule) else vars(module).get("forward")
+            if not isinstance(module, torch.jit.ScriptModule) and (before is None or taken(module)):
                 vars(module)["forward"] = self._forward_of(module, trial)
-                self._replaced.append(module)
+                self._replaced.append((module, before))
         return self
 
     def __exit__(self, *exception: Any) -> None:
         while self._replaced:
-            del vars(self._replaced.pop())["forward"]
+            module, before = self._replaced.pop()
+            if before is None:
+                del vars(module)["forward"]
+            else:  # which draws the module's calls
+                vars(module)["forward"] = before
         super().__exit__(*exception)
 
     def _forward_of(self, module: nn.Module, trial: Trial) -> Callable[..., Any]:
@@ -124,9 +130,19 @@ class Trying(Intercept):
     ) -> Any:
         kwargs = kwargs or {}
         known = None if self.busy or in_backward() else find(func, args, kwargs)
-        running = None if known is None else self.innermost()
-        if known is None or running is None:
+        if known is None or self.innermost() is None:
             return super().__torch_function__(func, types, args, kwargs)
+        return self._tried(known, func, args, kwargs)
+
+    def around(self, known: Dropping, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Any]) -> Any:
+        """A call that somebody else has taken over, examined as any other."""
+        if self.busy or in_backward() or self.innermost() is None:
+            return run(args, kwargs)
+        return self._tried(known, lambda *args, **kwargs: run(args, kwargs), args, kwargs)
+
+    def _tried(self, known: Dropping, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        running = self.innermost()
+        assert running is not None
         p, training = known.read(args, kwargs)
         call = self.call_of(running, known.name, known.kind, p=p, training=training)
         trial = None if call.place is None else self.places.get((call.path, call.kind, call.place))
