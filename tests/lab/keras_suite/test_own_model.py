@@ -11,7 +11,7 @@ from keras import layers  # noqa: E402
 
 from dropkit import Key, cli, keep  # noqa: E402
 from dropkit.errors import DropkitError, DropkitValueError  # noqa: E402
-from dropkit.lab import compare, train  # noqa: E402
+from dropkit.lab import Data, compare, train  # noqa: E402
 from dropkit.lab.engines import keras_task  # noqa: E402
 from dropkit.lab.engines.calibration import calibration_error  # noqa: E402
 from dropkit.lab.order import epoch_order  # noqa: E402
@@ -84,6 +84,7 @@ def test_every_kind_of_targets(make: Any, kind: str, asked: dict[str, Any], figu
     run = train(make, data=arrays(kind), epochs=1, device="cpu", out=tmp_path, **asked)
     row, scores = run.rows[0], run.scores()
     assert all(np.isfinite(value) for value in row.values())
+    assert row["train_loss"] > 0
     if figure == "test_auroc":
         assert scores is None
     else:
@@ -118,10 +119,31 @@ def test_gap_moves_the_rate_by_the_rows_before_and_is_resumed(tmp_path: Path) ->
     follows_the_gap(run, "drop")
 
 
-def test_a_run_is_the_same_whether_samples_are_copied_or_read_batch_by_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("strategy", "moved"), [("as-is", [0, 0, 4]), ("step:3", [0, 0, 3, 4, 6])])
+def test_rates_are_moved_where_an_epoch_begins_and_where_they_change(
+    strategy: str, moved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: Any = {"data": arrays("classification"), "epochs": 2, "batch_size": 12, "device": "cpu"}
+    steps: list[int] = []
+
+    class Watched(keras_task.Moves):
+        def set(self, step: int) -> None:
+            steps.append(step)
+            super().set(step)
+
+    monkeypatch.setattr(keras_task, "Moves", Watched)
+    asked: Any = {"data": arrays("classification"), "epochs": 2, "batch_size": 8, "device": "cpu"}
+    train(softmax, strategy=strategy, out=tmp_path, **asked)
+    assert steps == moved
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 4)])
+def test_a_run_is_the_same_whether_samples_are_copied_or_read_batch_by_batch(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = arrays("classification")
+    train_x, test_x = (x.reshape(-1, *shape) for x in (given.train_x, given.test_x))  # (2, 4) enters flattened
+    data = Data.of((train_x, given.train_y), (test_x, given.test_y), "classification")
+    asked: Any = {"data": data, "epochs": 2, "batch_size": 12, "device": "cpu"}
     copied = train(softmax, out=tmp_path / "copied", **asked)
     monkeypatch.setattr(keras_task, "COPIED", 0)
     assert numbers(train(softmax, out=tmp_path / "read", **asked)) == numbers(copied)

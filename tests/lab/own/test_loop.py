@@ -145,6 +145,22 @@ def test_an_error_in_the_function_names_its_place(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+def test_a_first_call_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    fails = [True]
+
+    def run(strategy: Any, seed: int) -> float:
+        if fails:
+            raise KeyError("depth")
+        return 0.5 + seed / 100
+
+    asked: Any = {"run": run, "strategies": ["none", "fixed:0.5"], "seeds": 2, "out": tmp_path}
+    with pytest.raises(DropkitError, match="failed with KeyError"):
+        compare(**asked)
+    assert list(tmp_path.rglob("*")) == []
+    fails.clear()
+    assert [len(runs) for runs in compare(**asked).runs.values()] == [2, 2]
+
+
 def test_generators_are_seeded_by_the_seed_and_given_back(tmp_path: Path) -> None:
     drawn: list[tuple[float, float]] = []
 

@@ -32,6 +32,7 @@ class KerasTaskTrainer(KerasTrainer):
         settings: Any = choices.settings
         self.objective = choices.recipe.objective
         self.last_scores: NDArray[np.float32] | None = None
+        self.held: NDArray[Any] | None = None
         built = choices.recipe.build(settings, choices.data.shape, choices.data.classes, self.plan.seed)
         self.built = built
         if sites(built.model):
@@ -66,7 +67,7 @@ class KerasTaskTrainer(KerasTrainer):
                 initial_epoch=number - 1,
                 epochs=number,
                 shuffle=False,  # the order is the lab's
-                callbacks=[self._mover(step)],
+                callbacks=self._movers(step, math.ceil(len(order) / size)),
                 verbose=0,
             ).history
         figures = {f"train_{name}": float(found[f"own_{name}"][0]) for name in self._trained()}
@@ -74,10 +75,20 @@ class KerasTaskTrainer(KerasTrainer):
 
     def _ordered(self, order: NDArray[np.int64], size: int) -> dict[str, Any]:
         """The samples in their order, for `fit`: arrays, which are quicker; by batches where a copy is large."""
-        x, y = self._arrays("train")
-        if x.nbytes > COPIED:
+        x, y, _ = self.parts["train"]
+        one = x[:1]
+        entered = self.built.entering(one)
+        if entered.nbytes * len(order) > COPIED:
             return {"x": self._batches("train", order, size)}
-        return {"x": x[order], "y": y[order], "batch_size": size}
+        if self.held is None:  # memory that is new to the process costs more than the copy
+            self.held = np.empty((len(order), *entered.shape[1:]), entered.dtype)
+        if entered is one:
+            np.take(x, order, 0, out=self.held, mode="clip")  # "raise" would make another copy
+        else:
+            for first in range(0, len(order), CHUNK):
+                index = order[first : first + CHUNK]
+                self.held[first : first + len(index)] = self.built.entering(x[index])
+        return {"x": self.held, "y": y[order], "batch_size": size}
 
     def _trained(self) -> list[str]:
         """The figures that are taken of batches as they are trained."""
@@ -89,24 +100,30 @@ class KerasTaskTrainer(KerasTrainer):
         rows = [name for name in self.objective.figures.rows if name.startswith("train_") and "eval" not in name]
         return [name for name in rows if name.removeprefix("train_") not in self._trained()]
 
-    def _mover(self, step: int) -> Any:
-        """A callback that moves the rates before each step."""
-        moves, first = self.moves, step
-
+    def _movers(self, first: int, steps: int) -> list[Any]:
+        """A callback that moves the rates before each step of an epoch; none where they stay."""
+        self._move(first)
+        at = [tuple(rate.at(step) for rate in self.moves.moved.values()) for step in range(first, first + steps)]
+        if len(set(at)) == 1:
+            return []
         callback: Any = self.keras.callbacks.Callback
+        trainer = self
 
         class Mover(callback):
             def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                before = [place.p for place in moves.places.values()]
-                if [rate.at(first + batch) for rate in moves.moved.values()] == before:
-                    return
-                model = self.model  # JAX keeps the state of a running epoch elsewhere; asking for it brings it back
-                moves.set(first + batch)
-                pairs = zip(moves.places.values(), before, strict=True)
-                if any(place.compiled and place.p != p for place, p in pairs) and model.train_function is not None:
-                    model.make_train_function(force=True)
+                if batch and at[batch] != at[batch - 1]:
+                    _ = self.model  # JAX keeps the state of a running epoch elsewhere; asking for it brings it back
+                    trainer._move(first + batch)
 
-        return Mover()
+        return [Mover()]
+
+    def _move(self, step: int) -> None:
+        """Move the rates to a step; where one is a part of the program, Keras makes that anew."""
+        before = {site: place.p for site, place in self.moves.places.items() if place.compiled}
+        self.moves.set(step)
+        changed = any(self.moves.places[site].p != p for site, p in before.items())
+        if changed and self.model.train_function is not None:
+            self.model.make_train_function(force=True)
 
     def _evaluate(self, name: str, index: NDArray[np.int64]) -> Row:
         x, y, _ = self.parts[name]

@@ -198,7 +198,12 @@ def compared(
             grows, others = ("seeds", "strategies"), (*settling.ignored, *ignore)
             open_folder(out, config, resume=resume or done > 0, may_grow=grows, ignore=others)
             for seed in range(first + done, first + config["seeds"]):
-                _run_all(loop, strategies, seed, out, kept, told)
+                try:
+                    _run_all(loop, strategies, seed, out, kept, told)
+                except DropkitError:
+                    if not resume and not any(kept.values()):
+                        _forget(out, out / strategies[0].folder / f"{loop.seed}{seed}")
+                    raise
             runs = _as_runs(loop, kept, told)
         return finish({**config, "epochs": 1, "rates": {}}, runs, out, told.lang)
 
@@ -212,6 +217,17 @@ def _run_all(
         one = run_once(loop, strategy, seed, out / strategy.folder / f"{loop.seed}{seed}", first, told)
         # Memory does not grow with the samples of all runs.
         kept[strategy].append(replace(one, returned=one.returned.light()))
+
+
+def _forget(out: Path, place: Path) -> None:
+    """Take away what was written for a first call that failed: no run is in it."""
+    if (place / FIGURES).exists():
+        return
+    for config in (place / "config.json", out / "config.json"):
+        config.unlink(missing_ok=True)
+    with suppress(OSError):  # others' files lie there
+        place.rmdir()
+        place.parent.rmdir()
 
 
 def _as_runs(loop: Loop, kept: Mapping[str, Sequence["_Kept"]], told: Told) -> dict[str, tuple[OwnRun, ...]]:
