@@ -164,7 +164,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: bald([[0.5, 0.5]]), r"probabilities must have shape \(passes, inputs, classes\), got \(1, 2\)"),
     (lambda: bald(np.full((2, 2, 2, 2), 0.5)), r"got \(2, 2, 2, 2\)"),
     (lambda: max_entropy([[[0.5, 0.6]]]), "sum to 1.1"),
-    (lambda: variation_ratio([[[0.5, np.nan]]]), "probabilities holds nan"),
+    (lambda: variation_ratio([[[0.5, np.nan]]]), "probabilities must be finite numbers, got nan"),
     (lambda: bald(Result([[0.5, 0.5]])), "did not keep its samples"),
     (lambda: batch_bald([[[0.5, 0.5]]], 2), "size must be at most the 1 inputs there are, got 2"),
     (lambda: batch_bald([[[0.5, 0.5]]], 0), "size must be a whole number of at least 1, got 0"),

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import dropkit
-from dropkit.errors import DropkitTypeError, DropkitValueError
+from dropkit.errors import DropkitError, DropkitTypeError, DropkitValueError
 from dropkit.uncertainty import ConformalSets, conformal, set_coverage, set_size
 from dropkit.uncertainty.conforming.quantile import finite_quantile
 
@@ -21,6 +22,20 @@ def split(n: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarra
     random = np.random.default_rng(seed)
     mean, variance = random.normal(size=n), np.exp(random.normal(size=n))
     return mean, variance, mean + spread * np.sqrt(variance) * random.standard_t(4, size=n)
+
+
+class NotAskedError(DropkitError, AttributeError):
+    pass
+
+
+class Unasked:
+    """A result that was not asked for quantiles, and says so."""
+
+    mean = (0.0,)
+
+    @property
+    def quantiles(self) -> Any:
+        raise NotAskedError("say quantiles=(0.05, 0.95)")
 
 
 # -- the quantile
@@ -81,7 +96,8 @@ def test_sets_hold_the_classes_whose_score_is_at_most_the_quantile(method: Any, 
     p, y = predictions(120, 6, seed=1)
     p = p.round(2) / p.round(2).sum(1, keepdims=True)  # with ties
     rows = np.arange(1000, 1060)
-    sets = conformal(p[:60], y[:60], 0.2, method, seed=7, rows=rows, randomised=randomised, penalty=0.05, rank=2)
+    options: dict[str, Any] = {"penalty": 0.05, "rank": 2} if method == "raps" else {}
+    sets = conformal(p[:60], y[:60], 0.2, method, seed=7, rows=rows, randomised=randomised, **options)
     draws = [
         dropkit.uniform((60,), dropkit.Key(7, f"conformal/{site}"), rows=rows).astype(float)
         if randomised
@@ -177,18 +193,17 @@ def test_cqr_finds_its_quantiles_in_a_result_however_it_holds_them() -> None:
     given: list[Any] = [
         Result(mean, quantiles=both),
         Result(mean, quantiles=lambda levels: [both[round(level, 9)] for level in levels]),
-        Result(mean, quantiles=np.stack(list(both.values())), levels=tuple(both)),
-        Result(mean, quantiles=torch.tensor(np.stack([mean - 1, mean + 1]))),
+        Result(mean, quantiles=torch.tensor(np.stack(list(both.values()))), levels=tuple(both)),
+        SimpleNamespace(mean=mean, quantiles=np.stack([mean - 1, mean + 1])),  # those that are wanted
     ]
-    del given[-1].levels  # two, and nothing says which: those that are wanted
-    Result.levels = ()  # the default of the class
-    given[-1] = type("Bare", (), {"mean": mean, "quantiles": np.stack([mean - 1, mean + 1])})()
     for result in given:
         assert conformal(result, y, 0.1, "cqr").quantile == expected
-    with pytest.raises(DropkitValueError, match=r"needs the quantiles at \(0.1, 0.9\), and this Result has 3"):
+    with pytest.raises(DropkitValueError, match=r"quantiles at \(0.1, 0.9\) are needed, this Result has 3"):
         conformal(given[0], y, 0.2, "cqr")
     with pytest.raises(DropkitValueError, match=r"this Result has no quantiles; predict with those at \(0.05, 0.95\)"):
         conformal(Result(mean), y, 0.1, "cqr")
+    with pytest.raises(DropkitError, match="say quantiles="):  # its own words, where it has some
+        conformal(Unasked(), y, 0.1, "cqr")
 
 
 def test_several_outputs_have_each_their_own_quantile() -> None:
@@ -218,7 +233,7 @@ def coverage(method: str, repeat: int, **options: Any) -> float:
     """Of NEW samples, calibrated on N others; the model is much too sure in both."""
     if method in ("lac", "aps", "raps"):
         p, y = predictions(N + NEW, 5, seed=repeat, sure=3.0)
-        sets = conformal(p[:N], y[:N], ALPHA, method, seed=repeat, rank=1, **options)  # type: ignore[call-overload]
+        sets = conformal(p[:N], y[:N], ALPHA, method, seed=repeat, **options)  # type: ignore[call-overload]
         return set_coverage(sets.predict(p[N:]), y[N:])
     mean, variance, y = split(N + NEW, repeat, spread=2.0)
     deviation = np.sqrt(variance)
@@ -290,10 +305,12 @@ REFUSED = [
     (lambda: conformal(np.full((2, 2, 2), 0.5), [[0, 0]] * 2, 0.4), "samples must be exchangeable, which pixels"),
     (lambda: conformal(P, Y, 0.1, "raps", penalty=-1), "penalty must be 0 or more.*got -1"),
     (lambda: conformal(P, Y, 0.1, "raps", rank=1.5), "rank must be a whole number.*got 1.5"),
+    (lambda: conformal(P, Y, 0.1, "aps", penalty=0.1), 'penalty=0.1 is an option of method "raps", got "aps"'),
+    (lambda: conformal(P, Y, 0.1, "split", beta=1.0), 'beta=1.0 is an option of method "normalised", got "split"'),
     (lambda: conformal(P, Y, 0.1, "aps", rows=[1, 2]), "rows"),
     (lambda: conformal(P, Y, 0.1).predict([[0.5, 0.25, 0.25]]), "calibrated on 2 classes, got 3"),
     (lambda: conformal([0.0] * 19, [[0.0]] * 19, 0.1, "split"), r"y has shape \(19, 1\) and the prediction \(19,\)"),
-    (lambda: conformal([0.0] * 19, [math.nan] * 19, 0.1, "split"), "y holds nan"),
+    (lambda: conformal([0.0] * 19, [math.nan] * 19, 0.1, "split"), "y must be finite numbers, got nan"),
     (lambda: conformal(0.0, 0.0, 0.1, "split"), "must have an axis of samples first"),
     (lambda: conformal(([0.0] * 19, [0.0] * 19), [0.0] * 19, 0.1, "normalised"), "19 of 19 variances are 0.*beta > 0"),
     (lambda: conformal(([0.0] * 19, [-1.0] * 19), [0.0] * 19, 0.1, "normalised"), "variance must be 0 or more, got -1"),

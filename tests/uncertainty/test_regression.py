@@ -117,8 +117,8 @@ def test_quantiles_of_the_true_distribution_are_calibrated() -> None:
 
 REFUSED = [
     (lambda: rmse([[1.0], [2.0]], [1.0, 2.0]), r"y has shape \(2,\) and the prediction \(2, 1\)"),
-    (lambda: rmse([], []), "the prediction is empty"),
-    (lambda: rmse([np.inf], [0.0]), r"the prediction holds inf at \[0\], and 1 of 1"),
+    (lambda: rmse([], []), "the prediction must hold at least one sample"),
+    (lambda: rmse([np.inf], [0.0]), r"the prediction must be finite numbers, got inf at \[0\], as 1 of 1"),
     (lambda: gaussian_nll([0.0, 0.0], [0.0, 1.0], [0.0, 0.0]), "variance must be above 0, got 0 of 1 of 2; add the"),
     (lambda: gaussian_nll([0.0], [1.0, 1.0], [0.0]), r"variance has shape \(2,\) and the mean \(1,\)"),
     (lambda: log_likelihood([[0.0]], [0.0], 0), "tau must be a precision above 0.*got 0"),

@@ -91,7 +91,7 @@ def test_what_is_refused() -> None:
             score([0.1], [])
         with pytest.raises(DropkitValueError, match="inside has no samples"):
             score(np.zeros(0), [0.1])
-        with pytest.raises(DropkitValueError, match=r"inside holds nan at \[1\]"):
+        with pytest.raises(DropkitValueError, match=r"inside must be numbers, got nan at \[1\]"):
             score([0.1, np.nan], [0.1])
     with pytest.raises(DropkitValueError, match="recall must lie strictly between 0 and 1, got 95"):
         fpr95([0.1], [0.2], 95)
@@ -99,7 +99,7 @@ def test_what_is_refused() -> None:
         fpr95([0.1], [0.2], positive="ood")
     with pytest.raises(DropkitValueError, match=r"loss has shape \(3, 1\) and the uncertainty \(3,\)"):
         aurc([1, 2, 3], [[0], [1], [0]])
-    with pytest.raises(DropkitValueError, match="uncertainty is empty"):
+    with pytest.raises(DropkitValueError, match="uncertainty must hold at least one sample"):
         aurc([], [])
     with pytest.raises(DropkitTypeError, match="uncertainty must be an array of real numbers, got dtype <U1"):
         aurc(["a"], [1])

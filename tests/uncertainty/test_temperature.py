@@ -84,5 +84,5 @@ def test_where_no_temperature_is_best_it_says_so() -> None:
         temperature_scaling([[1.0, 0.0], [0.0, -np.inf]], [0, 1])
     with pytest.raises(DropkitValueError, match="labels hold 2"):
         temperature_scaling([[1.0, 0.0]], [2])
-    with pytest.raises(DropkitValueError, match="logits holds nan"):
+    with pytest.raises(DropkitValueError, match="logits must be numbers, got nan"):
         temperature_scaling([[np.nan, 0.0]], [1])

@@ -57,13 +57,13 @@ def numbers(name: str, values: Any, *, infinite: bool = False) -> NDArray[np.flo
     """
     array = as_numpy(name, values).astype(np.float64)
     if not array.size:
-        raise DropkitValueError(f"{name} is empty, of shape {array.shape}; give at least one sample")
+        raise DropkitValueError(f"{name} must hold at least one sample, got shape {array.shape}")
     bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         where = _first(bad)
         raise DropkitValueError(
-            f"{name} holds {array[where]} at {list(map(int, where))}, and {int(bad.sum())} of {bad.size} such numbers; "
-            "leave these samples out or mend the model"
+            f"{name} must be {'' if infinite else 'finite '}numbers, got {array[where]} at {list(map(int, where))}, as "
+            f"{int(bad.sum())} of {bad.size} are; leave such samples out or mend the model"
         )
     return array
 
@@ -201,7 +201,7 @@ def quantiles_of(result: Any, levels: Sequence[float]) -> list[Any]:
     places = [[place for place, level in enumerate(have) if abs(level - wanted) < 1e-9] for wanted in levels]
     if len(have) != len(found) or not all(places):
         raise DropkitValueError(
-            f"needs the quantiles at {tuple(levels)}, and this {type(result).__name__} has {len(found)}, at {have}; "
+            f"the quantiles at {tuple(levels)} are needed, this {type(result).__name__} has {len(found)}, at {have}; "
             "predict with those"
         )
     return [found[place[0]] for place in places]

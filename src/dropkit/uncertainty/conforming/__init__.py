@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, overload
 
-from ...errors import UnknownNameError
+from ...errors import DropkitValueError, UnknownNameError
 from ..arrays import fraction
 from .intervals import INTERVALS, ConformalIntervals, conformal_intervals
 from .sets import SETS, ConformalSets, SetScore, conformal_sets
@@ -11,17 +11,17 @@ from .sets import SETS, ConformalSets, SetScore, conformal_sets
 @overload
 def conformal(
     predicted: Any, y: Any, alpha: float, method: Literal["lac", "aps", "raps"] = "lac", *, seed: int = 0,
-    rows: Any = None, randomised: bool = True, penalty: float = 0.01, rank: int = 5,
+    rows: Any = None, randomised: bool = True, penalty: float | None = None, rank: int | None = None,
 ) -> ConformalSets: ...  # fmt: skip
 @overload
 def conformal(
-    predicted: Any, y: Any, alpha: float, method: Literal["split", "normalised", "cqr"], *, beta: float = 0.0
+    predicted: Any, y: Any, alpha: float, method: Literal["split", "normalised", "cqr"], *, beta: float | None = None
 ) -> ConformalIntervals: ...
 
 
 def conformal(
     predicted: Any, y: Any, alpha: float, method: str = "lac", *, seed: int = 0, rows: Any = None,
-    randomised: bool = True, penalty: float = 0.01, rank: int = 5, beta: float = 0.0,
+    randomised: bool = True, penalty: float | None = None, rank: int | None = None, beta: float | None = None,
 ) -> ConformalSets | ConformalIntervals:  # fmt: skip
     """Calibrate sets of classes, or intervals, that hold the truth with probability 1 - alpha.
 
@@ -50,16 +50,16 @@ def conformal(
         seed, rows: key the uniform u of each sample: `rows` are numbers of the samples in the data set, 0 to n - 1
             without them. Nothing else is random.
         randomised: whether u is drawn; else it is 1, and sets hold the truth more often than they say.
-        penalty, rank: of "raps": what each class beyond the first `rank` ones costs.
-        beta: of "normalised": what is added to deviations, in the unit of y.
+        penalty, rank: of "raps": what each class beyond the first `rank` ones costs; 0.01 and 5.
+        beta: of "normalised": what is added to deviations, in the unit of y; 0.
 
     Returns:
         A `ConformalSets`, whose `predict` gives bool (n, classes), or a `ConformalIntervals`, whose `predict` gives
         (low, high).
 
     Raises:
-        DropkitValueError: alpha outside (0, 1), no such method, no probabilities, NaN, labels outside the classes,
-            shapes that do not agree, a deviation of 0 with "normalised".
+        DropkitValueError: alpha outside (0, 1), no such method, an option of another, no probabilities, NaN, labels
+            outside the classes, shapes that do not agree, a deviation of 0 with "normalised".
         DropkitTypeError: no numbers.
 
     Warns where n is so small that q is infinite: below 1 / alpha - 1.
@@ -78,9 +78,12 @@ def conformal(
     (array([2.]), array([18.]))
     """
     level = fraction("alpha", alpha)
+    if method not in (*SETS, *INTERVALS):
+        raise UnknownNameError("conformal method", str(method), (*SETS, *INTERVALS))
+    for name, value, owner in (("penalty", penalty, "raps"), ("rank", rank, "raps"), ("beta", beta, "normalised")):
+        if value is not None and method != owner:
+            raise DropkitValueError(f'{name}={value!r} is an option of method "{owner}", got "{method}"; leave it out')
     if method in SETS:
-        score = SetScore(method, seed, randomised, penalty, rank)
-        return conformal_sets(predicted, y, level, score, rows)
-    if method in INTERVALS:
-        return conformal_intervals(predicted, y, level, method, beta)
-    raise UnknownNameError("conformal method", str(method), (*SETS, *INTERVALS))
+        penalty, rank = 0.01 if penalty is None else penalty, 5 if rank is None else rank
+        return conformal_sets(predicted, y, level, SetScore(method, seed, randomised, penalty, rank), rows)
+    return conformal_intervals(predicted, y, level, method, 0.0 if beta is None else beta)
