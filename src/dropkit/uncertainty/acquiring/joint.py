@@ -10,7 +10,7 @@ from ...mask import uniform
 from .reading import entropy
 
 SITE = "batchbald"
-BLOCK = 1 << 24  # numbers at a time
+BLOCK = 1 << 20  # numbers at a time: what fits a cache
 
 
 class Joint:
