@@ -30,7 +30,7 @@ from .mask import words as words  # noqa: E402
 
 __version__ = "0.1.0"
 
-_LAZY = ("jax", "keras", "lab", "numpy", "probe", "report", "torch")
+_LAZY = ("jax", "keras", "lab", "numpy", "probe", "report", "torch", "uncertainty")
 _PROBES = {"doctor": ".probe.findings", "explain": ".probe"}  # functions, by where they are
 
 __all__ = [

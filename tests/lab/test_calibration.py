@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dropkit.lab import train
-from dropkit.lab.engines.calibration import BINS, Calibration, calibration_error
+from dropkit.lab.engines.calibration import Calibration
+from dropkit.uncertainty.judging.calibration import BINS, calibration_error
 
 
 def by_definition(confidence: np.ndarray, right: np.ndarray, bins: int) -> float:
