@@ -391,3 +391,27 @@ def test_disabled_wins_over_enabled() -> None:
         model(X)
     with enabled(model):
         assert zeros(model(X)) > 0.5
+
+
+def test_enabled_finds_a_gated_rate_in_the_source_of_its_module() -> None:
+    """Its name says nothing of attention, and it is no number but a layer that is never called."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(x, x, x, dropout_p=self.dropout.p if self.training else 0.0)
+
+    model, x = nn.Sequential(Gated()).eval(), torch.randn(1, 2, 16, 4)
+    assert torch.equal(model(x), model(x))
+    with enabled(model):
+        assert not torch.equal(model(x), model(x))
+
+
+def test_enabled_turns_learned_rates_on() -> None:
+    model, x = nn.Sequential(dt.learned.ConcreteDropout(0.5)).eval(), torch.ones(8, 16)
+    with enabled(model):
+        assert not torch.equal(model(x), model(x))
+    assert torch.equal(model(x), x)

@@ -1,6 +1,7 @@
 """Dropout as a function on torch tensors. Nothing is saved for backward but the key: the mask is computed again."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,15 +18,15 @@ from ..place import WHOLE, Part, Place, place_of, symbolic_place, whole_place
 from ..threshold import ONE, threshold
 from .arithmetic import composed, cpu, cuda, formula, laws, registered, tracing, transforms
 from .arithmetic.composed import Refined
+from .arithmetic.dtypes import DropkitDtypeError as DropkitDtypeError
+from .arithmetic.dtypes import check_dtype as check_dtype
 from .draw import Draw, Fresh, Unfolded
+from .drawing.around import by_lanes
 from .drawing.coordinates import draw_for
+from .drawing.lanes import InLanes
 from .parts import parts_of
 
 Share = Sequence[int] | Refining  # as it is used here: axis numbers, or what refines
-
-
-class DropkitDtypeError(DropkitTypeError, NotImplementedError):
-    """A tensor of a dtype or layout that dropout cannot scale; the RuntimeErrors that torch raises there, too."""
 
 
 _INVERTED = Bernoulli()
@@ -155,21 +156,6 @@ def droppable(x: torch.Tensor, lowered: Lowered) -> bool:
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or x.numel() != 0
 
 
-def check_dtype(x: torch.Tensor) -> None:
-    """Refuse a tensor that cannot be scaled. torch's own names ask this where they scale, ours at every rate."""
-    if x.dtype not in cpu.DTYPES:
-        raise DropkitDtypeError(
-            f"dropout in training needs float16, bfloat16, float32 or float64, but x is {x.dtype} (result type Float "
-            f"can't be cast to the desired output type {_TORCHS_NAMES.get(x.dtype, x.dtype)}); convert with x.float()"
-        )
-
-
-_TORCHS_NAMES = {
-    torch.int64: "Long", torch.int32: "Int", torch.int16: "Short", torch.int8: "Char", torch.uint8: "Byte",
-    torch.bool: "Bool",
-}  # fmt: skip
-
-
 def apply(
     x: torch.Tensor,
     lowered: Lowered,
@@ -201,10 +187,23 @@ def apply(
         return x.copy_(y) if inplace else y
     if torch.compiler.is_compiling():
         return _compiled(x, lowered, fresh, share, inplace, other)
-    draw, place = prepare(x, lowered, fresh, share)
+    try:
+        draw, place = prepare(x, lowered, fresh, share)
+    except InLanes as found:
+        y = by_lanes(found.lanes, x, other, share, partial(_in_lane, lowered, fresh))
+        return x.copy_(y) if inplace else y
     if traced() and place.shift is None:
         return _traced(x, draw, place, inplace, other)
     return scale_kept(x, draw.key, draw.lowered, place, inplace, other)
+
+
+def _in_lane(
+    lowered: Lowered, fresh: Fresh, part: torch.Tensor, other: torch.Tensor | None, share: Share, place: Any
+) -> Any:
+    """One of several passes in a batch, written into its part; gives the place of the lane, which others have too."""
+    draw, place = prepare(part, lowered, fresh, share) if place is None else (fresh(lowered), place)
+    scale_kept(part, draw.key, draw.lowered, place, True, other)
+    return place if type(place) is Place else None
 
 
 def _like(other: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

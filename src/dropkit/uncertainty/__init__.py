@@ -1,4 +1,6 @@
-"""Uncertainty: judging predictions, calibrating them, and choosing what to label. It needs NumPy alone.
+"""Monte Carlo dropout: predictions of many passes, judged, calibrated, and used to choose what to label.
+
+It loads NumPy alone; `predict` loads the frontend of its model.
 
 >>> from dropkit.uncertainty import brier, conformal, nll
 >>> p, y = [[0.9, 0.1], [0.2, 0.8]], [0, 1]
@@ -42,5 +44,7 @@ from .judging.selective import aurc as aurc
 from .judging.selective import excess_aurc as excess_aurc
 from .judging.selective import risk_coverage as risk_coverage
 from .judging.smooth import smooth_ece as smooth_ece
+from .predicting import predict as predict
+from .result import Prediction as Prediction
 from .temperature import Temperature as Temperature
 from .temperature import temperature_scaling as temperature_scaling

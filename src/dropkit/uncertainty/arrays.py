@@ -99,8 +99,8 @@ def probabilities(values: Any, name: str = "probabilities", least_axes: int = 2)
     >>> probabilities([[0.25, 0.75]])
     array([[0.25, 0.75]])
     """
-    values = values.mean if is_result(values) else values
-    array = as_numpy(name, values)
+    given = values.mean if is_result(values) else values
+    array = _classes_last(as_numpy(name, given), values, 0)
     if array.ndim < least_axes or array.shape[-1] < 2:
         raise DropkitValueError(
             f"{name} must have shape (samples, classes) with two classes or more, got {array.shape}; of a binary "
@@ -110,7 +110,7 @@ def probabilities(values: Any, name: str = "probabilities", least_axes: int = 2)
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
     sums = array.sum(-1, dtype=np.float64)
-    off = OFF_BY_IN_HALVES if str(getattr(values, "dtype", "")).endswith("float16") else OFF_BY
+    off = OFF_BY_IN_HALVES if str(getattr(given, "dtype", "")).endswith("float16") else OFF_BY
     wrong = (np.abs(sums - 1) > off) | (array < 0).any(-1) | (array > 1 + off).any(-1)
     if wrong.any():
         where = _first(wrong)
@@ -171,11 +171,16 @@ def kept(result: Any) -> Any:
     >>> kept([[0.5], [0.25]])
     [[0.5], [0.25]]
     """
-    return (
-        _attribute(result, "samples", "did not keep its samples; predict with samples kept")
-        if is_result(result)
-        else result
-    )
+    if not is_result(result):
+        return result
+    found = _attribute(result, "samples", "did not keep its samples; predict with samples kept")
+    return _classes_last(found, result, 1)
+
+
+def _classes_last(array: Any, of: Any, front: int) -> Any:
+    """An array of a result that has its classes on another axis; `front` axes stand before those of its mean."""
+    axis = getattr(of, "axis", -1) if is_result(of) and getattr(of, "outputs", "") != "values" else -1
+    return array if axis == -1 else np.moveaxis(as_numpy("the result", array), axis if axis < 0 else axis + front, -1)
 
 
 def quantiles_of(result: Any, levels: Sequence[float]) -> list[Any]:

@@ -13,6 +13,8 @@ from ...threshold import ONE
 from .. import ops
 from ..arithmetic.composed import Refined
 from ..draw import Fresh
+from ..drawing.around import in_lane
+from ..drawing.lanes import InLanes, Lanes, NotInLanes
 from . import blocks, composed, short, tiled
 from .casting import cast_to
 from .request import KernelDraw, Masked, Request, checked_mask, checked_scale, checked_shapes
@@ -113,7 +115,10 @@ def attended(
     else:
         drawn = KernelDraw((0, 0), ONE, None)
         if lowered is not None and not nothing:
-            draw, place = ops.prepare(weights, lowered, fresh, axes)
+            try:
+                draw, place = ops.prepare(weights, lowered, fresh, axes)
+            except InLanes as found:
+                return _in_lanes(found.lanes, (q, k, v), shape, request, (p, training, fresh, axes, with_lse))
             assert not isinstance(place, Refined)  # `axes_of` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
         if kernels is short:
@@ -123,6 +128,25 @@ def attended(
         if nothing:  # a product by 0 would make NaN of what is not finite
             out = out.masked_fill(torch.ones((), dtype=torch.bool, device=out.device), 0.0)
     return out, lse
+
+
+def _in_lanes(
+    lanes: Lanes, qkv: tuple[torch.Tensor, ...], shape: tuple[int, ...], request: Request, rest: tuple[Any, ...]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Each of several passes that a batch holds, with the draw of its step."""
+    axis, each = lanes.rows_in(shape)
+    if axis or (each > 1 and lanes.alone is not None):
+        raise NotInLanes  # a batch of rows and of more
+    count = len(lanes.steps)
+    mask = request.masked.mask
+    found = []
+    for lane in range(count):
+        masked = request.masked._replace(mask=None if mask is None else mask.chunk(count)[lane])
+        with in_lane(lanes, lane if each else -1):
+            q, k, v = (x.chunk(count)[lane] for x in qkv)
+            found.append(attended(q, k, v, (shape[0] // count, *shape[1:]), request._replace(masked=masked), *rest))
+    outs, sums = zip(*found, strict=True)
+    return torch.cat(outs), None if sums[0] is None else torch.cat(sums)
 
 
 def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: tuple[int, ...], request: Request) -> Any:

@@ -318,7 +318,9 @@ class Clock:
         if at.step is None and not self.depth:
             self._begin_with_part(name)
         number = self.calls.get(name, 0)
-        if self.depth or at.step is None:
+        if at.lane:
+            number -= 1  # a later lane of a call that has counted
+        elif self.depth or at.step is None:
             self.calls[name] = number + 1
         # One module called several times in a forward is several sites, or its masks would repeat.
         site = at.site if at.site is not None else name if number == 0 else f"{name}#{number}"

@@ -14,9 +14,11 @@ from ...patterns import listed, matches
 from ..finding.intercept import Answer, Call, Intercept
 from ..finding.rates import NUMBER, FoundRate, rates
 from ..layers import Drawn
+from ..learned.base import Learned
 from ..reading import calls
 from ..reading.structure import CALLS, layer_rate, taken
-from ..taken import Called
+from ..reading.unkeyed import attention_rates
+from ..taken import ATTENTION, Called
 from .overlay import Overlay, beneath
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -72,11 +74,11 @@ def enabled(model: nn.Module, sites: str | Sequence[str] | None = None) -> Itera
     """Dropout on in the model, whatever its mode: Monte Carlo dropout that leaves BatchNorm and all else in evaluation.
 
     On are the same forms as `disabled` turns off, with the rates that they have. Where the rate of an attention was
-    gated away (`dropout_p=self.p if self.training else 0.`), it is read from the module: from its only number or
-    dropout with "att" in the name, or else its only number with "drop" in it. torch's fast paths for transformer
-    layers, which drop nothing, are not taken. Modes are not touched, so `train()` and `eval()` inside change nothing.
-    What is off by `when="never"`, at rate 0 or inside `disabled` stays off. Not reached: a module with parts of its own
-    that draws by hand when it trains.
+    gated away (`dropout_p=self.p if self.training else 0.`), it is read from the module: from what its source hands
+    over, or else from its only number or dropout with "att" in the name, or else its only number with "drop" in it.
+    torch's fast paths for transformer layers, which drop nothing, are not taken. Modes are not touched, so `train()`
+    and `eval()` inside change nothing. What is off by `when="never"`, at rate 0 or inside `disabled` stays off. Not
+    reached: a module with parts of its own that draws by hand when it trains.
 
     Args:
         model: other models that run inside the block are left alone.
@@ -103,7 +105,7 @@ def enabled(model: nn.Module, sites: str | Sequence[str] | None = None) -> Itera
         raise DropkitValueError(f"sites={sites!r} match no dropout of {type(model).__name__}; it has {_rates(model)}")
     with ExitStack() as stack:
         for module in {id(rate.module): rate.module for rate in known if rate.kind != NUMBER}.values():
-            if isinstance(module, Drawn):
+            if isinstance(module, Drawn | Learned):
                 if beneath(module, "when") == "train":
                     _lay(stack, Overlay(module, "when", "always"))
             elif _decides_itself(module):
@@ -213,6 +215,7 @@ class _Enabling:
     def __init__(self, model: nn.Module, wanted: _Wanted):
         self.wanted = wanted
         self.active = 0
+        self.handed = attention_rates(model)  # now: forwards may be wrapped later, and show no source
         self.numbers: dict[int, dict[str, float]] = {}
         for rate in rates(model):
             for reader in rate.readers if rate.kind == NUMBER else ():
@@ -234,10 +237,12 @@ class _Enabling:
         """The rate that a forward left out because the module does not train; 0 where there was none to leave out."""
         if isinstance(call.module, _DropoutNd | nn.MultiheadAttention | nn.RNNBase):
             return 0.0
+        if call.kind == ATTENTION and len(told := self.handed.get(id(call.module), set())) == 1:
+            return next(iter(told))
         numbers = self.numbers.get(id(call.module), {})
         layers = {name: child.p for name, child in call.module.named_children() if isinstance(child, _DropoutNd)}
         candidates = {name: p for name, p in {**layers, **numbers}.items() if "att" in name} or numbers
-        if call.kind != "scaled_dot_product_attention" and (not numbers or 0.0 in candidates.values()):
+        if call.kind != ATTENTION and (not numbers or 0.0 in candidates.values()):
             return 0.0  # a call at rate 0 that a number explains
         values = set(candidates.values())
         if len(values) > 1:
@@ -285,7 +290,7 @@ def _drops(rate: FoundRate) -> bool:
     if isinstance(rate.module, nn.RNNBase) and rate.module.num_layers == 1:
         return False
     known = isinstance(rate.module, _DropoutNd | nn.MultiheadAttention | nn.RNNBase)
-    known = known or (rate.kind != NUMBER and _decides_itself(rate.module))
+    known = known or isinstance(rate.module, Learned) or (rate.kind != NUMBER and _decides_itself(rate.module))
     return known and rate.p > 0 and getattr(rate.module, "when", "train") != "never"
 
 

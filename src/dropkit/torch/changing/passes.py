@@ -12,6 +12,7 @@ from ...turns import NESTED, passes_checked
 from ..bound.bond import STEP
 from ..bound.clock import Clock
 from ..drawing import coordinates
+from ..drawing.around import in_turn
 from .rewind import clocks_of
 
 
@@ -60,7 +61,7 @@ def _each(turns: "list[_Turns]", n: int) -> Generator[int, None, None]:
     for number in range(n):
         for turn in turns:
             turn.begin()
-        with coordinates.in_turn(number):
+        with in_turn(number):
             yield number
 
 

@@ -28,6 +28,7 @@ from ...turns import in_pass
 from ..arithmetic import cuda, registered, transforms
 from ..draw import Draw, Unfolded, Words
 from . import ranks, recomputation
+from .lanes import InLanes, Lanes
 
 _fold = choice.fold()
 
@@ -64,6 +65,8 @@ class Coordinates:
     split: Split | None = None
     together: frozenset[int] | None = None  # the ranks of a tensor that knows which part it is
     turn: int | None = None  # which of several passes at one step
+    lanes: Lanes | None = None  # several passes in one batch
+    lane: int | None = None  # which of them draws
 
 
 class _Nothing(Coordinates):
@@ -130,21 +133,11 @@ def at(
     before = current()
     if given.split is not None:
         set_here["split"] = _over(given.split, before.split or ())
-    outside = _enter(replace(before, **set_here))
+    outside = enter(replace(before, **set_here))
     try:
         yield
     finally:
-        _leave(outside)
-
-
-@contextmanager
-def in_turn(number: int) -> Iterator[None]:
-    """Inside, every named site draws for this of several passes: pass 0 as ever, others as `site@number`."""
-    outside = _enter(replace(current(), turn=number))
-    try:
-        yield
-    finally:
-        _leave(outside)
+        leave(outside)
 
 
 def in_this_turn(site: int | str, at: Coordinates) -> int | str:
@@ -170,8 +163,8 @@ def current() -> Coordinates:
     return _current.get(_NOTHING)
 
 
-def _enter(coordinates: Coordinates) -> Coordinates | None:
-    """Make these the current ones; gives what `_leave` takes to undo it."""
+def enter(coordinates: Coordinates) -> Coordinates | None:
+    """Make these the current ones; gives what `leave` takes to undo it."""
     if torch.compiler.is_compiling():
         outside = _traced.coordinates
         _traced.coordinates = coordinates
@@ -181,7 +174,7 @@ def _enter(coordinates: Coordinates) -> Coordinates | None:
     return before
 
 
-def _leave(outside: Coordinates | None) -> None:
+def leave(outside: Coordinates | None) -> None:
     if torch.compiler.is_compiling():
         _traced.coordinates = outside
     else:
@@ -207,6 +200,10 @@ def draw_for(lowered: Any, *, key: Key | None = None, site: Site | None = None, 
 def _draw_here(lowered: Any, key: Key | None, site: Site | None, part: Part) -> Draw:
     """The draw of a call by what is said now."""
     here = current()
+    if here.lanes is not None:
+        here.lanes.heard(site)
+        if here.lanes.apart:
+            raise InLanes(here.lanes)
     split = () if site is None else site.split(here)
     words = _key_words(key, site, here)
     if here is _NOTHING and not split and part.rows is None and part == WHOLE:
@@ -231,11 +228,11 @@ def _over(upper: Split, lower: Split) -> Split:
 
 def draw_together(fresh: Callable[[Any], Draw], lowered: Any, ranks_of_parts: frozenset[int]) -> Draw:
     """`fresh(lowered)` for a tensor whose parts lie on these ranks, all of which have to draw alike."""
-    outside = _enter(replace(current(), together=ranks_of_parts))
+    outside = enter(replace(current(), together=ranks_of_parts))
     try:
         return fresh(lowered)
     finally:
-        _leave(outside)
+        leave(outside)
 
 
 def not_covered(pieces: Iterable[ranks.Piece], at: Coordinates) -> Split:

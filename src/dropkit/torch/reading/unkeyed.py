@@ -93,6 +93,21 @@ def _calls(path: str, module: nn.Module, reading: Reading) -> list[Unkeyed]:
     return list(found.values())
 
 
+def attention_rates(model: nn.Module) -> dict[int, set[float]]:
+    """The rates above 0 that modules hand to attention, or to a function that they choose as they run, by identity.
+
+    Where a module hands over 0 in evaluation, its source still says which number it hands over in training.
+    """
+    code = readings(model)
+    found: dict[int, set[float]] = {}
+    for module in model.modules():
+        for call in code[id(module)].handed:
+            values = {_value(module, chain) for chain in call.rates}
+            if (call.function == _ATTENTION or not call.known) and (rates := {p for p in values if p}):
+                found.setdefault(id(module), set()).update(rates)
+    return found
+
+
 def _deciding(module: nn.Module, reading: Reading) -> list[Chain]:
     """Numbers with which a forward itself draws whether it drops, and that it hands to nobody."""
     handed = {chain for call in reading.handed for chain in call.rates}

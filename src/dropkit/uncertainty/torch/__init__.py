@@ -1,0 +1,1 @@
+"""Predictions of torch models."""
