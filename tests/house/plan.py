@@ -63,7 +63,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"variants"},
         {"reading"},
         {"binding", "release", "pipelines", "sharding", "learned", "depth", "structures", "taken"},
-        {"weights", "heads"},
+        {"weights", "heads", "embedded", "pooling", "recurrent"},
         {"finding"},
         {"changing"},
         {"moving"},

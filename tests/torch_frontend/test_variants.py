@@ -16,7 +16,7 @@ from dropkit.torch import layers, variants
 
 SHAPES = {"DropBlock1d": (4, 3, 12), "DropBlock3d": (2, 3, 4, 5, 6), "LockedDropout": (5, 4, 6)}
 MADE = {
-    name: getattr(dt, name)(0.25, 3) if name.startswith("DropBlock") else getattr(dt, name)(0.25)
+    name: getattr(dt, name)(*{"DropBlock": (0.25, 3), "GaussianN": (1.0, 0.25)}.get(name[:9], (0.25,)))
     for name, kind in vars(variants).items()
     if isinstance(kind, type) and issubclass(kind, layers.Dropout) and kind.__module__ == variants.__name__
     if not name.startswith("_")
