@@ -76,6 +76,7 @@ bench: setup
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/known_answers.py
 	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/blocks.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:

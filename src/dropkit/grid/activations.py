@@ -82,6 +82,8 @@ ACTIVATIONS: dict[str, Variant] = {
         form="of batch x time x features; where time comes first, share (0,)",
         cite="gal2016theoretically",
         torch="LockedDropout",
+        keras="SpatialDropout1D",
+        jax="nnx.SpatialDropout1D",
     ),
     "gaussian": Variant(
         "Srivastava et al. 2014 (JMLR 15:1929), section 10",
@@ -92,6 +94,7 @@ ACTIVATIONS: dict[str, Variant] = {
         cite="srivastava2014dropout",
         torch="GaussianDropout",
         keras="GaussianDropout",
+        jax="nnx.GaussianDropout",
     ),
     "uniform": Variant(
         "Li et al. 2019 (arXiv:1801.05134)",
@@ -157,6 +160,8 @@ ACTIVATIONS: dict[str, Variant] = {
         "with masks of each step, it is ZoneoutLSTM and ZoneoutGRU",
         cite="krueger2017zoneout",
         torch="Zoneout",
+        keras="Zoneout",
+        jax="nnx.Zoneout",
     ),
     "dropblock": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -169,6 +174,8 @@ ACTIVATIONS: dict[str, Variant] = {
         "than p, and it divides by the fraction that the whole batch kept, which couples samples",
         cite="ghiasi2018dropblock",
         torch="DropBlock2d",
+        keras="DropBlock2D",
+        jax="nnx.DropBlock2D",
     ),
     "dropblock_clipped": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
