@@ -134,7 +134,7 @@ def test_weights_of_edges_keep_their_gradients() -> None:
     assert torch.equal(weights.grad, torch.from_numpy(dropkit.keep((edges.shape[1],), 0.5, KEY).copy()).float())
 
 
-@pytest.mark.parametrize("form", ["symmetric", "rows"])
+@pytest.mark.parametrize("form", ["symmetric", "rows", "first-order"])
 def test_an_adjacency_is_normalised_as_its_formula_says(form: str) -> None:
     edges = graph()
     weights = torch.rand(edges.shape[1], dtype=torch.float64, requires_grad=True)
@@ -143,6 +143,11 @@ def test_an_adjacency_is_normalised_as_its_formula_says(form: str) -> None:
         dense[target, source] += weight
     sums = dense.sum(1)
     wanted = dense / np.sqrt(sums[:, None] * sums[None, :]) if form == "symmetric" else dense / sums[:, None]
+    if form == "first-order":
+        dense = dense - np.eye(NODES)
+        roots = np.array([n**-0.5 if n > 0 else 0 for n in dense.sum(1)])
+        assert 0 in roots
+        wanted = np.eye(NODES) + dense * roots[:, None] * roots[None, :]
     found = normalized(edges, NODES, weights, form)
     np.testing.assert_allclose(found.to_dense().detach().numpy(), wanted, atol=1e-12)
     (found.to_dense() ** 2).sum().backward()
@@ -256,7 +261,7 @@ def test_a_recomputed_forward_has_the_edges_of_the_first_one() -> None:
         (lambda: normalized(torch.zeros(2, 3).long(), 0), "nodes must be a whole number of at least 1, got 0"),
         (lambda: normalized(torch.full((2, 3), 9), 9), "nodes must lie in [0, 9), got 9 to 9"),
         (lambda: normalized(torch.zeros(2, 3).long(), 1, torch.ones(2)), "weights must have one entry for each of 3"),
-        (lambda: normalized(torch.zeros(2, 3).long(), 1, form="x"), "form must be one of symmetric, rows, got 'x'"),
+        (lambda: normalized(torch.zeros(2, 3).long(), 1, form="x"), "form must be one of symmetric, rows, first-"),
     ],
 )
 def test_bad_input_is_one_line(made: Any, said: str) -> None:

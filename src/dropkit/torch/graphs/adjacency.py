@@ -6,7 +6,7 @@ import torch
 
 from ...errors import DropkitTypeError, DropkitValueError
 
-FORMS = ("symmetric", "rows")
+FORMS = ("symmetric", "rows", "first-order")
 
 
 def checked_edges(edges: Any) -> torch.Tensor:
@@ -35,7 +35,8 @@ def normalized(
         edges: (2, E), sources and targets; loops that are in it stay, and one of weight 1 is added for each node.
         nodes: how many there are.
         weights: of the edges, (E,); 1 by default.
-        form: "symmetric", or "rows" for D^-1 (A + I).
+        form: "symmetric"; "rows" for D^-1 (A + I); or "first-order" for I + D^-1/2 A D^-1/2 with D of A alone, in which
+            nodes without edges have their loop.
 
     Returns:
         A sparse COO tensor (nodes, nodes), float32 or of the weights' dtype; differentiable in the weights.
@@ -62,12 +63,14 @@ def normalized(
     loops = torch.arange(nodes, device=edges.device)
     if weights is None:
         weights = torch.ones(edges.shape[1], device=edges.device)
-    values = torch.cat([weights, weights.new_ones(nodes)])
+    ones = weights.new_ones(nodes)
     source, target = (torch.cat([ends.long(), loops]) for ends in edges)
-    degree = torch.zeros(nodes, dtype=values.dtype, device=values.device).index_add(0, target, values)
-    if form == "rows":
-        values = values / degree[target]
+    values, degree = torch.cat([weights, ones]), torch.zeros_like(ones)
+    if form == "first-order":
+        degree = degree.index_add(0, edges[1].long(), weights)
+        root = torch.where(degree > 0, degree, 1.0).rsqrt()
+        values = torch.cat([root[edges[1]] * weights * root[edges[0]], ones])
     else:
-        root = degree.rsqrt()
-        values = root[target] * values * root[source]
+        degree = degree.index_add(0, target, values)
+        values = values / degree[target] if form == "rows" else degree.rsqrt()[target] * values * degree.rsqrt()[source]
     return torch.sparse_coo_tensor(torch.stack([target, source]), values, (nodes, nodes), check_invariants=False)
