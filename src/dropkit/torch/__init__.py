@@ -7,6 +7,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 
 from . import depth as depth
 from . import functional as functional
+from . import graphs as graphs
 from . import learned as learned
 from . import weights as weights
 from .attention.call import attention as attention
@@ -42,6 +43,9 @@ from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
 from .fused import dropout_add_norm as dropout_add_norm
+from .graphs import DropEdge as DropEdge
+from .graphs import DropMessage as DropMessage
+from .graphs import DropNode as DropNode
 from .heads import MultiSampleDropout as MultiSampleDropout
 from .heads import fraternal_loss as fraternal_loss
 from .heads import r_drop_loss as r_drop_loss
