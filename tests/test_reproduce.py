@@ -1,7 +1,9 @@
 """`dropkit reproduce`: what is published is said whole; what is refused is so before a run; a run repeats itself."""
 
+import hashlib
 import json
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import torch
 from dropkit import reproduce as tables
 from dropkit.cli import main
 from dropkit.errors import DataError, DropkitError
-from dropkit.reproduce import TABLES, Outcome, Row, Table, cora, dropedge_cora
+from dropkit.reproduce import TABLES, Outcome, Row, Table, char_gpt, char_lstm, characters, cora, dropedge_cora
 
 ROWS = (Row("one", 1.0, 0.5), Row("two", 9.0, 0.5))
 COUNTS = Table("counts", "nobody 2020", "count", ROWS, "none", "none", 3, 0.1, "n")
@@ -49,7 +51,7 @@ def test_a_table_says_all_that_there_is_to_know(name: str) -> None:
         assert told.isprintable() and told and not told.endswith(".")
     assert table.seeds >= 1 and table.minutes > 0
     assert len({row.name for row in table.rows}) == len(table.rows) > 0
-    assert all(row.band > 0 and row.name.isprintable() for row in table.rows)
+    assert all((row.band > 0) == (row.published is not None) and row.name.isprintable() for row in table.rows)
     work = import_module(f"dropkit.reproduce.{table.module}")
     assert callable(work.prepare) and callable(work.train)
     if hasattr(work, "SETTINGS"):
@@ -142,3 +144,54 @@ def test_graphs_are_learned_and_a_seed_repeats_itself(monkeypatch: pytest.Monkey
     assert first > 80  # of two classes
     assert dropedge_cora.train(prepared, row, 0) == first
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+
+
+def test_a_setting_beside_the_published_ones_has_no_band(counts: list[Any], capsys: Any) -> None:
+    TABLES["counts"] = replace(COUNTS, rows=(Row("one", 1.0, 0.5), Row("ours")))
+    line = next(line for line in said(capsys, "counts", "--seeds", "2").out.splitlines() if line.startswith("ours"))
+    assert line.split()[:4] == ["ours", "1.05", "±", "0.64"] and " yes " not in line and " no " not in line
+    (plain,) = json.loads(said(capsys, "counts", "--json", "--row", "ours").out)["rows"]
+    assert plain["published"] is None and plain["inside"] is None
+
+
+def test_a_text_that_is_not_the_published_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DROPKIT_DATA", raising=False)
+    with pytest.raises(DataError, match="point --data-dir or DROPKIT_DATA at the folder that holds tiny_shakespeare"):
+        characters.load_text(None)
+    with pytest.raises(DataError, match="cannot read"):
+        characters.load_text(tmp_path)
+    file = tmp_path / characters.FILE
+    file.parent.mkdir()
+    file.write_bytes(b"to be, or not to be")
+    with pytest.raises(DataError, match="is not the published file: replace it with https"):
+        characters.load_text(tmp_path)
+    monkeypatch.setattr(characters, "CONTENT", hashlib.sha256(b"to be, or not to be").hexdigest())
+    text = characters.load_text(tmp_path)
+    assert (len(text.train), len(text.val), text.alphabet) == (17, 2, len(set("to be, or not to be")))
+
+
+@pytest.mark.parametrize(
+    ("work", "row", "sizes"),
+    [
+        (
+            char_gpt,
+            "ten passes, p = 0.1",
+            {"LAYERS": 1, "HEADS": 2, "WIDTH": 16, "BLOCK": 8, "BATCH": 4, "EVALUATED": 4},
+        ),
+        (char_lstm, "weight drop, locked and embedding dropout", {"WIDTH": 16, "BLOCK": 10, "BATCH": 4, "PASSES": 6}),
+    ],
+    ids=["gpt", "lstm"],
+)
+def test_characters_are_learned_and_a_seed_repeats_itself(
+    monkeypatch: pytest.MonkeyPatch, work: Any, row: str, sizes: dict[str, int]
+) -> None:
+    """Of a text that repeats ten characters: better than guessing, which is ln 10."""
+    numbers = torch.arange(10).repeat(120)
+    monkeypatch.setattr(work, "load_text", lambda data_dir: characters.Text(numbers[:800], numbers[800:], 10))
+    for name, size in sizes.items():
+        monkeypatch.setattr(work, name, size)
+    prepared, state = work.prepare(None), torch.get_rng_state()
+    first = work.train(prepared, row, 0)
+    assert first < 1.5 < np.log(10)
+    assert work.train(prepared, row, 0) == first
+    assert torch.equal(torch.get_rng_state(), state)

@@ -96,7 +96,8 @@ def _show(table: "Table", found: tuple["Outcome", ...], lang: str) -> None:
         ours, row = outcome.ours, outcome.row
         mean = f"{ours.mean:.2f}" if ours.half is None else f"{ours.mean:.2f} ± {ours.half:.2f}"
         verdict = told(say("yes") if outcome.inside else say("no"), lang)
-        cells = (row.name, f"{row.published:g}", f"± {row.band:g}", mean, str(ours.n), verdict)
+        published, band = ("", "") if row.published is None else (f"{row.published:g}", f"± {row.band:g}")
+        cells = (row.name, published, band, mean, str(ours.n), verdict if published else "")
         grid.add_row(*cells, f"{outcome.seconds:.0f} s")
     console.print(grid)
     console.print()

@@ -17,7 +17,7 @@ class Row:
 
     Args:
         name: of the setting.
-        published: the figure.
+        published: the figure; None for a setting beside the published ones, of which nothing is published.
         band: how far ours may be from it.
 
     >>> Row("DropEdge", 82.8, 1.5).holds(81.4)
@@ -25,12 +25,12 @@ class Row:
     """
 
     name: str
-    published: float
-    band: float
+    published: float | None = None
+    band: float = 0.0
 
-    def holds(self, mean: float) -> bool:
-        """Whether a mean lies inside the band."""
-        return abs(mean - self.published) <= self.band + 1e-9
+    def holds(self, mean: float) -> bool | None:
+        """Whether a mean lies inside the band; None where nothing is published."""
+        return None if self.published is None else abs(mean - self.published) <= self.band + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Outcome:
         return mean_interval(self.values)
 
     @property
-    def inside(self) -> bool:
-        """Whether the mean lies inside the band."""
+    def inside(self) -> bool | None:
+        """Whether the mean lies inside the band; None where nothing is published."""
         return self.row.holds(self.ours.mean)
 
 
