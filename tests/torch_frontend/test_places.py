@@ -209,6 +209,20 @@ def test_the_first_units_stay_and_the_mean_rate_is_the_rate() -> None:
     assert torch.equal(channels, channels[..., :1, :1].expand_as(channels))
 
 
+def test_words_are_replaced_each_place_by_itself_but_for_those_that_are_spared() -> None:
+    ids = torch.randint(2, 9, (40, 20), generator=torch.Generator().manual_seed(0))
+    ids[:, 15:] = 0
+    with dt.at(seed=1, site="words", step=0):
+        y = dt.WordDropout(0.25, unknown=1, spare=(0,))(ids)
+    mask = torch.tensor(dropkit.keep((40, 20), 0.25, Key(1, "words", 0)).copy())
+    assert torch.equal(y, torch.where(mask | (ids == 0), ids, 1)) and y.dtype == torch.int64
+    model = nn.Sequential(dt.WordDropout(0.25, unknown=1), nn.Embedding(9, 4), nn.Linear(4, 2))
+    (site,) = dt.sites(model, ids)
+    assert (site.name, site.p, site.mask_shape) == ("0", 0.25, (40, 20))
+    assert "replaces words by the one that stands for unknown words" in str(dropkit.explain(model, ids))
+    assert dt.check(dt.bind(model, 1), ids).ok
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -227,6 +241,9 @@ def test_the_first_units_stay_and_the_mean_rate_is_the_rate() -> None:
         (lambda: dt.MaxPoolDropout2d(2, -0.1), "-0.1"),
         (lambda: dt.EmbeddingNoise(-1.0), "alpha must be a finite number of at least 0, got -1.0"),
         (lambda: dt.EmbeddingNoise(1.0)(torch.ones(3)), "takes batch x length x width, got (3,)"),
+        (lambda: dt.WordDropout(0.5, unknown=-1), "unknown must be a whole number of at least 0, got -1"),
+        (lambda: dt.WordDropout(0.5, unknown=1, spare=[0.5]), "spare must be a whole number of at least 0, got 0.5"),
+        (lambda: dt.WordDropout(0.5, unknown=1)(torch.ones(3)), "takes numbers of words, which are whole, got"),
         (lambda: dt.GaussianNoise(0.0), "scale must be a finite number above 0, got 0.0"),
         (lambda: dt.NestedDropout(0.5, law="normal"), "law must be 'geometric', 'uniform' or weights of prefixes"),
         (lambda: dt.NestedDropout(0.5, law=[0, 0, 1]), "weights of prefixes must be finite"),

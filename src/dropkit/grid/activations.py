@@ -212,6 +212,19 @@ ACTIVATIONS: dict[str, Variant] = {
         cite="jain2024neftune",
         torch="EmbeddingNoise",
     ),
+    "word": Variant(
+        "Bowman et al. 2016 (arXiv:1511.06349)",
+        noise=Fill(0.0),
+        place="token",
+        layout="N T",
+        formula="y = the number of a word where kept, that of an unknown word where dropped; in evaluation y = x",
+        default=0.3,
+        applies="numbers of words before they are embedded: decoders of autoencoders, classifiers of text",
+        form="each place by itself, `embedding` drops a word wherever it stands. The value of this entry has 0 as the "
+        "number of an unknown word",
+        cite="bowman2016generating",
+        torch="WordDropout",
+    ),
     "exact": Variant(
         "Fan, Muller and Rezucha 1962 (JASA 57:387)",
         share=Exactly((-1,)),

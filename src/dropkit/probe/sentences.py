@@ -37,6 +37,8 @@ _OTHERWISE = {
               template("{who} mix branches by random numbers, and their gradients by others")),
     "joins": ("{who} gives the mean of the branches that are kept, one at least",
               template("{who} give the mean of the branches that are kept, one at least")),
+    "replaces": ("{who} replaces words by the one that stands for unknown words",
+                 template("{who} replace words by the one that stands for unknown words")),
     "takes": ("{who} takes one unit of each window of {what} at random",
               template("{who} take one unit of each window of {what} at random")),
 }  # fmt: skip

@@ -35,6 +35,7 @@ from .depth import StochasticDepth as StochasticDepth
 from .depth import Swapout as Swapout
 from .drawing.coordinates import at as at
 from .embedded import EmbeddingNoise as EmbeddingNoise
+from .embedded import WordDropout as WordDropout
 from .finding.inventory import Site as Site
 from .finding.inventory import sites as sites
 from .finding.inventory import table as table
