@@ -79,6 +79,7 @@ bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py mlp cnn nnx
 	for backend in torch jax tensorflow; do \
 	    OMP_NUM_THREADS=1 KERAS_BACKEND=$$backend $(BIN)/python benchmarks/overhead.py keras --rounds 20 || exit 1; done
+	$(BIN)/python benchmarks/blocks.py
 
 # No setup: a machine with a GPU may have no network. Any Python with torch and Triton will do.
 gpu:

@@ -15,6 +15,7 @@ import dropkit
 from dropkit import Key
 from dropkit.axes.noise import (
     AdditiveGaussian,
+    AdditiveUniform,
     Alpha,
     Bernoulli,
     Concrete,
@@ -30,7 +31,7 @@ from dropkit.axes.noise import (
     Uniform,
     Zoneout,
 )
-from dropkit.axes.share import Antithetic, Axes, Block, Exactly, Exclusive
+from dropkit.axes.share import Antithetic, Axes, Block, Exactly, Exclusive, Prefix
 from dropkit.errors import DropkitError
 
 KEY = Key(seed=5, site="laws", step=2)
@@ -81,6 +82,10 @@ MORE_LAWS = [
     Law("uniform", Uniform(), lambda x, o, q, u: x * (1 + (3 * (1 - q) / q) ** 0.5 * (2 * u - 1)) if q else 0 * x),
     Law("log-normal", LogNormal(), lambda x, o, q, z: x * np.exp(np.sqrt(-np.log(q)) * z) * q**0.5 if q else 0 * x),
     Law("additive", AdditiveGaussian(0.5), lambda x, o, q, z: x + 0.5 * ((1 - q) / q) ** 0.5 * z if q else 0 * x),
+    Law(
+        "additive uniform", AdditiveUniform(0.5),
+        lambda x, o, q, u: x + 0.5 * (3 * (1 - q) / q) ** 0.5 * (2 * u - 1) if q else 0 * x,
+    ),
     Law("concrete", Concrete(), lambda x, o, q, u: x * gate(0.1, q, u) / q if q else 0 * x, mean=None),
     Law("concrete 2/3", Concrete(2 / 3), lambda x, o, q, u: x * gate(2 / 3, q, u) / q if q else 0 * x, mean=None),
     Law(
@@ -213,12 +218,30 @@ def one_part(shape: tuple[int, ...], p: float, key: Key) -> Any:
     return (u - np.arange(shape[-1]) * p) % 1 >= p
 
 
+def prefix(shape: tuple[int, ...], p: float, key: Key) -> Any:
+    """Unit j stays if u of its group is below r^j, r such that the mean of r^j over the n units is q."""
+    n, q, u = shape[-1], 1 - p, dropkit.uniform(shape, key)[..., :1].astype(np.float64)
+    if n * q <= 1:
+        return (u < n * q) & (np.arange(n) == 0)
+    r = bisect.bisect_left(range(10**12 + 1), q, key=lambda step: np.mean((step * 1e-12) ** np.arange(n))) * 1e-12
+    return u < r ** np.arange(n)
+
+
+def uniform_prefix(shape: tuple[int, ...], p: float, key: Key) -> Any:
+    """Prefixes of 1 to n units, each as likely, mixed with all units up to the mean rate of that, then with none."""
+    n, u = shape[-1], dropkit.uniform(shape, key)[..., :1].astype(np.float64)
+    goes, rate = np.arange(n) / n, (n - 1) / (2 * n)
+    return 1 - u > goes * p / rate if p <= rate else u < (1 - goes) * (1 - p) / (1 - rate)
+
+
 # A new share joins here.
 MORE_SHARES = [
     Shared("clipped", Block(3, over=(-1,), clipped=True), clipped(3), soft=False),
     Shared("clipped 2d", Block((2, 9), clipped=True), clipped(2, 9), soft=False),
     Shared("antithetic", Antithetic((-1,)), opposite, soft=False),
     Shared("exclusive", Exclusive((-1,)), one_part, soft=False),
+    Shared("prefix", Prefix((-1,)), prefix, soft=False),
+    Shared("uniform prefix", Prefix((-1,), "uniform"), uniform_prefix, soft=False),
 ]
 
 # training -> is the noise on?

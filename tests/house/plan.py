@@ -11,6 +11,7 @@ FLOORS: tuple[set[str], ...] = (
     {"keras", "report"},
     {"probe", "uncertainty"},
     {"lab"},
+    {"reproduce"},
     {"cli", "benchmarks", "__init__"},
 )
 # (who, whom) of the same floor.
@@ -45,6 +46,7 @@ MAY_LOAD: dict[str, set[str]] = {
     "probe": {"torch", "keras", "jax", "tensorflow"},
     "uncertainty": {"torch", "jax", "flax", "equinox", "keras"},
     "lab": FRAMEWORKS,
+    "reproduce": FRAMEWORKS,
     "cli": FRAMEWORKS,
     "benchmarks": FRAMEWORKS,
 }
@@ -63,7 +65,7 @@ INSIDE: dict[str, tuple[set[str], ...]] = {
         {"variants"},
         {"reading"},
         {"binding", "release", "pipelines", "sharding", "learned", "depth", "structures", "taken", "eager"},
-        {"weights", "heads"},
+        {"weights", "heads", "tokens", "graphs", "embedded", "pooling", "recurrent"},
         {"finding"},
         {"changing"},
         {"moving"},
@@ -104,6 +106,7 @@ DOCUMENTED = (
     "torch/learned",
     "torch/depth",
     "torch/weights",
+    "torch/graphs",
     "jax",
     "jax/equinox",
     "jax/nnx",
@@ -114,6 +117,7 @@ DOCUMENTED = (
     "lint",
     "report",
     "lab",
+    "reproduce",
 )
 # Files whose classes users make; what else is in them is ours.
 CLASSES_DOCUMENTED = ("axes/noise", "axes/share", "axes/when", "jax/linen")

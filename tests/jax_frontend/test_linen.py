@@ -11,7 +11,7 @@ from flax import linen as nn
 
 import dropkit
 from dropkit import Key
-from dropkit.jax.linen import AlphaDropout, Dropout, stream
+from dropkit.jax.linen import AlphaDropout, Dropout, DropPath, Zoneout, stream
 
 X = jnp.ones((16, 32))
 RNGS = {"dropout": jax.random.key(1)}
@@ -142,3 +142,14 @@ def test_axes_noise_and_when() -> None:
     assert abs(float(y.mean())) < 0.03
     assert abs(float(y.std()) - 1) < 0.03
     assert isinstance(AlphaDropout(0.2), nn.Dropout)
+
+
+def test_published_presets_are_keyed_as_a_dropout_is() -> None:
+    x = jax.random.normal(jax.random.key(0), (8, 3, 4))
+    rngs = {"dropkit": stream(1, step=2)}
+    y = DropPath(0.5, deterministic=False).apply({}, x, rngs=rngs)
+    mask = dropkit.keep(x.shape, 0.5, Key(1, "", 2), share=(1, 2))
+    np.testing.assert_array_equal(y, np.where(mask, 2 * x, 0))
+    z = Zoneout(0.25, deterministic=False).apply({}, x, other=3 * x, rngs=rngs)
+    np.testing.assert_array_equal(z, np.where(dropkit.keep(x.shape, 0.25, Key(1, "", 2)), x, 3 * x))
+    assert DropPath(0.5, deterministic=True).apply({}, x) is x

@@ -11,13 +11,19 @@ from flax import nnx
 import dropkit
 import dropkit.jax
 from dropkit import Key
+from dropkit.axes.noise import Gaussian
+from dropkit.axes.share import Block
 from dropkit.jax.nnx import (
     AlphaDropout,
+    DropBlock2D,
     Dropout,
+    DropPath,
+    GaussianDropout,
     Rate,
     SpatialDropout1D,
     SpatialDropout2D,
     SpatialDropout3D,
+    Zoneout,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -119,6 +125,8 @@ def test_presets() -> None:
         (SpatialDropout1D, (4, 6, 8), (1,)),
         (SpatialDropout2D, (4, 3, 5, 8), (1, 2)),
         (SpatialDropout3D, (4, 3, 5, 2, 8), (1, 2, 3)),
+        (DropPath, (4, 3, 8), (1, 2)),
+        (DropPath, (9,), ()),
     ):
         y = layer(0.5, rngs=DROP)(jnp.ones(shape))
         np.testing.assert_array_equal(kept(y), np.broadcast_to(dropkit.keep(shape, 0.5, DROP, share=share), shape))
@@ -126,6 +134,24 @@ def test_presets() -> None:
     assert abs(float(alpha.mean())) < 0.01
     assert abs(float(alpha.std()) - 1) < 0.01
     assert isinstance(AlphaDropout(0.5), nnx.Dropout)
+
+
+def test_published_presets_are_a_dropout_of_their_law_and_share() -> None:
+    x = jax.random.normal(jax.random.key(0), (4, 7, 9, 3))
+    y = DropBlock2D(0.3, 3, rngs=DROP)(x)
+    np.testing.assert_array_equal(y, Dropout(0.3, share=Block(3, (-3, -2)), rngs=DROP)(x))
+    np.testing.assert_array_equal(GaussianDropout(0.3, rngs=DROP)(x), Dropout(0.3, noise=Gaussian(), rngs=DROP)(x))
+    mask = dropkit.keep(x.shape, 0.25, DROP)
+    np.testing.assert_array_equal(Zoneout(0.25, rngs=DROP)(x, 2 * x), np.where(mask, x, 2 * x))
+    np.testing.assert_allclose(Zoneout(0.25, deterministic=True)(x, 2 * x), 1.25 * x, rtol=1e-6)
+    for layer in (DropBlock2D(0.3, 3), GaussianDropout(0.3), DropPath(0.3)):
+        assert layer(x, deterministic=True) is x
+    moved = DropPath(0.3, rngs=DROP)
+    moved.rate = 0.5
+    run = nnx.jit(lambda layer, x: layer(x))
+    np.testing.assert_array_equal(
+        kept(run(moved, x)), np.broadcast_to(dropkit.keep(x.shape, 0.5, DROP, share=(1, 2, 3)), x.shape)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

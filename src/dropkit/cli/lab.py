@@ -11,7 +11,7 @@ from ..errors import DropkitValueError
 from ..interrupts import interruptible
 from ..lab import recipes
 from ..language import say, told
-from . import methods, own, probe
+from . import methods, own, probe, reproduce
 from .options import Comparing, Once, Searching, Trained, taking
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def list_recipes() -> None:
 
 
 app.command(short_help="List the published dropouts, or tell of one.")(methods.methods)
+app.command(short_help="Run a published table again.")(reproduce.reproduce)
 
 
 @app.callback()

@@ -1,7 +1,19 @@
 """Noise on activations, embeddings and states."""
 
-from ..axes.noise import AdditiveGaussian, Alpha, Concrete, Gaussian, HardConcrete, LogNormal, Raw, Uniform, Zoneout
-from ..axes.share import Antithetic, Axes, Block, Exactly, Exclusive
+from ..axes.noise import (
+    AdditiveGaussian,
+    AdditiveUniform,
+    Alpha,
+    Concrete,
+    Fill,
+    Gaussian,
+    HardConcrete,
+    LogNormal,
+    Raw,
+    Uniform,
+    Zoneout,
+)
+from ..axes.share import Antithetic, Axes, Block, Exactly, Exclusive, Prefix
 from ..axes.when import When
 from .entry import Variant
 
@@ -70,6 +82,8 @@ ACTIVATIONS: dict[str, Variant] = {
         form="of batch x time x features; where time comes first, share (0,)",
         cite="gal2016theoretically",
         torch="LockedDropout",
+        keras="SpatialDropout1D",
+        jax="nnx.SpatialDropout1D",
     ),
     "gaussian": Variant(
         "Srivastava et al. 2014 (JMLR 15:1929), section 10",
@@ -80,6 +94,7 @@ ACTIVATIONS: dict[str, Variant] = {
         cite="srivastava2014dropout",
         torch="GaussianDropout",
         keras="GaussianDropout",
+        jax="nnx.GaussianDropout",
     ),
     "uniform": Variant(
         "Li et al. 2019 (arXiv:1801.05134)",
@@ -109,6 +124,7 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="inputs of scale 1: sd = 0.1 is p = 0.0099",
         form="sd as the size that a mask's noise has on elements of a scale, so that schedules of p move it",
         cite="bishop1995training",
+        torch="GaussianNoise",
         keras="GaussianNoise",
     ),
     "concrete": Variant(
@@ -140,9 +156,12 @@ ACTIVATIONS: dict[str, Variant] = {
         formula="y = x where kept, the previous state o where dropped; in evaluation y = q x + p o",
         default=0.05,
         applies="the state of a recurrent cell: h at 0.05, c at 0.5, each with masks of its own",
-        form="evaluation takes the expectation, as in the paper, and not the new state alone",
+        form="evaluation takes the expectation, as in the paper, and not the new state alone; inside an LSTM or a GRU, "
+        "with masks of each step, it is ZoneoutLSTM and ZoneoutGRU",
         cite="krueger2017zoneout",
         torch="Zoneout",
+        keras="Zoneout",
+        jax="nnx.Zoneout",
     ),
     "dropblock": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -155,6 +174,8 @@ ACTIVATIONS: dict[str, Variant] = {
         "than p, and it divides by the fraction that the whole batch kept, which couples samples",
         cite="ghiasi2018dropblock",
         torch="DropBlock2d",
+        keras="DropBlock2D",
+        jax="nnx.DropBlock2D",
     ),
     "dropblock_clipped": Variant(
         "Ghiasi, Lin and Le 2018 (arXiv:1810.12890)",
@@ -178,6 +199,32 @@ ACTIVATIONS: dict[str, Variant] = {
         cite="gal2016theoretically",
         torch="EmbeddingDropout",
     ),
+    "embedding_noise": Variant(
+        "Jain et al. 2024 (arXiv:2310.05914)",
+        noise=AdditiveUniform(),
+        place="embedding",
+        layout="N T C",
+        formula="y = x + b (2 u - 1), u uniform, b = alpha / sqrt(T C) sqrt(3 p / q); in evaluation y = x",
+        default=0.25,
+        applies="embeddings of a language model that is fine-tuned to follow instructions, alpha 5 to 15",
+        form="p = 1/4 gives b = alpha / sqrt(T C), the paper's; a rate moves it. T counts padding, as in widely used "
+        "trainers. The value of this entry has scale 1 in place of alpha / sqrt(T C)",
+        cite="jain2024neftune",
+        torch="EmbeddingNoise",
+    ),
+    "word": Variant(
+        "Bowman et al. 2016 (arXiv:1511.06349)",
+        noise=Fill(0.0),
+        place="token",
+        layout="N T",
+        formula="y = the number of a word where kept, that of an unknown word where dropped; in evaluation y = x",
+        default=0.3,
+        applies="numbers of words before they are embedded: decoders of autoencoders, classifiers of text",
+        form="each place by itself, `embedding` drops a word wherever it stands. The value of this entry has 0 as the "
+        "number of an unknown word",
+        cite="bowman2016generating",
+        torch="WordDropout",
+    ),
     "exact": Variant(
         "Fan, Muller and Rezucha 1962 (JASA 57:387)",
         share=Exactly((-1,)),
@@ -185,6 +232,17 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="small layers, where the number of units that a mask leaves varies much",
         form="k of the n smallest keyed numbers; scaled by n / k, which is fixed, and not by a count of this batch",
         cite="fan1962development",
+    ),
+    "nested": Variant(
+        "Rippel, Gelbart and Adams 2014 (arXiv:1402.0915)",
+        noise=Fill(0.0),
+        share=Prefix((-1,)),
+        formula="y = x of the first k units and 0 of the rest, P(k > j) = r^j with r from p; in evaluation y = x",
+        applies="codes that shall be cut to any length, widths of a network that shall run at several",
+        form="p is the mean rate over the units, from which r is solved; the paper gives r. Nothing is rescaled. "
+        "Prefix(law='uniform') is ordered dropout (Horvath et al. 2021), or give weights of the prefixes",
+        cite="rippel2014learning",
+        torch="NestedDropout",
     ),
     "antithetic": Variant(
         "Yang, Zhao and Zhao 2024 (arXiv:2410.10777)",
@@ -204,6 +262,30 @@ ACTIVATIONS: dict[str, Variant] = {
         applies="conditions of a generative model, stacked along an axis: classifier-free guidance",
         form="each part is dropped with probability p, never two at once; the paper also drops both, by that number",
         cite="brooks2023instructpix2pix",
+    ),
+    "stochastic_pooling": Variant(
+        "Zeiler and Fergus 2013 (arXiv:1301.3557)",
+        place="pooling",
+        layout="N C H W",
+        formula="y = a_i of a window, P(i) = a_i / sum a; in evaluation y = sum a_i^2 / sum a_i",
+        default=0.75,
+        applies="maps after ReLU, in place of max or average pooling; it has no rate: of 2 x 2 units it drops 3",
+        form="evaluation weighs each unit by its probability, as published; negative units count as 0. The value "
+        "of this entry is a mask of the rate that a window of four has, and the class does the rest",
+        cite="zeiler2013stochastic",
+        torch="StochasticPool2d",
+    ),
+    "max_pool_dropout": Variant(
+        "Wu and Gu 2015 (arXiv:1512.01400)",
+        noise=Fill(0.0),
+        place="pooling",
+        layout="N C H W",
+        formula="y = max over a window of a m; in evaluation y = sum over i of q p^(i - 1) a_i, a_i the i-th largest",
+        applies="maps before max pooling",
+        form="not rescaled, and evaluated by the expectation, as published; the value of this entry is the mask alone, "
+        "and the class pools behind it",
+        cite="wu2015towards",
+        torch="MaxPoolDropout2d",
     ),
     "monte_carlo": Variant(
         "Gal and Ghahramani 2016 (arXiv:1506.02142)",

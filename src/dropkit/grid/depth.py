@@ -17,6 +17,7 @@ DEPTH: dict[str, Variant] = {
         form="inverted; the paper multiplies the branch by q in evaluation instead",
         cite="huang2016deep",
         torch="ResidualDrop",
+        keras="StochasticDepth",
     ),
     "drop_path": Variant(
         "Huang et al. 2016 (arXiv:1603.09382)",
@@ -29,6 +30,8 @@ DEPTH: dict[str, Variant] = {
         form="each sample by itself, as timm and torchvision's mode row have it; FractalNet's drop-path is `fractal`",
         cite="huang2016deep",
         torch="DropPath",
+        keras="DropPath",
+        jax="nnx.DropPath",
     ),
     "layer_drop": Variant(
         "Fan, Grave and Joulin 2020 (arXiv:1909.11556)",

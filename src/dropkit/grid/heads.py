@@ -28,6 +28,7 @@ HEADS: dict[str, Variant] = {
         applies="self-attention of vision transformers, less in deeper layers; a query needs one key that is kept",
         form="whole keys, for all queries of a head; the authors' code draws for each score by itself: share=()",
         cite="li2023dropkey",
+        torch="DropKey",
     ),
     "multi_sample": Variant(
         "Inoue 2019 (arXiv:1905.09788)",

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from ..axes.noise import Alpha, Bernoulli, Hard, Noise
+from ..axes.noise import Zoneout as Keeping
 from ..axes.share import Axes, Sharing
 from ..axes.when import When
 from ..counter import Key, site_id
@@ -122,6 +123,7 @@ class Dropout(nn.Dropout):
     share: Sequence[int] | Sharing = ()
     when: When | str = "train"
     noise: Noise = Bernoulli()
+    branch: ClassVar[bool] = False  # whether all axes but the first share
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate, jax.core.Tracer):
@@ -158,7 +160,7 @@ class Dropout(nn.Dropout):
         if same(self.noise, other) and (not on or (certain and self.rate == 0)):
             return inputs
         key = Key() if certain else _asked(self) if rng is None else rng
-        share = sharing_too(self.share, self.broadcast_dims)
+        share = sharing_too(self.share, range(1, inputs.ndim) if self.branch else self.broadcast_dims)
         return dropout(inputs, self.rate, training=on, key=key, share=share, noise=self.noise, other=other)
 
 
@@ -173,6 +175,31 @@ class AlphaDropout(Dropout):
     """
 
     noise: Noise = Alpha()
+
+
+class DropPath(Dropout):
+    """Drop a whole branch of each sample, stochastic depth: one draw for each entry of axis 0; arguments of `Dropout`.
+
+    Source: Huang et al. 2016 (arXiv:1603.09382), inverted.
+
+    >>> y = DropPath(0.5, deterministic=False).apply({}, jnp.ones((8, 3, 4)), rng=Key(seed=1, site="drop"))
+    >>> bool((y == y[:, :1, :1]).all())
+    True
+    """
+
+    branch: ClassVar[bool] = True
+
+
+class Zoneout(Dropout):
+    """A dropped unit keeps its previous value: `layer(new, other=old)`; deterministic, `(1 - rate) new + rate old`.
+
+    Arguments of `Dropout`. Source: Krueger et al. 2017 (arXiv:1606.01305).
+
+    >>> Zoneout(0.25, deterministic=True).apply({}, jnp.ones(2), other=jnp.zeros(2))
+    Array([0.75, 0.75], dtype=float32)
+    """
+
+    noise: Noise = Keeping()
 
 
 def dot_product_attention(

@@ -32,6 +32,12 @@ from .layers import SpatialDropout2D as SpatialDropout2D  # noqa: E402
 from .layers import SpatialDropout3D as SpatialDropout3D  # noqa: E402
 from .ops import dropout as dropout  # noqa: E402
 from .passes import passes as passes  # noqa: E402
+from .published import DropBlock1D as DropBlock1D  # noqa: E402
+from .published import DropBlock2D as DropBlock2D  # noqa: E402
+from .published import DropBlock3D as DropBlock3D  # noqa: E402
+from .published import DropPath as DropPath  # noqa: E402
+from .published import StochasticDepth as StochasticDepth  # noqa: E402
+from .published import Zoneout as Zoneout  # noqa: E402
 from .receipt import Receipt as Receipt  # noqa: E402
 from .recurrent import GRU as GRU  # noqa: E402
 from .recurrent import LSTM as LSTM  # noqa: E402

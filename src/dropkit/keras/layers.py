@@ -154,7 +154,7 @@ class _Spatial(Rated):
         keras.layers.Layer.__init__(layer, **kwargs)
         layer.set_up(rate, seed, site, when)
         layer.noise_shape = None
-        layer.data_format = _checked_data_format(data_format)
+        layer.data_format = checked_data_format(data_format)
         layer.input_spec = keras.layers.InputSpec(ndim=self._axes + 2)
         layer._build_at_init()
 
@@ -262,7 +262,8 @@ class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
         self._start(rate, data_format, seed, site, when, kwargs)
 
 
-def _checked_data_format(data_format: str | None) -> str:
+def checked_data_format(data_format: str | None) -> str:
+    """A data format, Keras' default for None, or Keras' own error."""
     data_format = keras.config.image_data_format() if data_format is None else str(data_format).lower()
     if data_format not in ("channels_first", "channels_last"):
         raise DropkitValueError(

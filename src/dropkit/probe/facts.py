@@ -61,8 +61,9 @@ class Site:
         kept: of such a share, the fraction that it keeps; None for 1 - p.
         choices: of such a share, how many masks it has for one sample in one call, as a power of 2; None if unknown.
         effect: of one by hand or of a soft law, what its random numbers do to the data: "drops" (zeroes some, or
-            multiplies by noise around 1), "multiplies" (otherwise), "adds", "fills" (in place of data) or "decides"
-            (what runs).
+            multiplies by noise around 1), "multiplies" (otherwise), "adds", "fills" (in place of data), "decides"
+            (what runs), "mixes" (branches), "joins" (those of several branches that are kept) or "takes" (one unit of
+            each window) or "replaces" (words).
         zero_share: of one that multiplies, the share of zeros among its factors.
         mean_ratio, mean_error: of dropout that is neither the framework's nor ours, the mean of what it gives in
             training over that in evaluation, and its standard error; None where it was not measured.

@@ -38,7 +38,8 @@ def mask_words(site: Site, batch: int | None = None) -> str:
     if shape is None:
         return say("mask not seen")
     if site.drawn == "values":
-        return say("a number for {what}", what=joined(_drawn_for(site, shape, batch), _WHO))
+        what = joined(_drawn_for(site, shape, batch), _WHO)
+        return what if site.draws == 1 else say("a number for {what}", what=what)
     if len({mask[1:] for mask in site.call_masks}) > 1 and not site.share:
         every = [_drawn_for(replace(site, mask_shape=mask), mask, batch) for mask in site.call_masks]
         who = every[0][1]

@@ -31,6 +31,17 @@ _BY_HAND = {
     "multiplies": ("{who} multiplies by random numbers data in {there}",
                    template("{who} multiply by random numbers data in {there}")),
 }  # fmt: skip
+# What a layer does that puts no mask on its input.
+_OTHERWISE = {
+    "mixes": ("{who} mixes branches by random numbers, and their gradients by others",
+              template("{who} mix branches by random numbers, and their gradients by others")),
+    "joins": ("{who} gives the mean of the branches that are kept, one at least",
+              template("{who} give the mean of the branches that are kept, one at least")),
+    "replaces": ("{who} replaces words by the one that stands for unknown words",
+                 template("{who} replace words by the one that stands for unknown words")),
+    "takes": ("{who} takes one unit of each window of {what} at random",
+              template("{who} take one unit of each window of {what} at random")),
+}  # fmt: skip
 _NONE = template("No dropout was found in this model.")
 
 
@@ -84,7 +95,7 @@ def _one_by_one(sites: Sequence[Site], explanation: Facts) -> Iterator[str]:
     places = Places(explanation)
     for site in sites:
         dropped = _drop([site], places)
-        if site.mask_shape is None:
+        if site.mask_shape is None or site.effect == "joins":
             yield say("{dropped}.", dropped=dropped)
         else:
             yield say("{dropped}: {mask}.", dropped=dropped, mask=mask_words(site, batch_of(explanation)))
@@ -147,6 +158,8 @@ def _does(sites: Sequence[Site], who: str, what: str) -> str:
     """What a law does, as it says itself."""
     first, n = sites[0], len(sites)
     given: dict[str, Any] = {"who": who, "what": what}
+    if first.effect in _OTHERWISE and not first.by_hand:
+        return counted(n, *_OTHERWISE[first.effect], **given)
     if first.by_hand and first.zero_share and n == 1:
         percent = f"{100 * first.zero_share:.0f}"
         return say("{who} zeroes a part ({percent} %) of {what}", percent=percent, **given)

@@ -7,6 +7,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 
 from . import depth as depth
 from . import functional as functional
+from . import graphs as graphs
 from . import learned as learned
 from . import weights as weights
 from .attention.call import attention as attention
@@ -33,6 +34,8 @@ from .depth import ShakeShake as ShakeShake
 from .depth import StochasticDepth as StochasticDepth
 from .depth import Swapout as Swapout
 from .drawing.coordinates import at as at
+from .embedded import EmbeddingNoise as EmbeddingNoise
+from .embedded import WordDropout as WordDropout
 from .finding.inventory import Site as Site
 from .finding.inventory import sites as sites
 from .finding.inventory import table as table
@@ -41,6 +44,9 @@ from .finding.selftest import check as check
 from .fused import bias_act_dropout as bias_act_dropout
 from .fused import dropout_add as dropout_add
 from .fused import dropout_add_norm as dropout_add_norm
+from .graphs import DropEdge as DropEdge
+from .graphs import DropMessage as DropMessage
+from .graphs import DropNode as DropNode
 from .heads import MultiSampleDropout as MultiSampleDropout
 from .heads import fraternal_loss as fraternal_loss
 from .heads import r_drop_loss as r_drop_loss
@@ -59,15 +65,22 @@ from .moving.rate_log import RateLog as RateLog
 from .moving.schedule import Schedule as Schedule
 from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
+from .pooling import MaxPoolDropout2d as MaxPoolDropout2d
+from .pooling import StochasticPool2d as StochasticPool2d
+from .recurrent import ZoneoutGRU as ZoneoutGRU
+from .recurrent import ZoneoutLSTM as ZoneoutLSTM
 from .release import reseed as reseed
 from .release import unbind as unbind
 from .variants import DropBlock1d as DropBlock1d
 from .variants import DropBlock2d as DropBlock2d
 from .variants import DropBlock3d as DropBlock3d
 from .variants import DropHead as DropHead
+from .variants import DropKey as DropKey
 from .variants import GaussianDropout as GaussianDropout
+from .variants import GaussianNoise as GaussianNoise
 from .variants import LockedDropout as LockedDropout
 from .variants import LogNormalDropout as LogNormalDropout
+from .variants import NestedDropout as NestedDropout
 from .variants import RawDropout as RawDropout
 from .variants import UniformDropout as UniformDropout
 from .variants import Zoneout as Zoneout

@@ -1,12 +1,13 @@
 """Published dropouts under their own names: a `Dropout` with the noise and the share that the name says."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ..axes.noise import Gaussian, LogNormal, Raw, Uniform
+from ..axes.noise import AdditiveGaussian, Fill, Gaussian, LogNormal, Raw, Uniform
 from ..axes.noise import Zoneout as Keeping
-from ..axes.share import Block
+from ..axes.share import Block, Prefix
 from ..errors import DropkitValueError
 from .layers import Dropout
 
@@ -135,6 +136,83 @@ class DropHead(Dropout):
         super().__init__(p, inplace, share=(2, 3), when=when)
 
 
+class DropKey(Dropout):
+    """Whole keys of scores, N x heads x queries x keys, become minus infinity before the softmax.
+
+    The softmax spreads what is left over the other keys, so nothing is rescaled and each row sums to 1. Where all keys
+    of a query would go, that row keeps its scores.
+
+    Args:
+        p: drop probability of a key in [0, 1].
+        inplace: write into the scores.
+        share: axes along which one draw is shared: (2,), all queries of a head; () draws for each score by itself, as
+            the authors' code.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`.
+
+    Source: Li et al. 2023 (arXiv:2208.02646).
+
+    >>> weights = DropKey(0.5)(torch.zeros(1, 2, 4, 8)).softmax(-1)
+    >>> bool(torch.isclose(weights.sum(-1), torch.ones(())).all())
+    True
+    """
+
+    noise = Fill(float("-inf"))
+
+    def __init__(
+        self, p: float = 0.1, inplace: bool = False, *, share: Sequence[int] = (2,), when: str = "train"
+    ) -> None:
+        super().__init__(p, inplace, share=share, when=when, noise=type(self).noise)
+
+    def _dropped(self, input: torch.Tensor, share: Any, other: torch.Tensor | None = None) -> torch.Tensor:
+        if not self.active or input.dim() == 0:
+            return input
+        given = input.clone() if self.inplace else input
+        y = super()._dropped(input, share, other)
+        none = torch.isneginf(y).all(-1, keepdim=True)
+        return y.copy_(torch.where(none, given, y)) if self.inplace else torch.where(none, given, y)
+
+
+class NestedDropout(Dropout):
+    """The first k units are kept and the rest are zero, k drawn for each sample; nothing is rescaled.
+
+    Units come to be ordered by how much they matter, so that a code can be cut anywhere.
+
+    Args:
+        p: mean rate over the units, in [0, 1].
+        inplace: write into the input.
+        over: the axis of the units.
+        law: "geometric", "uniform", or weights of the prefixes of 1, 2, ..., n units: `dropkit.axes.share.Prefix`.
+        axes: axes that share a draw: (2, 3) of N x C x H x W, with over=1, drops whole channels.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`; a law that is none.
+
+    Source: Rippel, Gelbart and Adams 2014 (arXiv:1402.0915).
+
+    >>> y = NestedDropout(0.5)(torch.ones(4, 16))
+    >>> bool((y[:, 1:] <= y[:, :-1]).all())
+    True
+    """
+
+    noise = Fill(0.0)
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        over: int = -1,
+        law: str | Sequence[float] = "geometric",
+        axes: Sequence[int] = (),
+        when: str = "train",
+    ) -> None:
+        super().__init__(p, inplace, share=Prefix((over,), law, axes), when=when, noise=type(self).noise)
+
+
 class _OfNoise(Dropout):
     """A dropout of one law."""
 
@@ -176,6 +254,28 @@ class LogNormalDropout(_OfNoise):
     """
 
     noise = LogNormal()
+
+
+class GaussianNoise(Dropout):
+    """Added Gaussian noise: `y = x + stddev sqrt(p / (1 - p)) z`, of the standard deviation itself at p = 1/2.
+
+    Args:
+        stddev: a finite number above 0.
+        p: the rate that moves it, in [0, 1].
+        inplace: write into the input.
+        when: "train", "always" or "never".
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`; a stddev that is no such number.
+
+    Source: Bishop 1995 (Neural Computation 7:108).
+
+    >>> GaussianNoise(0.1)
+    GaussianNoise(p=0.5, inplace=False, noise=AdditiveGaussian(scale=0.1))
+    """
+
+    def __init__(self, stddev: float, p: float = 0.5, inplace: bool = False, *, when: str = "train") -> None:
+        super().__init__(p, inplace, when=when, noise=AdditiveGaussian(stddev))
 
 
 class RawDropout(_OfNoise):

@@ -1,5 +1,6 @@
 """The layers by themselves: masks, values, shapes, errors, and what Keras' own tests ask of them."""
 
+import json
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 import dropkit
 import dropkit.keras as dk
 from dropkit import Key, keep
+from dropkit.axes.share import Block
 from dropkit.errors import DropkitError
 
 from .tools import BACKEND, array, trains
@@ -24,6 +26,17 @@ LAYERS = {
     "SpatialDropout2D": (lambda **kw: dk.SpatialDropout2D(0.3, **kw), (4, 3, 2, 6)),
     "SpatialDropout3D": (lambda **kw: dk.SpatialDropout3D(0.3, **kw), (4, 3, 2, 2, 6)),
 }
+PUBLISHED = {
+    "StochasticDepth": (lambda **kw: dk.StochasticDepth(0.3, "batch", **kw), (4, 3, 6), (0, 1, 2)),
+    "DropPath": (lambda **kw: dk.DropPath(0.3, **kw), (4, 3, 6), (1, 2)),
+    "DropBlock1D": (lambda **kw: dk.DropBlock1D(0.3, 3, **kw), (4, 9, 6), Block(3, (-2,))),
+    "DropBlock2D": (lambda **kw: dk.DropBlock2D(0.3, 3, **kw), (4, 7, 9, 6), Block(3, (-3, -2))),
+    "DropBlock3D": (
+        lambda **kw: dk.DropBlock3D(0.3, (1, 2, 2), "channels_first", **kw),
+        (2, 3, 4, 5, 6),
+        Block((1, 2, 2), (-3, -2, -1)),
+    ),
+}  # fmt: skip
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
@@ -342,3 +355,35 @@ def gradient(function: Any, x: Any) -> np.ndarray:
         tape.watch(leaf)
         loss = function(leaf)
     return array(tape.gradient(loss, leaf))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_dropout_is_a_dropout_of_its_share(name: str) -> None:
+    """Of the same seed, site and rate; through its config; while its rate moves; and not in evaluation."""
+    build, shape, share = PUBLISHED[name]
+    layer, plain = build(seed=3, name="drop"), dk.Dropout(0.3, seed=3, name="drop", share=share)
+    x = np.random.Generator(np.random.Philox(1)).normal(size=shape).astype("float32")
+    again = type(layer).from_config(json.loads(json.dumps(layer.get_config())))
+    for rate in (0.3, 0.5):
+        for one in (layer, plain, again):
+            one.rate = rate
+        expected = array(plain(x, training=True))
+        np.testing.assert_array_equal(array(layer(x, training=True)), expected)
+        np.testing.assert_array_equal(array(again(x, training=True)), expected)
+        assert (expected == 0).any() or name == "StochasticDepth"
+    np.testing.assert_array_equal(array(layer(x)), x)
+
+
+def test_zoneout_keeps_the_previous_state() -> None:
+    new, old = np.full((40, 8), 2, "float32"), np.full((40, 8), -1, "float32")
+    layer = dk.Zoneout(0.25, seed=3, name="drop")
+    y = array(layer(new, old, training=True))
+    plain = array(dk.Dropout(0.25, seed=3, name="drop")(np.ones((40, 8), "float32"), training=True))
+    np.testing.assert_array_equal(y, np.where(plain > 0, 2, -1))
+    np.testing.assert_allclose(array(layer(new, old)), 0.75 * new + 0.25 * old)
+    again = type(layer).from_config(layer.get_config())
+    np.testing.assert_array_equal(array(again(new, old, training=True)), y)
+    with pytest.raises(DropkitError, match="needs a second tensor"):
+        layer(new, training=True)
+    with pytest.raises(DropkitError, match="mode has to be either 'batch' or 'row', but got 'rows'"):
+        dk.StochasticDepth(0.5, "rows")

@@ -21,6 +21,7 @@ from .law import Soft as Soft
 from .relaxed import Concrete as Concrete
 from .relaxed import HardConcrete as HardConcrete
 from .soft import AdditiveGaussian as AdditiveGaussian
+from .soft import AdditiveUniform as AdditiveUniform
 from .soft import Gaussian as Gaussian
 from .soft import LogNormal as LogNormal
 from .soft import Uniform as Uniform

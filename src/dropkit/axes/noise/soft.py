@@ -111,8 +111,7 @@ class AdditiveGaussian(Soft):
     source = "normal"
 
     def __post_init__(self) -> None:
-        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float) or not 0 < self.scale < math.inf:
-            raise DropkitValueError(f"scale must be a finite number above 0, got {self.scale!r}")
+        _check_scale(self.scale)
 
     def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
         """1 and `scale sqrt(p / q) n`; both 0 where q is 0."""
@@ -123,3 +122,45 @@ class AdditiveGaussian(Soft):
     def mean(self, q: float) -> tuple[float, float]:
         """1, 0; nothing is left at q = 0."""
         return float(q > 0), 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AdditiveUniform(Soft):
+    """Add uniform noise of the size that dropout gives to elements of a size: `y = x + b (2 u - 1)`, b from p.
+
+    b = scale sqrt(3 p / (1 - p)), which is scale itself at p = 1/4. E[y] = x and Var[y] = scale^2 p / (1 - p), whatever
+    x is; p = 1, where the variance has no value, gives 0.
+
+    Args:
+        scale: the size of an element for which it has the variance of dropout.
+
+    Raises:
+        DropkitValueError: a scale that is not positive and finite.
+
+    Source: Jain et al. 2024 (arXiv:2310.05914), "NEFTune", whose scale is alpha / sqrt(L d) of L embeddings of width d.
+
+    >>> from dropkit.axes.noise import Plain
+    >>> AdditiveUniform(2.0).factors(1.0, 0.75, Plain)
+    (1.0, 2.0)
+    """
+
+    scale: float = 1.0
+    source = "uniform"
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def factors(self, n: Any, q: Any, xp: Any) -> tuple[Any, Any]:
+        """1 and `scale sqrt(3 p / q) (2 n - 1)`; both 0 where q is 0."""
+        some = q > 0
+        size = self.scale * xp.sqrt(3.0 * (1.0 - q) / xp.where(some, q, 1.0))
+        return xp.where(some, n * 0.0 + 1.0, 0.0), xp.where(some, size * (2.0 * n - 1.0), 0.0)
+
+    def mean(self, q: float) -> tuple[float, float]:
+        """1, 0; nothing is left at q = 0."""
+        return float(q > 0), 0.0
+
+
+def _check_scale(scale: Any) -> None:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise DropkitValueError(f"scale must be a finite number above 0, got {scale!r}")

@@ -18,3 +18,4 @@ from .refining.block import block_rates as block_rates
 from .refining.exactly import Exactly as Exactly
 from .refining.exactly import nearest as nearest
 from .refining.exclusive import Exclusive as Exclusive
+from .refining.prefix import Prefix as Prefix

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ...axes.noise import Alpha, Bernoulli, Hard, Noise
-from ...axes.share import Refining, Sharing
+from ...axes.noise import Alpha, Bernoulli, Gaussian, Hard, Noise
+from ...axes.noise import Zoneout as Keeping
+from ...axes.share import Block, Refining, Sharing
 from ...axes.when import When
 from ...counter import Key
 from ...drop import Drop
@@ -99,6 +100,7 @@ class Dropout(nnx.Dropout):
     p: nnx.Variable  # the rate, once it moves
     noise: Noise = Bernoulli()
     spatial: tuple[int, ...] = ()  # what the presets share
+    branch = False  # whether all axes but the first share
 
     def __init__(
         self,
@@ -207,7 +209,7 @@ class Dropout(nnx.Dropout):
                 return inputs
             return dropout(inputs, self._now(), training=False, noise=self.noise, other=other)
         rate, key = drawn(self, rngs)
-        share = sharing_too(self.share, self.broadcast_dims)
+        share = sharing_too(self.share, range(1, inputs.ndim) if self.branch else self.broadcast_dims)
         if same(self.noise, other) and not isinstance(rate, jax.core.Tracer) and np.ndim(rate) == 0 and rate == 0:
             return inputs  # of any dtype, as nnx.Dropout does
         return dropout(inputs, rate, training=True, key=key, share=share, rows=rows, noise=self.noise, other=other)
@@ -282,6 +284,67 @@ class SpatialDropout3D(Dropout):
     """
 
     spatial = (-4, -3, -2)
+
+
+class GaussianDropout(Dropout):
+    """Multiplicative Gaussian noise: `y = x (1 + sqrt(rate / (1 - rate)) z)`; arguments of `Dropout`.
+
+    Source: Srivastava et al. 2014 (JMLR 15:1929), section 10.
+
+    >>> GaussianDropout(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones(4)).shape
+    (4,)
+    """
+
+    noise = Gaussian()
+
+
+class DropPath(Dropout):
+    """Drop a whole branch of each sample, stochastic depth: one draw for each entry of axis 0; arguments of `Dropout`.
+
+    Stands on the output of a residual branch: `x + drop(branch(x))`.
+
+    Source: Huang et al. 2016 (arXiv:1603.09382), inverted.
+
+    >>> y = DropPath(0.5, rngs=Key(seed=1, site="drop"))(jnp.ones((8, 3, 4)))
+    >>> bool((y == y[:, :1, :1]).all())
+    True
+    """
+
+    branch = True
+
+
+class DropBlock2D(Dropout):
+    """Drop whole blocks of (batch, height, width, channels), each channel by itself, so that the mean rate is `rate`.
+
+    Args:
+        rate: drop probability in [0, 1].
+        block_size: side of a block, or one for each axis; a block larger than the map is cut to it.
+        deterministic, rng_collection, rngs, when: as those of `Dropout`.
+
+    Raises:
+        DropkitValueError, DropkitTypeError: as `Dropout`; a block size below 1.
+
+    Source: Ghiasi, Lin and Le 2018 (arXiv:1810.12890).
+
+    >>> DropBlock2D(0.3, 3, rngs=Key(seed=1, site="drop"))(jnp.ones((2, 9, 9, 4))).shape
+    (2, 9, 9, 4)
+    """
+
+    def __init__(self, rate: Any, block_size: int | Sequence[int] = 7, **how: Any):
+        size = tuple(block_size) if isinstance(block_size, list | tuple) else block_size
+        super().__init__(rate, share=Block(size, (-3, -2)), **how)
+
+
+class Zoneout(Dropout):
+    """A dropped unit keeps its previous value: `layer(new, previous)`; `(1 - rate) new + rate previous` deterministic.
+
+    Arguments of `Dropout`. Source: Krueger et al. 2017 (arXiv:1606.01305).
+
+    >>> Zoneout(0.25, deterministic=True)(jnp.ones(2), jnp.zeros(2))
+    Array([0.75, 0.75], dtype=float32)
+    """
+
+    noise = Keeping()
 
 
 # Functions, since flax tabulates each public method of a module as if it were a layer's.

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,25 +227,25 @@ def _cifar(data_dir: str | Path | None) -> Data:
 
 
 def _named(name: str, data_dir: str | Path | None) -> Data:
-    source = SOURCES[name]
+    found = [published(SOURCES[name], file, data_dir) for file in FILES]
+    return _checked(name, [parse_idx(content, str(path)) for path, content in found])
+
+
+def published(source: Source, file: str, data_dir: str | Path | None) -> tuple[Path, bytes]:
+    """A published file and its content: of the data folder, else of DROPKIT_DATA's, else downloaded once.
+
+    Raises:
+        DataError: it is missing, cannot be downloaded or has another sha256 than published.
+    """
     root = data_dir or os.environ.get("DROPKIT_DATA")
-    read: Callable[[str], tuple[Path, bytes]]
-    if root:
-        folder = Path(root) / source.folder
-        read = lambda file: _read(folder / file, source, file)  # noqa: E731
-    else:
-        read = lambda file: _download(source, file)  # noqa: E731
-    arrays: list[NDArray[np.integer]] = []
-    for file in FILES:
-        path, content = read(file)
-        found = hashlib.sha256(content).hexdigest()
-        if found != source.sums[file]:
-            raise DataError(
-                f"{path} is not the published file: sha256 {found}, expected {source.sums[file]}; "
-                f"replace it with {source.url}{file}"
-            )
-        arrays.append(parse_idx(content, str(path)))
-    return _checked(name, arrays)
+    path, content = _read(Path(root) / source.folder / file, source, file) if root else _download(source, file)
+    found = hashlib.sha256(content).hexdigest()
+    if found != source.sums[file]:
+        raise DataError(
+            f"{path} is not the published file: sha256 {found}, expected {source.sums[file]}; "
+            f"replace it with {source.url}{file}"
+        )
+    return path, content
 
 
 def _read(path: Path, source: Source, file: str) -> tuple[Path, bytes]:

@@ -183,7 +183,7 @@ def other_mask_in_backward(explanation: Facts) -> Iterator[Row]:
 def high_rate(explanation: Facts) -> Iterator[Row]:
     """Rates that may have been meant as the share to keep."""
     for site in explanation.sites:
-        if site.p is not None and site.p >= HIGH - 1e-6:
+        if site.p is not None and site.p >= HIGH - 1e-6 and site.effect != "takes":  # which has no rate
             kept = 1 - site.p
             yield site.name, _rate(site, kept), _other_rate(site, kept, _settable(site, explanation))
 

@@ -207,7 +207,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         views=_views(number, seen),
         gradient_check=_gradient_check(number, seen),
         **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
-        **_decides(module),
+        **_effect(module),
         **_measured(number, seen),
         **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
@@ -217,8 +217,10 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     )
 
 
-def _decides(module: nn.Module) -> dict[str, Any]:
-    """What a layer does that says what runs, and drops nothing by itself."""
+def _effect(module: nn.Module) -> dict[str, Any]:
+    """What a layer does that puts no mask on its input: it says what runs, or uses random numbers in another way."""
+    if isinstance(module, Drawn) and module.effect:
+        return {"effect": module.effect, "drawn": "values"}
     return {"effect": "decides"} if isinstance(module, Drawn) and module.decides else {}
 
 

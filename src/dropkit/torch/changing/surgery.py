@@ -131,8 +131,8 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
 
     Args:
         model: edited in place.
-        after: a pattern of module paths as in `fnmatch` ("encoder.*.linear2"), a module class or a tuple of them, or
-            a function of (path, module) that says whether.
+        after: a pattern of module paths as in `fnmatch` ("encoder.*.linear2"), a module class or a tuple of them, one
+            of the model's modules, or a function of (path, module) that says whether.
         drop: a dropout, of which each place gets its own deep copy; or a function without arguments that makes one.
 
     Returns:
@@ -342,12 +342,14 @@ def _check_insertable(target: Position, chosen: list[Position], everywhere: list
 def _matcher(after: Where) -> Callable[[str, nn.Module], bool]:
     if isinstance(after, str):
         return lambda path, module: patterns.matches([path], after)
+    if isinstance(after, nn.Module):
+        return lambda path, module: module is after
     kinds = after if isinstance(after, tuple) else (after,)
     if all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):
         return lambda path, module: isinstance(module, kinds)  # type: ignore[arg-type]
     if isinstance(after, tuple | type) or not callable(after):
         raise DropkitTypeError(
-            f"after must be a pattern of paths, a class of modules or a function of (path, module), got {after!r}"
+            f"after must be a pattern of paths, a module or class, or a function of (path, module), got {after!r}"
         )
     return after
 

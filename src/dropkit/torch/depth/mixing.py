@@ -97,6 +97,7 @@ class FractalJoin(Depth):
     """
 
     law_known = shows_mask = False  # the mean of what is kept
+    effect = "joins"
 
     def __init__(
         self, p: float = 0.15, mode: str = "batch", *, paths: str = "local", columns: int = 0, when: str = "train"

@@ -125,7 +125,7 @@ class ShakeShake(Shaking):
     tensor([0.5000, 0.5000])
     """
 
-    fixed, law_known = True, False
+    fixed, law_known, effect = True, False, "mixes"
 
     def __init__(self, level: str = "row", *, when: str = "train") -> None:
         super().__init__(0.5, when=when)

@@ -66,3 +66,12 @@ def _k_smallest(u: Any, k: Any, xp: Any) -> Any:
 def nearest(t: Any, n: int) -> Any:
     """t n / 65536 rounded, t in halves of 8 bits: integers of 32 bits are enough for n below 2**22."""
     return (t // 256 * n + (t % 256 * n + ONE // 2) // 256) // 256
+
+
+def rounded_down(n: int, p: float) -> int:
+    """How many of n are kept where a paper's program says `int(n * (1 - p))`, floats and all.
+
+    >>> rounded_down(196, 0.75), rounded_down(20, 0.9)
+    (49, 1)
+    """
+    return int(n * (1.0 - p))
