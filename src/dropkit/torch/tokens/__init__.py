@@ -1,0 +1,4 @@
+"""Dropout of tokens: those that are dropped are taken out of the sequence, and not computed."""
+
+from .patches import PatchDropout as PatchDropout
+from .patches import TokenDrop as TokenDrop

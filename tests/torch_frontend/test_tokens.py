@@ -1,0 +1,240 @@
+"""Tokens that go: exactly how many, which ones, and that what is gone is not computed."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dropkit
+import dropkit.torch as dt
+from dropkit import Key
+from dropkit.axes.rate import Linear
+from dropkit.errors import DropkitError
+
+KEY = Key(seed=9, site="tokens", step=1)
+
+
+def here(**more: Any) -> Any:
+    return dt.at(seed=KEY.seed, site=KEY.site, step=KEY.step, **more)
+
+
+def numbers(samples: int, tokens: int, prefix: int = 0) -> torch.Tensor:
+    """Tokens that say who they are: 100 sample + token."""
+    return (100.0 * torch.arange(samples)[:, None] + torch.arange(prefix + tokens))[..., None].expand(-1, -1, 3).clone()
+
+
+def smallest(samples: int, tokens: int, count: int) -> np.ndarray:
+    return np.argsort(dropkit.uniform((samples, tokens), KEY), axis=1, kind="stable")[:, :count]
+
+
+# --- what timm's own class does, by its signature
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize("tokens", [1, 5, 16, 20, 49, 196])
+def test_the_count_is_timms_one_token_at_least(p: float, tokens: int) -> None:
+    assert dt.PatchDropout(p)(torch.ones(2, 1 + tokens, 4)).shape == (2, 1 + max(1, int(tokens * (1.0 - p))), 4)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_prefix_stays_in_front_and_the_indices_say_what_stayed(prefix: int, ordered: bool) -> None:
+    x = numbers(3, 16, prefix)
+    with here():
+        y, indices = dt.PatchDropout(0.5, prefix, ordered, True)(x)
+    assert y.shape == (3, prefix + 8, 3) and indices.shape == (3, 8) and indices.dtype == torch.int64
+    assert torch.equal(y[:, :prefix], x[:, :prefix])
+    assert torch.equal(y[:, prefix:], x[:, prefix:].gather(1, indices[..., None].expand(-1, -1, 3)))
+    wanted = smallest(3, 16, 8)
+    assert np.array_equal(indices.numpy(), np.sort(wanted, 1) if ordered else wanted)
+    assert (
+        all(len(set(row)) == 8 for row in indices.tolist()) and len({tuple(sorted(r)) for r in indices.tolist()}) == 3
+    )
+
+
+def test_all_tokens_stay_in_evaluation_and_at_the_rate_0() -> None:
+    x = torch.randn(2, 9, 4)
+    for drop in (dt.PatchDropout(0.5).eval(), dt.PatchDropout(0.0), dt.PatchDropout(0.5, when="never")):
+        assert drop(x) is x
+        drop.return_indices = True
+        y, indices = drop(x)
+        assert y is x and indices is None
+    assert dt.PatchDropout(0.5, when="always").eval()(x).shape == (2, 5, 4)
+    assert dt.PatchDropout(prob=0.75).p == 0.75 == dt.PatchDropout(0.75).prob
+    assert dt.PatchDropout(1.0)(x).shape == (2, 2, 4)
+
+
+def test_nothing_is_rescaled_and_gradients_go_to_what_stayed() -> None:
+    x = numbers(2, 10).requires_grad_()
+    with here():
+        y, indices = dt.PatchDropout(0.3, 0, return_indices=True)(x)
+    assert set(y.detach().flatten().tolist()) <= set(x.detach().flatten().tolist())
+    y.sum().backward()
+    stayed = torch.zeros(2, 10).scatter(1, indices, 1.0)
+    assert torch.equal(x.grad, stayed[..., None].expand(-1, -1, 3))
+
+
+def test_any_dtype_and_any_number_of_axes_will_do() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool):
+        assert dt.PatchDropout(0.5, 0)(torch.ones(2, 6, 2, 3, dtype=dtype)).dtype == dtype
+    assert dt.PatchDropout(0.5, 0)(torch.ones(2, 6)).shape == (2, 3)
+
+
+def test_every_set_of_tokens_is_as_likely() -> None:
+    """Of 5 tokens 2 stay: each of the 10 sets 400 times of 4000 samples, to within 5 standard errors."""
+    with here():
+        _, indices = dt.PatchDropout(0.6, 0, True, True)(torch.zeros(4000, 5, 1))
+    found = torch.unique(indices, dim=0, return_counts=True)[1]
+    assert len(found) == 10 and ((found - 400).abs() < 5 * np.sqrt(4000 * 0.09)).all()
+
+
+# --- what dropkit's masks promise
+
+
+@pytest.mark.parametrize("make", [lambda: dt.PatchDropout(0.5, 1), lambda: dt.TokenDrop(nn.Identity(), 0.5, 1)])
+def test_a_sample_keeps_its_tokens_in_any_batch(make: Any) -> None:
+    x, drop = numbers(8, 12, 1), make()
+    if isinstance(drop, dt.TokenDrop):
+        drop.layer = Negated()
+    with here():
+        whole = drop(x)
+    for rows in ([5, 0, 3], [7], []):
+        with here(rows=torch.tensor(rows, dtype=torch.long)):
+            assert torch.equal(drop(x[rows]), whole[rows])
+    for first in (0, 4):  # as the two halves of a batch on two processes
+        with here(split={0: (first // 4, 2)}):
+            assert torch.equal(drop(x[first : first + 4]), whole[first : first + 4])
+        with here(offset=(first, 0, 0), global_shape=(8, 13, 3)):
+            assert torch.equal(drop(x[first : first + 4]), whole[first : first + 4])
+    with here(offset=(0, 0, 0), global_shape=(8, 26, 3)), pytest.raises(DropkitError, match="whole sequences"):
+        drop(x)
+
+
+class Negated(nn.Module):
+    """A layer that knows what it got."""
+
+    seen: Any = ()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, shift: float = 0.0) -> torch.Tensor:
+        self.seen = x if mask is None else (x, mask)
+        return shift - x
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_a_layer_runs_on_the_tokens_that_are_kept_and_the_others_pass_it_by(prefix: int) -> None:
+    x, layer = numbers(3, 10, prefix) + 1, Negated()
+    drop = dt.TokenDrop(layer, 0.6, prefix, by_token="mask")
+    mask = torch.arange(3 * (10 + prefix)).reshape(3, -1)
+    with here():
+        y = drop(x, shift=0.5, mask=mask)
+    kept = np.sort(smallest(3, 10, 4), 1) + prefix
+    kept = torch.from_numpy(np.concatenate([np.tile(np.arange(prefix), (3, 1)), kept], 1))
+    assert layer.seen[0].shape == (3, 4 + prefix, 3)
+    assert torch.equal(layer.seen[0], x.gather(1, kept[..., None].expand(-1, -1, 3)))
+    assert torch.equal(layer.seen[1], mask.gather(1, kept))
+    stays = torch.zeros(3, 10 + prefix, dtype=torch.bool).scatter(1, kept, True)[..., None]
+    assert torch.equal(y, torch.where(stays, 0.5 - x, x))
+    assert torch.equal(drop.eval()(x, mask=mask), -x)
+    drop.train().p = 0.0
+    assert torch.equal(drop(x), -x) and layer.seen.shape == x.shape
+
+
+def vit(depth: int = 2) -> nn.Module:
+    layers = [nn.Sequential(nn.Linear(8, 8), dt.Dropout(0.1), nn.Tanh()) for _ in range(depth)]
+    return nn.Sequential(dt.PatchDropout(0.5), *[dt.TokenDrop(layer, 0.25, 1) for layer in layers], nn.Linear(8, 2))
+
+
+def test_a_bound_model_repeats_resumes_and_moves_its_rates() -> None:
+    torch.manual_seed(0)
+    model, x = dt.bind(vit(), 3), torch.randn(4, 17, 8)
+    assert [site.kind for site in dt.sites(model)][:2] == ["PatchDropout", "TokenDrop"]
+    first, state = model(x), copy.deepcopy(model.state_dict())
+    later = [model(x) for _ in range(2)]
+    assert first.shape == (4, 9, 2) and not torch.equal(first, later[0])
+    model.load_state_dict(pickle.loads(pickle.dumps(state)))
+    assert all(map(torch.equal, later, [model(x) for _ in range(2)]))
+    schedule = dt.Schedule(model, {"0": Linear(0.5, 0.0, 10)})
+    schedule.step(to=5)
+    assert model(x).shape[1] == 1 + 12
+    dt.set_rate(model, "0", 0.75)
+    assert model(x).shape[1] == 1 + 4
+    assert repr(model[0]) == "PatchDropout(p=0.75, num_prefix_tokens=1)"
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_recomputed_forward_keeps_the_tokens_of_the_first(reentrant: bool) -> None:
+    torch.manual_seed(0)
+    model, x = dt.bind(vit(1), 4), torch.randn(2, 9, 8, requires_grad=True)
+
+    def gradient(checkpointed: bool) -> torch.Tensor:
+        x.grad = None
+        with dt.at(step=0):
+            y = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=reentrant) if checkpointed else model(x)
+        model[0].p = 0.9  # before backward runs
+        y.sum().backward()
+        model[0].p = 0.5
+        return x.grad.clone()
+
+    assert torch.equal(gradient(True), gradient(False))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: dt.PatchDropout(1.5), "has to be between 0 and 1, but got 1.5"),
+        (lambda: dt.PatchDropout(num_prefix_tokens=-1), "num_prefix_tokens must be at least 0, got -1"),
+        (lambda: dt.PatchDropout(num_prefix_tokens=1.5), "num_prefix_tokens must be a whole number of tokens, got 1.5"),
+        (lambda: dt.PatchDropout()(torch.ones(4)), "with tokens behind 1 of a prefix, got shape (4,)"),
+        (lambda: dt.PatchDropout()(torch.ones(2, 1, 3)), "PatchDropout takes samples x tokens x ..., with tokens beh"),
+        (lambda: dt.PatchDropout(0.0)(torch.ones(2, 1, 3)), "PatchDropout takes samples x tokens"),
+        (lambda: dt.TokenDrop(abs), "layer must be a torch.nn.Module, got <built-in function abs>"),
+        (lambda: dt.TokenDrop(nn.Identity(), by_token=3), "by_token must hold names of keyword arguments"),
+        (lambda: dt.TokenDrop(nn.Linear(3, 2), 0.5)(torch.ones(2, 4, 3)), "shape"),
+        (lambda: dt.TokenDrop(Negated(), by_token="mask")(torch.ones(2, 4, 3), mask=torch.ones(3)), "by_token names"),
+    ],
+)
+def test_bad_input_is_one_line(made: Any, said: str) -> None:
+    with pytest.raises(DropkitError) as error:
+        made()
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.drop = nn.Linear(8, 8), dt.Dropout(0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(torch.tanh(self.linear(x)))
+
+
+class Counting:
+    """A backend that counts its graphs."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore:`torch.jit.script.*deprecated")
+def test_one_compilation_serves_all_masks_and_rates() -> None:
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    model = dt.bind(nn.Sequential(dt.PatchDropout(0.5), dt.TokenDrop(Block()), Block()), 5)
+    backend, counts = Counting(), []
+    twin, compiled, x = copy.deepcopy(model), torch.compile(model, backend=backend), torch.randn(3, 33, 8)
+    for p in (0.5, 0.5, 0.1, 0.0, 0.8, 0.6):
+        for net in (model, twin):
+            net[0].p, net[1].p = p, p / 2
+        torch.testing.assert_close(compiled(x), twin(x))
+        counts.append(backend.graphs)
+    assert counts == counts[:1] * 6
+    torch.compiler.reset()
