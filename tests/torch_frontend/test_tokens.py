@@ -203,6 +203,24 @@ def test_bad_input_is_one_line(made: Any, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_explain_tells_the_exact_count_and_the_doctor_of_no_scale() -> None:
+    from dropkit.probe import explain
+
+    layers = [nn.Linear(8, 8), dt.PatchDropout(0.7), dt.TokenDrop(nn.Linear(8, 8), 0.25, 1), nn.Linear(8, 2)]
+    told = str(explain(nn.Sequential(*layers), torch.randn(4, 17, 8)))
+    assert "1 (PatchDropout, p 0.7) decides what runs: exactly 4 of 16 tokens, per sample." in told
+    assert "2 (TokenDrop, p 0.25) decides what runs: exactly 3 of 4 tokens, per sample." in told
+    assert "scaled by" not in told
+
+
+def test_tokens_can_be_dropped_behind_a_layer() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    receipt = dt.insert(model, "0", dt.PatchDropout(0.5))
+    assert model(torch.ones(2, 9, 8)).shape == (2, 5, 2)
+    receipt.restore()
+    assert model(torch.ones(2, 9, 8)).shape == (2, 9, 2)
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import comb, isfinite, log2, sqrt
 from statistics import mean, stdev
 from typing import Any
 
@@ -206,8 +206,7 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         passes=len(dropped.turns),
         views=_views(number, seen),
         gradient_check=_gradient_check(number, seen),
-        **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
-        **_decides(module),
+        **{**told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch), **_decides(module, mask)},
         **_measured(number, seen),
         **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
@@ -217,9 +216,25 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
     )
 
 
-def _decides(module: nn.Module) -> dict[str, Any]:
+_TAKEN_OUT = {
+    ("token", True): template("exactly {k} of {n} tokens, per sample"),
+    ("edge", True): template("exactly {k} of {n} edges"),
+    ("edge", False): template("each of {n} edges"),
+}
+
+
+def _decides(module: nn.Module, mask: Shape | None) -> dict[str, Any]:
     """What a layer does that says what runs, and drops nothing by itself."""
-    return {"effect": "decides"} if isinstance(module, Drawn) and module.decides else {}
+    if not isinstance(module, Drawn) or not module.decides:
+        return {}
+    if not module.takes_out or not mask:
+        return {"effect": "decides"}
+    k, n = module.count(mask), mask[-1]
+    words = say(_TAKEN_OUT[module.takes_out, k is not None], k=k, n=n)
+    if k is None:
+        alone = getattr(module, "by", "place") == "place"  # not with other edges of the same nodes
+        return {"effect": "decides", "share": words, "choices": float(n) if alone else None}
+    return {"effect": "decides", "share": words, "choices": log2(comb(n, k)), "kept": k / n}
 
 
 def _calls(number: int, mask: Shape | None, drawn: Sequence[int], seen: Seen) -> dict[str, Any]:

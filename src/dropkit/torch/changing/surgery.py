@@ -21,6 +21,7 @@ from ...visible import a_type
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import FoundRate, rates
+from ..layers import Drawn
 from ..named import Named
 from ..reading.structure import taken
 from ..reading.unkeyed import Unkeyed, told, unkeyed
@@ -350,6 +351,7 @@ def _maker(drop: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]
     if isinstance(drop, nn.Module):
         if getattr(drop, "site", None) is not None:
             raise DropkitValueError("drop is bound to a model; pass a fresh one such as dropkit.torch.Dropout(0.1)")
+        _check_drop(drop)
         return lambda: copy.deepcopy(drop)
     if not callable(drop):
         raise DropkitTypeError(f"drop must be a module such as dropkit.torch.Dropout(0.1), got {drop!r}")
@@ -358,9 +360,17 @@ def _maker(drop: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]
         new = drop()
         if not isinstance(new, nn.Module):
             raise DropkitTypeError(f"drop() must return a torch.nn.Module, got {new!r}")
+        _check_drop(new)
         return new
 
     return make
+
+
+def _check_drop(drop: nn.Module) -> None:
+    if isinstance(drop, Drawn) and drop.takes_out == "edge":
+        raise DropkitValueError(
+            f"{drop!r} takes an edge list, which no layer puts out: give the model one that its forward calls"
+        )
 
 
 def _check_model(model: Any, verb: str, kinds: Any = ()) -> None:

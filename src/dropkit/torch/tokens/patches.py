@@ -13,7 +13,7 @@ from ..depth.path import Depth
 from ..depth.rows import checked_names, checked_output
 from ..drawing import ranks
 from ..layers import Drawn, as_leaf
-from .chosen import checked_prefix, checked_tokens, chosen, taken, wide
+from .chosen import checked_prefix, checked_tokens, chosen, kept_of, taken, wide
 
 
 class Tokens(Depth):
@@ -21,6 +21,7 @@ class Tokens(Depth):
 
     decides = True
     law_known = shows_mask = False  # a dropped token is gone, and no 0
+    takes_out = "token"
 
     def __init__(self, p: float, num_prefix_tokens: int, *, when: str = "train") -> None:
         super().__init__(p, when=when)
@@ -31,6 +32,10 @@ class Tokens(Depth):
     def mask_shape(self, input: torch.Tensor) -> tuple[int, ...]:
         """One bit for each token of a sample."""
         return (input.shape[0], checked_tokens(self, input, self.num_prefix_tokens))
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        """How many tokens of a sample stay."""
+        return kept_of(shape[1], float(self.p))
 
     def places(self, x: torch.Tensor, compiled: bool) -> torch.Tensor | None:
         """Which tokens of each sample stay in this forward, prefix not counted; None where all do.
