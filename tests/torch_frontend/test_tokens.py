@@ -203,6 +203,71 @@ def test_bad_input_is_one_line(made: Any, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+# --- squares of images
+
+
+def cut(shape: tuple[int, ...], length: int, holes: int, p: float) -> np.ndarray:
+    """Which pixels go, one by one."""
+    u = dropkit.uniform((shape[0], 1 + 2 * holes), KEY)
+    gone = np.zeros(shape, bool)
+    for n in range(shape[0]):
+        for hole in range(holes if u[n, 0] >= 1 - p else 0):
+            centre = [int(u[n, 1 + 2 * hole + axis] * shape[2 + axis]) for axis in (0, 1)]
+            for i, j in np.ndindex(length, length):
+                row, column = centre[0] - length // 2 + i, centre[1] - length // 2 + j
+                if 0 <= row < shape[2] and 0 <= column < shape[3]:
+                    gone[n, :, row, column] = True
+    return gone
+
+
+@pytest.mark.parametrize(("length", "holes", "p"), [(4, 1, 1.0), (3, 2, 0.5), (1, 3, 0.25), (20, 1, 0.5)])
+def test_squares_are_cut_where_the_keyed_numbers_say_and_clipped_at_the_border(
+    length: int, holes: int, p: float
+) -> None:
+    x = torch.randn(16, 3, 7, 9, dtype=torch.float64, requires_grad=True)
+    drop, gone = dt.Cutout(length, holes, p), torch.from_numpy(cut((16, 3, 7, 9), length, holes, p))
+    with here():
+        y = drop(x)
+    assert torch.equal(y, torch.where(gone, 0.0, x)) and gone.any()
+    y.sum().backward()
+    assert torch.equal(x.grad, (~gone).double())
+    with here(rows=torch.tensor([11, 2])):
+        assert torch.equal(drop(x[[11, 2]]), y[[11, 2]])
+    with here(offset=(8, 1, 0, 0), global_shape=(16, 3, 7, 9)):
+        assert torch.equal(drop(x[8:, 1:2]), y[8:, 1:2])
+    with here(offset=(0, 0, 0, 0), global_shape=(16, 3, 14, 9)), pytest.raises(DropkitError, match="whole images"):
+        drop(x)
+    assert drop.eval()(x) is x
+
+
+def test_an_image_is_cut_with_probability_p_and_a_pixel_in_the_middle_with_that_of_its_square() -> None:
+    """4000 images: both to within 5 standard errors; and at p = 0 none is."""
+    x = torch.ones(4000, 1, 12, 12)
+    with here():
+        y = dt.Cutout(3, p=0.4)(x)
+    for found, q in (((y == 0).flatten(1).any(1), 0.4), (y[:, 0, 6, 6] == 0, 0.4 * 9 / 144)):
+        assert abs(found.float().mean().item() - q) < 5 * np.sqrt(q * (1 - q) / 4000)
+    assert dt.Cutout(3, p=0.0)(x) is x
+    model = dt.bind(nn.Sequential(dt.Cutout(3, p=1.0), nn.Conv2d(1, 1, 3)), 0)
+    dt.set_rate(model, "0", 0.2)
+    assert dt.sites(model)[0].kind == "Cutout" and repr(model[0]) == "Cutout(p=0.2, length=3, n_holes=1)"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: dt.Cutout(0), "length must be at least 1, got 0"),
+        (lambda: dt.Cutout(2.5), "length must be a whole number, got 2.5"),
+        (lambda: dt.Cutout(2, 0), "n_holes must be at least 1, got 0"),
+        (lambda: dt.Cutout(2)(torch.ones(3, 4, 4)), "Cutout takes images, N x C x H x W, got shape (3, 4, 4)"),
+    ],
+)
+def test_a_cutout_that_cannot_be_is_one_line(made: Any, said: str) -> None:
+    with pytest.raises(DropkitError) as error:
+        made()
+    assert str(error.value) == said
+
+
 def test_explain_tells_the_exact_count_and_the_doctor_of_no_scale() -> None:
     from dropkit.probe import explain
 
@@ -211,6 +276,8 @@ def test_explain_tells_the_exact_count_and_the_doctor_of_no_scale() -> None:
     assert "1 (PatchDropout, p 0.7) decides what runs: exactly 4 of 16 tokens, per sample." in told
     assert "2 (TokenDrop, p 0.25) decides what runs: exactly 3 of 4 tokens, per sample." in told
     assert "scaled by" not in told
+    told = str(explain(nn.Sequential(dt.Cutout(3), nn.Conv2d(1, 1, 3)), torch.randn(4, 1, 8, 8)))
+    assert "squares of some images, for all channels" in told and "sub-networks" not in told
 
 
 def test_tokens_can_be_dropped_behind_a_layer() -> None:
@@ -255,4 +322,9 @@ def test_one_compilation_serves_all_masks_and_rates() -> None:
         torch.testing.assert_close(compiled(x), twin(x))
         counts.append(backend.graphs)
     assert counts == counts[:1] * 6
+    cutout, images, backend = dt.bind(nn.Sequential(dt.Cutout(3)), 6), torch.randn(5, 2, 8, 8), Counting()
+    twin, compiled = copy.deepcopy(cutout), torch.compile(cutout, backend=backend, fullgraph=True)
+    for p in (0.5, 0.9, 0.0, 1.0):
+        cutout[0].p = twin[0].p = p
+        assert torch.equal(compiled(images), twin(images))
     torch.compiler.reset()

@@ -1,7 +1,7 @@
 """Noise on tokens and patches, and on what they are embedded as."""
 
 from ..axes.noise import Fill
-from ..axes.share import Exactly
+from ..axes.share import Axes, Exactly
 from .entry import Variant
 
 TOKENS: dict[str, Variant] = {
@@ -31,5 +31,18 @@ TOKENS: dict[str, Variant] = {
         "entry rounds to the nearest, and the class does the rest",
         cite="yao2022random",
         torch="TokenDrop",
+    ),
+    "cutout": Variant(
+        "DeVries and Taylor 2017 (arXiv:1708.04552)",
+        noise=Fill(0.0),
+        share=Axes((1, 2, 3)),
+        place="input",
+        layout="N C H W",
+        formula="y = x outside of n squares, 0 inside, for an image with m = 0, P(m = 0) = p; in evaluation y = x",
+        applies="images that are normalised, so that 0 is their mean",
+        form="squares around a pixel, each as likely, clipped at the border, not scaled; p is that an image is cut, "
+        "and 1 as published; the value of this entry is that gate alone, and the class does the rest",
+        cite="devries2017improved",
+        torch="Cutout",
     ),
 }

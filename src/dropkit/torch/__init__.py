@@ -66,6 +66,7 @@ from .ops import dropout as dropout
 from .pipelines import pipelined as pipelined
 from .release import reseed as reseed
 from .release import unbind as unbind
+from .tokens import Cutout as Cutout
 from .tokens import PatchDropout as PatchDropout
 from .tokens import TokenDrop as TokenDrop
 from .variants import DropBlock1d as DropBlock1d

@@ -38,7 +38,7 @@ class Drawn(Named):
     # whether `noise` says all; output and gradient show one mask; p is a constant of the method; it says what runs
     law_known, shows_mask, fixed, decides = True, True, False, False
     of_batch, of_weights = True, False  # what it drops has a row for each sample; is a weight
-    takes_out = ""  # "token" or "edge": what it takes out whole, so that less comes behind
+    takes_out = ""  # "token", "edge" or "square": what it takes out whole
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor

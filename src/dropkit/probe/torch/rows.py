@@ -220,21 +220,23 @@ _TAKEN_OUT = {
     ("token", True): template("exactly {k} of {n} tokens, per sample"),
     ("edge", True): template("exactly {k} of {n} edges"),
     ("edge", False): template("each of {n} edges"),
+    ("square", False): template("squares of some images, for all channels"),
 }
 
 
 def _decides(module: nn.Module, mask: Shape | None) -> dict[str, Any]:
     """What a layer does that says what runs, and drops nothing by itself."""
-    if not isinstance(module, Drawn) or not module.decides:
+    if not isinstance(module, Drawn):
         return {}
+    found: dict[str, Any] = {"effect": "decides"} if module.decides else {}
     if not module.takes_out or not mask:
-        return {"effect": "decides"}
+        return found
     k, n = module.count(mask), mask[-1]
-    words = say(_TAKEN_OUT[module.takes_out, k is not None], k=k, n=n)
-    if k is None:
-        alone = getattr(module, "by", "place") == "place"  # not with other edges of the same nodes
-        return {"effect": "decides", "share": words, "choices": float(n) if alone else None}
-    return {"effect": "decides", "share": words, "choices": log2(comb(n, k)), "kept": k / n}
+    found["share"] = say(_TAKEN_OUT[module.takes_out, k is not None], k=k, n=n)
+    if k is not None:
+        return found | {"choices": log2(comb(n, k)), "kept": k / n}
+    alone = module.takes_out == "edge" and getattr(module, "by", "") == "place"  # not with other edges of its nodes
+    return found | {"choices": float(n) if alone else None}
 
 
 def _calls(number: int, mask: Shape | None, drawn: Sequence[int], seen: Seen) -> dict[str, Any]:
