@@ -16,7 +16,18 @@ import torch
 from dropkit import reproduce as tables
 from dropkit.cli import main
 from dropkit.errors import DataError, DropkitError
-from dropkit.reproduce import TABLES, Outcome, Row, Table, char_gpt, char_lstm, characters, cora, dropedge_cora
+from dropkit.reproduce import (
+    TABLES,
+    Outcome,
+    Row,
+    Table,
+    char_gpt,
+    char_lstm,
+    characters,
+    cora,
+    dropedge_cora,
+    grand_cora,
+)
 
 ROWS = (Row("one", 1.0, 0.5), Row("two", 9.0, 0.5))
 COUNTS = Table("counts", "nobody 2020", "count", ROWS, "none", "none", 3, 0.1, "n")
@@ -54,7 +65,7 @@ def test_a_table_says_all_that_there_is_to_know(name: str) -> None:
     assert all((row.band > 0) == (row.published is not None) and row.name.isprintable() for row in table.rows)
     work = import_module(f"dropkit.reproduce.{table.module}")
     assert callable(work.prepare) and callable(work.train)
-    if hasattr(work, "SETTINGS"):
+    if hasattr(work, "SETTINGS"):  # a setting for each row
         assert list(work.SETTINGS) == [row.name for row in table.rows]
 
 
@@ -195,3 +206,24 @@ def test_characters_are_learned_and_a_seed_repeats_itself(
     assert first < 1.5 < np.log(10)
     assert work.train(prepared, row, 0) == first
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_draws_of_nodes_learn_to_agree_and_a_seed_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grand_cora, "load_cora", lambda data_dir: graph())
+    monkeypatch.setattr(grand_cora, "EPOCHS", 80)
+    prepared = grand_cora.prepare(None)
+    first = grand_cora.train(prepared, "GRAND", 0)
+    assert first > 80 and grand_cora.train(prepared, "GRAND", 0) == first
+    dense = prepared.adjacency.to_dense()
+    model = grand_cora.Grand(20, torch.Generator().manual_seed(0)).eval()
+    powers = sum(torch.linalg.matrix_power(dense, n) for n in range(9)) / 9
+    torch.testing.assert_close(model.propagated(prepared.x, prepared.adjacency), powers @ prepared.x / 2)
+
+
+def test_consistency_is_none_where_draws_agree_on_what_is_sure_and_grows_as_they_differ() -> None:
+    sure, other = torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]])
+    assert grand_cora.consistency([sure, sure]).item() == pytest.approx(0, abs=1e-6)
+    # of two opposite ones the mean is (1/2, 1/2), and so it is sharpened: (1/2)^2 + (1/2)^2 each
+    assert grand_cora.consistency([sure, other]).item() == pytest.approx(0.5)
+    half = torch.log(torch.tensor([[0.75, 0.25]]))  # sharpened 9/10 and 1/10
+    assert grand_cora.consistency([half, half]).item() == pytest.approx(2 * 0.15**2)

@@ -107,6 +107,7 @@ DOCUMENTED = (
     "torch/depth",
     "torch/weights",
     "torch/graphs",
+    "torch/tokens",
     "jax",
     "jax/equinox",
     "jax/nnx",

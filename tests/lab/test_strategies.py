@@ -21,6 +21,7 @@ from dropkit.lab.plan import Choices, Plan
 from dropkit.lab.recipes import RECIPES, get
 from dropkit.lab.recipes.recipe import LearnedRate, Strategy, learned_method, needs_validation, strategy_rates
 from dropkit.lab.recipes.strategies import ADAPTIVE
+from dropkit.lab.tasks.variants import variant_of
 from dropkit.torch import Dropout
 from dropkit.torch.learned import ConcreteDropout, LearnableBernoulli
 from tests.lab.runs import numbers, stop_after
@@ -433,3 +434,9 @@ def test_digits_run_through_vgg_and_are_learned(tmp_path: Path) -> None:
     )
     run = train(more, data=load_data("digits"), strategy="none", size="tiny", epochs=5, device="cpu", out=tmp_path)
     assert run.rows[-1]["test_accuracy"] > 0.5
+
+
+def test_a_published_dropout_that_stands_behind_no_layer_names_its_class() -> None:
+    for kind, name in (("drop-edge", "DropEdge"), ("patch_dropout", "PatchDropout"), ("layer-drop", "LayerDrop")):
+        with pytest.raises(DropkitValueError, match=f"{kind}.* give the model a dropkit.torch.{name}"):
+            variant_of(kind)

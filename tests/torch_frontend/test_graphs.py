@@ -270,6 +270,25 @@ def test_bad_input_is_one_line(made: Any, said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_explain_tells_how_many_edges_stay() -> None:
+    from dropkit.probe import explain
+
+    x, edges = torch.randn(NODES, 6), graph()
+    n = edges.shape[1]
+    for how, told in (({}, f"each of {n} edges"), ({"exact": True}, f"exactly {int(n * 0.6)} of {n} edges")):
+        first = explain(Convolution(**how), x, edges).sentences[0]
+        assert first == f"edges (DropEdge, p 0.4) decides what runs: {told}."
+
+
+def test_an_edge_dropper_cannot_be_inserted_and_the_others_can() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    for drop in (dt.DropEdge(0.5), lambda: dt.DropEdge(0.5)):
+        with pytest.raises(DropkitError, match="takes an edge list, which no layer puts out"):
+            dt.insert(model, "0", drop)
+    dt.insert(model, "0", dt.DropNode(0.5))
+    assert [site.kind for site in dt.sites(model)] == ["DropNode"]
+
+
 class Counting:
     """A backend that counts its graphs."""
 

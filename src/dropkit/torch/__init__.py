@@ -9,6 +9,7 @@ from . import depth as depth
 from . import functional as functional
 from . import graphs as graphs
 from . import learned as learned
+from . import tokens as tokens
 from . import weights as weights
 from .attention.call import attention as attention
 from .attention.flex import flex_attention as flex_attention
@@ -71,6 +72,9 @@ from .recurrent import ZoneoutGRU as ZoneoutGRU
 from .recurrent import ZoneoutLSTM as ZoneoutLSTM
 from .release import reseed as reseed
 from .release import unbind as unbind
+from .tokens import Cutout as Cutout
+from .tokens import PatchDropout as PatchDropout
+from .tokens import TokenDrop as TokenDrop
 from .variants import DropBlock1d as DropBlock1d
 from .variants import DropBlock2d as DropBlock2d
 from .variants import DropBlock3d as DropBlock3d

@@ -38,7 +38,7 @@ class Drawn(Named):
     # whether `noise` says all; output and gradient show one mask; p is a constant of the method; it says what runs
     law_known, shows_mask, fixed, decides = True, True, False, False
     of_batch, of_weights = True, False  # what it drops has a row for each sample; is a weight
-    effect = ""  # what it does where that is no mask on its input: "mixes", "joins", "takes", "replaces", "adds"
+    effect, takes_out = "", ""  # "mixes", "joins", ... where that is no mask on its input; a "token", "edge", "square"
     _p: float
     _lowered: Lowered | None
     _rate: torch.Tensor
@@ -78,6 +78,10 @@ class Drawn(Named):
 
     def mask_shape(self, input: torch.Tensor) -> tuple[int, ...] | None:
         """The shape of the mask for this input, with 1 where a draw is shared; None where `share` says all of it."""
+        return None
+
+    def count(self, shape: tuple[int, ...]) -> int | None:
+        """How many it keeps of what a mask of this shape is for, where that is an exact number."""
         return None
 
     def _dropped(self, input: torch.Tensor, share: Any, other: torch.Tensor | None = None) -> torch.Tensor:

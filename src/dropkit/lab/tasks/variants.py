@@ -109,7 +109,14 @@ def variant_of(name: str) -> Variant:
 
     Raises:
         UnknownNameError: there is none; those that there are are listed.
+        DropkitValueError: it is an entry of the grid that is more than one tensor and a mask.
     """
+    known = grid.get(name.replace("-", "_"))
+    if name not in VARIANTS and known is not None and known.torch:
+        raise DropkitValueError(
+            f"{name!r} is no kind of dropout that stands behind a layer by itself: give the model a "
+            f"dropkit.torch.{known.torch} and compare the rates of its site"
+        )
     if name not in VARIANTS:
         raise UnknownNameError("kind of dropout", name, VARIANTS)
     return VARIANTS[name]

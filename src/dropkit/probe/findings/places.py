@@ -191,7 +191,7 @@ def high_rate(explanation: Facts) -> Iterator[Row]:
 def _rate(site: Site, kept: float) -> str:
     if site.drawn != "mask":
         return f"p = {site.p:.3g}"
-    if kept > 1e-6 and site.law in _INVERTED:
+    if kept > 1e-6 and site.law in _INVERTED and site.effect != "decides":
         words = template("p = {p:.3g}: {percent:.3g} % are kept, and scaled by {scale:.3g}")
         return say(words, p=site.p, percent=100 * kept, scale=1 / kept)
     return say("p = {p:.3g}: {percent:.3g} % are kept", p=site.p, percent=100 * kept)

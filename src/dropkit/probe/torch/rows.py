@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import comb, isfinite, log2, sqrt
 from statistics import mean, stdev
 from typing import Any
 
@@ -206,8 +206,9 @@ def _site(number: int, seen: Seen, layers: Sequence[Layer]) -> Site:
         passes=len(dropped.turns),
         views=_views(number, seen),
         gradient_check=_gradient_check(number, seen),
-        **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch),
-        **_effect(module),
+        **told(found.noise, found.share, found.p, dropped.shape or mask, seen.batch)
+        | _effect(module)
+        | _taken_out(module, mask),
         **_measured(number, seen),
         **_shifted(number, seen),
         fast_path=name in seen.fast or (found.eval is True and _FAST in found.note),
@@ -222,6 +223,26 @@ def _effect(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, Drawn) and module.effect:
         return {"effect": module.effect, "drawn": "values"}
     return {"effect": "decides"} if isinstance(module, Drawn) and module.decides else {}
+
+
+_TAKEN_OUT = {
+    ("token", True): template("exactly {k} of {n} tokens, per sample"),
+    ("edge", True): template("exactly {k} of {n} edges"),
+    ("edge", False): template("each of {n} edges"),
+    ("square", False): template("squares of some images, for all channels"),
+}
+
+
+def _taken_out(module: nn.Module, mask: Shape | None) -> dict[str, Any]:
+    """How much a layer takes out that takes tokens, edges or squares out whole."""
+    if not isinstance(module, Drawn) or not module.takes_out or not mask:
+        return {}
+    k, n = module.count(mask), mask[-1]
+    found: dict[str, Any] = {"share": say(_TAKEN_OUT[module.takes_out, k is not None], k=k, n=n)}
+    if k is not None:
+        return found | {"choices": log2(comb(n, k)), "kept": k / n}
+    alone = module.takes_out == "edge" and getattr(module, "by", "") == "place"  # not with other edges of its nodes
+    return found | {"choices": float(n) if alone else None}
 
 
 def _calls(number: int, mask: Shape | None, drawn: Sequence[int], seen: Seen) -> dict[str, Any]:

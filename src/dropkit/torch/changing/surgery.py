@@ -21,12 +21,14 @@ from ...visible import a_type
 from .. import layers
 from ..finding.inventory import sites
 from ..finding.rates import FoundRate, rates
+from ..layers import Drawn
 from ..named import Named
 from ..reading.structure import taken
 from ..reading.unkeyed import Unkeyed, told, unkeyed
 from .implementing import implementations
 from .receipt import INSERTED, Assignment, Insertion, Position, Receipt, Replacement, described, positions
 from .taking import takings
+from .where import Where, matcher
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(layers, name)
@@ -34,8 +36,6 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
 }
 _FORWARDS = {kind.forward for pair in SWAPS.items() for kind in pair}
 _INNER = set(layers.Dropout().__dict__) - set(nn.Dropout().__dict__)  # how our classes keep p
-
-Where = str | type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool]
 
 
 def swap(model: nn.Module, *inputs: Any, **kwargs: Any) -> Receipt:
@@ -156,7 +156,7 @@ def insert(model: nn.Module, after: Where, drop: nn.Module | Callable[[], nn.Mod
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     _check_model(model, "insert")
-    meant = _matcher(after)
+    meant = matcher(after)
     everywhere = list(positions(model))
     chosen = [place for place in everywhere if meant(place.path, place.module)]
     if not isinstance(after, str) and meant("", model):
@@ -339,25 +339,11 @@ def _check_insertable(target: Position, chosen: list[Position], everywhere: list
         )
 
 
-def _matcher(after: Where) -> Callable[[str, nn.Module], bool]:
-    if isinstance(after, str):
-        return lambda path, module: patterns.matches([path], after)
-    if isinstance(after, nn.Module):
-        return lambda path, module: module is after
-    kinds = after if isinstance(after, tuple) else (after,)
-    if all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):
-        return lambda path, module: isinstance(module, kinds)  # type: ignore[arg-type]
-    if isinstance(after, tuple | type) or not callable(after):
-        raise DropkitTypeError(
-            f"after must be a pattern of paths, a module or class, or a function of (path, module), got {after!r}"
-        )
-    return after
-
-
 def _maker(drop: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     if isinstance(drop, nn.Module):
         if getattr(drop, "site", None) is not None:
             raise DropkitValueError("drop is bound to a model; pass a fresh one such as dropkit.torch.Dropout(0.1)")
+        _check_drop(drop)
         return lambda: copy.deepcopy(drop)
     if not callable(drop):
         raise DropkitTypeError(f"drop must be a module such as dropkit.torch.Dropout(0.1), got {drop!r}")
@@ -366,9 +352,17 @@ def _maker(drop: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]
         new = drop()
         if not isinstance(new, nn.Module):
             raise DropkitTypeError(f"drop() must return a torch.nn.Module, got {new!r}")
+        _check_drop(new)
         return new
 
     return make
+
+
+def _check_drop(drop: nn.Module) -> None:
+    if isinstance(drop, Drawn) and drop.takes_out == "edge":
+        raise DropkitValueError(
+            f"{drop!r} takes an edge list, which no layer puts out: give the model one that its forward calls"
+        )
 
 
 def _check_model(model: Any, verb: str, kinds: Any = ()) -> None:

@@ -15,16 +15,16 @@ from ..named import Named
 from . import running
 
 
-def checked_names(by_row: Any) -> tuple[str, ...]:
+def checked_names(given: Any, name: str = "by_row") -> tuple[str, ...]:
     """Names of keyword arguments.
 
     Raises:
         DropkitTypeError: they are none.
     """
-    names = (by_row,) if isinstance(by_row, str) else by_row
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(held, str) for held in names):
         raise DropkitTypeError(
-            f"by_row must hold names of keyword arguments such as ('key_padding_mask',), got {by_row!r}"
+            f"{name} must hold names of keyword arguments such as ('key_padding_mask',), got {given!r}"
         )
     return tuple(names)
 

@@ -60,6 +60,7 @@ class DropEdge(Depth):
 
     decides = True
     law_known = shows_mask = False  # a dropped edge is gone, and no 0
+    takes_out = "edge"
 
     def __init__(
         self,
@@ -81,6 +82,10 @@ class DropEdge(Depth):
     def mask_shape(self, input: torch.Tensor) -> tuple[int, ...]:
         """One bit for each edge."""
         return (checked_edges(input).shape[1],)
+
+    def count(self, shape: tuple[int, ...]) -> int | None:
+        """How many edges stay; of pairs that go together none can say without the list."""
+        return rounded_down(shape[0], float(self._p)) if self.exact and self.by == "place" else None
 
     def forward(self, edges: torch.Tensor, *others: torch.Tensor) -> Any:
         """The edges that are kept, and what belongs to them."""
