@@ -23,7 +23,7 @@ test-neon: build/driver-neon build/vectors.txt
 build/driver: $(DRIVER) $(wildcard $(CPU)/*)
 	mkdir -p build
 	$(CXX) $(EXACT) -g -Wno-maybe-uninitialized -Wno-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl -mf16c -c $(CPU)/path_avx512.cpp -o build/avx512.o
-	$(CXX) $(EXACT) -g -mavx2 -mf16c -c $(CPU)/path_avx2.cpp -o build/avx2.o
+	$(CXX) $(EXACT) -g -mavx2 -mfma -mf16c -c $(CPU)/path_avx2.cpp -o build/avx2.o
 	$(CXX) $(EXACT) -g -DDROPKIT_AVX2 -DDROPKIT_AVX512 $(DRIVER) $(CPU)/path_portable.cpp build/avx2.o build/avx512.o -ldl -o $@
 
 test-driver: build/driver build/vectors.txt

@@ -3,10 +3,10 @@
     python benchmarks/attention.py                 # both tables; minutes
     python benchmarks/attention.py --lengths 512   # one length
 
-float32, (2, 8, T, 64), p = 0.1. All contestants of a row are timed in turn within each round; quoted is the median over
-rounds of the ratio within a round. Memory is the growth of the process' peak over what it had before, each contestant
-in a process of its own. `flash` is scaled_dot_product_attention without dropout, the floor; `SDPA` the same with
-dropout_p.
+float32, (2, 8, T, 64), p = 0.1. All contestants of a row are timed in turn within each round, on one thread in
+processor time, so that other work on the machine counts little; quoted is the median over rounds of the ratio within a
+round. Memory is the growth of the process' peak over what it had before, each contestant in a process of its own.
+`flash` is scaled_dot_product_attention without dropout, the floor; `SDPA` the same with dropout_p.
 """
 
 import argparse
@@ -73,14 +73,15 @@ def times(length: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each contestant in each round."""
     tensors = inputs(length)
     repeats = max(1, 2048 * 256 // length**2)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for number in range(rounds + 1):
         for name, call in CONTESTANTS.items():
-            begun = time.perf_counter()
+            begun = clock()
             for _ in range(repeats):
                 both_ways(call, tensors)
             if number:  # the first round warms up
-                found[name].append((time.perf_counter() - begun) / repeats)
+                found[name].append((clock() - begun) / repeats)
     return found
 
 

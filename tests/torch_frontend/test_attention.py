@@ -12,7 +12,7 @@ from dropkit import DropkitError, Key
 from dropkit.kernels import cpu
 from dropkit.mask import threshold
 from dropkit.torch import at, attention, attention_mask_block, bind, merge_attention
-from dropkit.torch.attention import blocks, rows, short
+from dropkit.torch.attention import blocks, heads, rows
 
 KEY = Key(3, "attention", 1)
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
@@ -56,24 +56,33 @@ def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype = torch.
     assert error <= BOUND[dtype], error
 
 
-def heads(generator: np.random.Generator, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+def sizes(generator: np.random.Generator, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
     """q, k and v of random sizes, several heads of q for one of k."""
     batch, few, groups = (int(generator.integers(1, 4)) for _ in range(3))
     queries, keys = (int(generator.integers(1, 300)) for _ in range(2))
     features, others = (int(generator.integers(1, 70)) for _ in range(2))
-    sizes = ((few * groups, queries, features), (few, keys, features), (few, keys, others))
-    return tuple(torch.randn(batch, *size, dtype=dtype, requires_grad=True) for size in sizes)
+    each = ((few * groups, queries, features), (few, keys, features), (few, keys, others))
+    return tuple(torch.randn(batch, *size, dtype=dtype, requires_grad=True) for size in each)
+
+
+def by(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole heads in one kernel, with the weights kept or computed again; or blocks between torch's products."""
+    monkeypatch.setattr(heads, "suits", lambda shape, heads_of_k: way != "blocks")
+    monkeypatch.setattr(heads, "KEPT", 1 << 20 if way == "kept" else 0)
+
+
+WAYS = ["kept", "again", "blocks"]
 
 
 @pytest.mark.parametrize("number", range(24))
 def test_outputs_and_gradients_are_those_of_float64(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(number)
     torch.manual_seed(number)
-    q, k, v = heads(generator)
+    q, k, v = sizes(generator)
     shape = (*q.shape[:3], k.shape[2])
     p, before, causal = float(generator.choice([0.0, 0.1, 0.3, 0.5])), bool(number % 5 == 0), bool(number % 2)
     mask = {0: None, 1: torch.rand(shape[0], 1, *shape[2:]) > 0.3, 2: torch.randn(1, shape[1], 1, shape[3])}[number % 3]
-    monkeypatch.setattr(short, "KEPT", int(generator.choice([0, 1 << 20])))
+    by(WAYS[number // 3 % 3], monkeypatch)
     monkeypatch.setattr(rows, "QUERIES", int(generator.integers(1, 200)))
     monkeypatch.setattr(rows, "SCORES", int(generator.integers(1, 1 << 18)))
     assert blocks.usable(q, k, v, mask) or not dropkit.info()["cpu"]["compiled"]
@@ -358,11 +367,11 @@ def test_a_bound_model_may_hold_it() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 30, 40), (2, 1, 1, 40), (30, 40)])
-@pytest.mark.parametrize("kept", [1 << 20, 0])
-def test_an_added_mask_has_its_gradient(shape: tuple[int, ...], kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_an_added_mask_has_its_gradient(shape: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the position bias of T5, which is learned."""
     torch.manual_seed(0)
-    monkeypatch.setattr(short, "KEPT", kept)
+    by(way, monkeypatch)
     q, k, v = (torch.randn(2, 3, length, 8) for length in (30, 40, 40))
     mask = torch.randn(shape, requires_grad=True)
     out = attention(q, k, v, p=0.3, training=True, key=KEY, mask=mask)
@@ -371,10 +380,12 @@ def test_an_added_mask_has_its_gradient(shape: tuple[int, ...], kept: int, monke
     close(torch.autograd.grad(out, mask, flow)[0], torch.autograd.grad(wanted, mask, flow.double())[0])
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("scale", [-0.5, 0.0, 2.0])
 @pytest.mark.parametrize("before", [False, True])
-def test_any_scale(scale: float, before: bool) -> None:
+def test_any_scale(scale: float, before: bool, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    by(way, monkeypatch)
     q, k, v = (torch.randn(1, 2, 21, 8, requires_grad=True) for _ in range(3))
     out = attention(q, k, v, p=0.3, training=True, key=KEY, scale=scale, before_softmax=before)
     scaled = q * (scale * 8**0.5)
@@ -387,12 +398,12 @@ def test_any_scale(scale: float, before: bool) -> None:
 
 
 @pytest.mark.parametrize("path", dropkit.info()["cpu"].get("paths", ()))
-@pytest.mark.parametrize("kept", [1 << 20, 0])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("keys", [16, 70])
-def test_every_path_of_the_kernels_agrees(path: str, kept: int, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_path_of_the_kernels_agrees(path: str, way: str, keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values to rounding; the mask to the bit, as p = 0.5 with values of 1 shows it."""
     torch.manual_seed(0)
-    monkeypatch.setattr(short, "KEPT", kept)
+    by(way, monkeypatch)
     raw = cpu.extension()
     before = raw.default_path()
     q, k, v = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (33, keys, keys))
@@ -431,3 +442,60 @@ def test_autocast_casts_as_for_torchs_attention(length: int, inside: bool) -> No
     assert torch.equal(found, wanted)
     for one, other in zip(found_slopes or gradients(found), slopes, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("lengths", [(200, 40), (40, 200), (1, 300), (300, 1), (130, 257)])
+def test_the_ways_of_the_cpu_agree(
+    lengths: tuple[int, int], before: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several blocks of queries, several depths, causal from a diagonal on; log-sum-exps, differentiated."""
+    torch.manual_seed(0)
+    by(way, monkeypatch)
+    queries, keys = lengths
+    q = torch.randn(2, queries, 4, 20).transpose(1, 2).requires_grad_()
+    k, v = (torch.randn(2, 2, keys, size, requires_grad=True) for size in (20, 33))
+    how: dict[str, Any] = {"offset": (0, 0, 30, 0), "global_shape": (2, 4, 400, 400)}
+    out, lse = attention(
+        q, k, v, p=0.3, training=True, key=KEY, is_causal=True, enable_gqa=True, before_softmax=before,
+        return_lse=True, **how,
+    )  # fmt: skip
+    keep = bits((2, 4, queries, keys), 0.3, **how)
+    wanted = reference(q, k, v, 0.3, keep, causal=30, before=before)
+    close(out, wanted)
+    shown = torch.ones(queries, keys, dtype=torch.bool).tril(30) & (keep if before else True)
+    scores = q.double() @ k.double().repeat_interleave(2, 1).transpose(2, 3) * 20**-0.5
+    whole = torch.logsumexp(scores.masked_fill(~shown, -torch.inf), -1)
+    seen = whole.detach() > -torch.inf
+    assert torch.equal(lse > -torch.inf, seen)
+    flow = torch.randn_like(out)
+    found = torch.autograd.grad((out * flow).sum() + lse[seen].sum(), (q, k, v))
+    for a, b in zip(found, torch.autograd.grad((wanted * flow).sum() + whole[seen].sum(), (q, k, v)), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_any_number_of_threads_gives_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    by(way, monkeypatch)
+    q, k, v = (torch.randn(2, 3, 150, 16, requires_grad=True) for _ in range(3))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            out = attention(q, k, v, p=0.3, training=True, key=KEY)
+            found.append([out, *torch.autograd.grad(out.square().sum(), (q, k, v))])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            close(a, b)
+
+
+def test_no_second_backward_is_spoiled_by_the_first() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 40, 8, requires_grad=True) for _ in range(3))
+    out = attention(q, k, v, p=0.3, training=True, key=KEY)
+    first, second = (torch.autograd.grad(out.sum(), (q, k, v), retain_graph=True) for _ in range(2))
+    assert all(map(torch.equal, first, second))

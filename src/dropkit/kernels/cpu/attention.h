@@ -1,4 +1,4 @@
-// What the softmax between the two matrix products of attention is given: rows of scores.
+// What attention is given: rows of scores for the softmax between two matrix products, or heads for all of it.
 #pragma once
 #include <stdint.h>
 
@@ -6,11 +6,9 @@ namespace dropkit {
 
 struct Rows {
     int64_t heads, queries, keys;  // extents of a block of scores
-    const float* scores;           // q k
-    float* kept;                   // out, the scores' own memory or other: exp(score - most) where kept; backward: kept p
+    float* scores;                 // forward: q k in, exp(score - most) where kept out; backward: q k in, kept p out
     float* grads;                  // null in the forward pass; backward: d of kept p in, d of q k out
-    int64_t stride;                // of these three, from a query to the next; heads follow without a gap
-    float finish;                  // forward: what `kept` is multiplied by besides `inverse`, or 0: by neither
+    int64_t stride;                // of scores and grads, from a query to the next; heads follow without a gap
     float* most;                   // of each row: its largest score,
     float* inverse;                // and 1 / the sum of exp(score - most), 0 where no key is visible
     const float* delta;            // backward: of each row, sum of out * d out
@@ -28,5 +26,29 @@ struct Rows {
     uint32_t key[2];
     uint32_t t;  // kept out of 65536
 };
+
+// A tensor of batch x heads x length x features, whose features follow one another; steps in elements.
+struct Lengths {
+    float* at;
+    int64_t sample, head, row;
+};
+
+// Attention of whole heads, forward where `flow` is null, else backward.
+struct Heads {
+    Rows rows;  // scores, grads, stride and delta are not looked at
+    int64_t batch, heads, groups;  // heads of k and v, each of which serves `groups` of q
+    int64_t features, others;      // of q and k, of v and out
+    Lengths q, k, v, out;
+    Lengths flow, dq, dk, dv;      // d out in, what follows from it out
+    float* weights;                // null, or kept for backward: of each row exp(score - most), negative where dropped
+    const float* of_lse;           // null, or the gradient of each row's log-sum-exp
+    float* of_mask;                // null, or to be filled with the gradient of q k, keys without a gap
+};
+
+constexpr int64_t PAD = 16;  // rows of weights and of scratch memory are filled up to whole vectors
+
+int64_t padded(int64_t n);
+int64_t queries_together(const Heads& h);  // rows of scores that are held at once
+int64_t scratch_of(const Heads& h);        // floats that whoever does some of the heads needs
 
 }  // namespace dropkit

@@ -3,6 +3,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+
 #include "dispatch.h"
 #include "pool.h"
 
@@ -152,25 +154,13 @@ void uniform(uintptr_t out, int64_t n, uint32_t k0, uint32_t k1, uint32_t domain
     run_uniform(key, domain, base, n, reinterpret_cast<float*>(out), path, threads);
 }
 
-void attend(uintptr_t scores, uintptr_t kept, uintptr_t grads, int64_t heads, int64_t queries, int64_t keys,
-            int64_t stride, uintptr_t most, uintptr_t inverse, uintptr_t delta, int64_t row_stride, double finish,
-            double scale, int64_t diagonal, uintptr_t mask, bool adds, uintptr_t mask_starts, int64_t mask_stride,
-            uintptr_t noise_starts, uint64_t noise_stride, int64_t noise_step, bool before, uint32_t k0, uint32_t k1,
-            uint32_t t, int threads, int path) {
-    if (heads < 0 || queries < 0 || keys < 0 || stride < keys) throw nb::value_error("extents do not fit");
+// What both ways of attention are told of the rows of scores: all but where these lie.
+Rows rows_of(uintptr_t most, uintptr_t inverse, double scale, int64_t diagonal, uintptr_t mask, bool adds,
+             uintptr_t mask_starts, int64_t mask_stride, uintptr_t noise_starts, uint64_t noise_stride,
+             int64_t noise_step, bool before, uint32_t k0, uint32_t k1, uint32_t t) {
     Rows r = {};
-    r.heads = heads;
-    r.queries = queries;
-    r.keys = keys;
-    r.scores = reinterpret_cast<const float*>(scores);
-    r.kept = reinterpret_cast<float*>(kept);
-    r.grads = reinterpret_cast<float*>(grads);
-    r.stride = stride;
     r.most = reinterpret_cast<float*>(most);
     r.inverse = reinterpret_cast<float*>(inverse);
-    r.delta = reinterpret_cast<const float*>(delta);
-    r.row_stride = row_stride;
-    r.finish = static_cast<float>(finish);
     r.scale = static_cast<float>(scale);
     r.diagonal = diagonal;
     r.mask = reinterpret_cast<const void*>(mask);
@@ -184,12 +174,77 @@ void attend(uintptr_t scores, uintptr_t kept, uintptr_t grads, int64_t heads, in
     r.key[0] = k0;
     r.key[1] = k1;
     r.t = checked_t(t);
+    return r;
+}
+
+void attend(uintptr_t scores, uintptr_t grads, int64_t heads, int64_t queries, int64_t keys, int64_t stride,
+            uintptr_t delta, int64_t row_stride, uintptr_t most, uintptr_t inverse, double scale, int64_t diagonal,
+            uintptr_t mask, bool adds, uintptr_t mask_starts, int64_t mask_stride, uintptr_t noise_starts,
+            uint64_t noise_stride, int64_t noise_step, bool before, uint32_t k0, uint32_t k1, uint32_t t, int threads,
+            int path) {
+    if (heads < 0 || queries < 0 || keys < 0 || stride < keys) throw nb::value_error("extents do not fit");
+    Rows r = rows_of(most, inverse, scale, diagonal, mask, adds, mask_starts, mask_stride, noise_starts, noise_stride,
+                     noise_step, before, k0, k1, t);
+    r.heads = heads;
+    r.queries = queries;
+    r.keys = keys;
+    r.scores = reinterpret_cast<float*>(scores);
+    r.grads = reinterpret_cast<float*>(grads);
+    r.stride = stride;
+    r.delta = reinterpret_cast<const float*>(delta);
+    r.row_stride = row_stride;
     path = checked_path(path);
     nb::gil_scoped_release release;
     run_attention(r, path, threads);
 }
 
+// A tensor as a pointer and three strides.
+constexpr size_t NUMBERS = 4;
+
+void attend_heads(const Ints& tensors, int64_t batch, int64_t heads, int64_t groups, int64_t queries, int64_t keys,
+                  int64_t features, int64_t others, uintptr_t weights, uintptr_t of_lse, uintptr_t of_mask,
+                  uintptr_t most, uintptr_t inverse, double scale, int64_t diagonal, uintptr_t mask, bool adds,
+                  uintptr_t mask_starts, int64_t mask_stride, uintptr_t noise_starts, uint64_t noise_stride,
+                  int64_t noise_step, bool before, uint32_t k0, uint32_t k1, uint32_t t, int threads, int path) {
+    for (int64_t extent : {batch, heads, groups, queries, keys, features, others}) {
+        if (extent < 0) throw nb::value_error("extents must not be negative");
+    }
+    Heads h = {};
+    Lengths* all[] = {&h.q, &h.k, &h.v, &h.out, &h.flow, &h.dq, &h.dk, &h.dv};
+    if (tensors.size() != 4 * NUMBERS && tensors.size() != 8 * NUMBERS)
+        throw nb::value_error("attention has four tensors, and four more backward");
+    for (size_t i = 0; i < tensors.size() / NUMBERS; ++i) {
+        const int64_t* x = tensors.data() + i * NUMBERS;
+        *all[i] = {reinterpret_cast<float*>(x[0]), x[1], x[2], x[3]};
+    }
+    h.rows = rows_of(most, inverse, scale, diagonal, mask, adds, mask_starts, mask_stride, noise_starts, noise_stride,
+                     noise_step, before, k0, k1, t);
+    h.rows.heads = batch * heads * groups;
+    h.rows.queries = h.rows.row_stride = queries;
+    h.rows.keys = keys;
+    h.batch = batch;
+    h.heads = heads;
+    h.groups = groups;
+    h.features = features;
+    h.others = others;
+    h.weights = reinterpret_cast<float*>(weights);
+    h.of_lse = reinterpret_cast<const float*>(of_lse);
+    h.of_mask = reinterpret_cast<float*>(of_mask);
+    path = checked_path(path);
+    nb::gil_scoped_release release;
+    const size_t floats = static_cast<size_t>(heads_parts(h, threads) * scratch_of(h)) + PAD;
+    std::unique_ptr<float[]> scratch(new float[floats]);
+    const uintptr_t line = PAD * sizeof(float), from = reinterpret_cast<uintptr_t>(scratch.get());
+    run_heads(h, path, threads, reinterpret_cast<float*>((from + line - 1) / line * line));
+}
+
 }  // namespace
+
+#define DROPKIT_ROWS_ARGS                                                                                         \
+    nb::arg("most"), nb::arg("inverse"), nb::arg("scale"), nb::arg("diagonal"), nb::arg("mask"), nb::arg("adds"), \
+        nb::arg("mask_starts"), nb::arg("mask_stride"), nb::arg("noise_starts"), nb::arg("noise_stride"),         \
+        nb::arg("noise_step"), nb::arg("before"), nb::arg("k0"), nb::arg("k1"), nb::arg("t"),                     \
+        nb::arg("threads") = 1, nb::arg("path") = -1
 
 NB_MODULE(_cpu, m) {
     default_path = best_path();
@@ -202,12 +257,11 @@ NB_MODULE(_cpu, m) {
           nb::arg("dropped") = 0.0);
     m.def("uniform", &uniform, nb::arg("out"), nb::arg("n"), nb::arg("k0"), nb::arg("k1"), nb::arg("domain"),
           nb::arg("base") = 0, nb::arg("threads") = 1, nb::arg("path") = -1);
-    m.def("attend", &attend, nb::arg("scores"), nb::arg("kept"), nb::arg("grads"), nb::arg("heads"),
-          nb::arg("queries"), nb::arg("keys"), nb::arg("stride"), nb::arg("most"), nb::arg("inverse"), nb::arg("delta"),
-          nb::arg("row_stride"), nb::arg("finish"), nb::arg("scale"), nb::arg("diagonal"), nb::arg("mask"),
-          nb::arg("adds"), nb::arg("mask_starts"), nb::arg("mask_stride"), nb::arg("noise_starts"),
-          nb::arg("noise_stride"), nb::arg("noise_step"), nb::arg("before"), nb::arg("k0"), nb::arg("k1"),
-          nb::arg("t"), nb::arg("threads") = 1, nb::arg("path") = -1);
+    m.def("attend", &attend, nb::arg("scores"), nb::arg("grads"), nb::arg("heads"), nb::arg("queries"), nb::arg("keys"),
+          nb::arg("stride"), nb::arg("delta"), nb::arg("row_stride"), DROPKIT_ROWS_ARGS);
+    m.def("attend_heads", &attend_heads, nb::arg("tensors"), nb::arg("batch"), nb::arg("heads"), nb::arg("groups"),
+          nb::arg("queries"), nb::arg("keys"), nb::arg("features"), nb::arg("others"), nb::arg("weights"),
+          nb::arg("of_lse"), nb::arg("of_mask"), DROPKIT_ROWS_ARGS);
     m.def("fold", [](uint64_t seed, uint64_t site, uint64_t step) {
         uint32_t key[2];
         fold(seed, site, step, key);

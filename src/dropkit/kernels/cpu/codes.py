@@ -14,7 +14,7 @@ def load() -> tuple[Any, str]:
         found = importlib.import_module("._cpu", __package__)
     except ImportError as error:
         return None, f"the extension module is not compiled or does not load: {error}"
-    if not hasattr(found, "attend"):  # the newest of what it has
+    if not hasattr(found, "attend_heads"):  # the newest of what it has
         return None, "the extension module was compiled from an older source"
     return found, ""
 

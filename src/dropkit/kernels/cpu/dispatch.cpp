@@ -45,7 +45,7 @@ bool detected(int index) {
     __cpuidex(leaf7, 7, 0);
     bool saves = (leaf1[2] >> 27 & 1) != 0;
     uint64_t xcr0 = saves ? _xgetbv(0) : 0;
-    bool avx2 = (xcr0 & 6) == 6 && (leaf7[1] >> 5 & 1) && (leaf1[2] >> 29 & 1);
+    bool avx2 = (xcr0 & 6) == 6 && (leaf7[1] >> 5 & 1) && (leaf1[2] >> 12 & 1) && (leaf1[2] >> 29 & 1);
     if (index == AVX2) return avx2;
     const int wanted = 1 << 16 | 1 << 17 | 1 << 30 | 1 << 31;  // F, DQ, BW, VL
     return avx2 && (xcr0 & 0xe6) == 0xe6 && (leaf7[1] & wanted) == wanted;
@@ -53,7 +53,7 @@ bool detected(int index) {
 #elif defined(__x86_64__)
 bool detected(int index) {
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (index == AVX2) return avx2;
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -114,6 +114,19 @@ struct Attention {
 void attention_part(void* context, int64_t part, int64_t parts) {
     const Attention& a = *static_cast<const Attention*>(context);
     a.path->attend(*a.rows, a.total * part / parts, a.total * (part + 1) / parts);
+}
+
+struct WholeHeads {
+    const Path* path;
+    const Heads* heads;
+    float* scratch;
+    int64_t each;
+};
+
+void heads_part(void* context, int64_t part, int64_t parts) {
+    const WholeHeads& a = *static_cast<const WholeHeads*>(context);
+    const int64_t total = a.heads->batch * a.heads->heads;
+    a.path->heads(*a.heads, total * part / parts, total * (part + 1) / parts, a.scratch + part * a.each);
 }
 
 void uniform_part(void* context, int64_t part, int64_t parts) {
@@ -192,6 +205,35 @@ void run_attention(const Rows& r, int path, int threads) {
     int64_t parts = parts_of(work.total * r.keys, threads);
     if (parts > work.total) parts = work.total;
     if (work.total > 0 && r.keys > 0) parallel(parts, threads, attention_part, &work);
+}
+
+int64_t padded(int64_t n) { return (n + PAD - 1) / PAD * PAD; }
+
+int64_t queries_together(const Heads& h) {
+    constexpr int64_t MOST = 96, SCORES = 1 << 17, MULTIPLE = 6;  // scores that stay near; the rows of a tile of products
+    int64_t most = SCORES / (padded(h.rows.keys) + PAD) / MULTIPLE * MULTIPLE;
+    if (most > MOST) most = MOST;
+    if (most < MULTIPLE) most = MULTIPLE;
+    const int64_t blocks = (h.rows.queries + most - 1) / most;  // of about one size
+    const int64_t each = blocks ? (h.rows.queries + blocks - 1) / blocks : 0;
+    return (each + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
+}
+
+int64_t scratch_of(const Heads& h) {
+    const int64_t keys = padded(h.rows.keys), queries = queries_together(h);
+    const int64_t wide = padded(h.features) + padded(h.others);
+    return (2 * keys + 2 * queries) * wide + (keys + PAD) * (h.features + h.others + 2 * queries);
+}
+
+int heads_parts(const Heads& h, int threads) {
+    const int64_t heads = h.batch * h.heads;
+    const int64_t parts = parts_of(heads * h.groups * h.rows.queries * h.rows.keys, threads);
+    return static_cast<int>(parts < heads ? parts : heads < 1 ? 1 : heads);
+}
+
+void run_heads(const Heads& h, int path, int threads, float* scratch) {
+    WholeHeads work = {compiled(path), &h, scratch, scratch_of(h)};
+    parallel(heads_parts(h, threads), threads, heads_part, &work);
 }
 
 void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]) {

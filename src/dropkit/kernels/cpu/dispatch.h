@@ -28,6 +28,9 @@ void run_uniform(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t 
 
 // The softmax between attention's matrix products, forward or backward.
 void run_attention(const Rows& r, int path, int threads);
+// Attention of whole heads; into how many parts it is cut, each of which needs scratch memory of its own.
+int heads_parts(const Heads& h, int threads);
+void run_heads(const Heads& h, int path, int threads, float* scratch);
 
 // First two words of philox4x32-10(counter = (site, step), key = seed).
 void fold(uint64_t seed, uint64_t site, uint64_t step, uint32_t key[2]);

@@ -13,7 +13,7 @@ if(MSVC)
 else()
   # Products and sums stay apart, so that all paths agree bit for bit.
   set(exact -O3 -ffp-contract=off)
-  set(avx2 -mavx2 -mf16c)
+  set(avx2 -mavx2 -mfma -mf16c)
   set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mf16c -mprefer-vector-width=512)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC's own intrinsic headers trip it

@@ -52,6 +52,7 @@ struct Path {
     void (*walk)(const Problem& problem, int64_t first, int64_t last);
     void (*uniform)(const uint32_t key[2], uint32_t domain, uint64_t base, int64_t n, float* out);
     void (*attend)(const Rows& rows, int64_t first, int64_t last);
+    void (*heads)(const Heads& heads, int64_t first, int64_t last, float* scratch);
 };
 
 extern const Path path_portable, path_avx2, path_avx512, path_neon;

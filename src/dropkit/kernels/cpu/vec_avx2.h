@@ -69,7 +69,7 @@ inline F operator/(F a, F b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline D operator+(D a, D b) { return {_mm256_add_pd(a.v, b.v)}; }
 inline D operator*(D a, D b) { return {_mm256_mul_pd(a.v, b.v)}; }
 // a * b + c, rounded once where the machine can.
-inline F multiply_add(F a, F b, F c) { return a * b + c; }
+inline F multiply_add(F a, F b, F c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline F fill(F, float a) { return {_mm256_set1_ps(a)}; }
 inline D fill(D, double a) { return {_mm256_set1_pd(a)}; }
 // If an argument is NaN these return the second.

@@ -22,6 +22,7 @@ if kernels is not None:
     DTYPES = {dtype: kernels.DTYPES[str(dtype).removeprefix("torch.")] for dtype in DTYPES}
     _SCALE, _RESIDUAL, _RATES, _AFFINE = kernels.SCALE, kernels.RESIDUAL, kernels.RATES, kernels.AFFINE
     _MOST_AXES = kernels.codes.MOST_AXES
+    _PORTABLE = kernels.PATHS.index("portable")
     _ACTIVATIONS = {  # forward, gradient
         "relu": (kernels.RELU, kernels.RELU_GRAD),
         "gelu": (kernels.GELU, kernels.GELU_GRAD),
@@ -32,6 +33,11 @@ if kernels is not None:
 def extension() -> Any:
     """The kernels on raw pointers; only where `usable` says that they are there."""
     return _raw
+
+
+def on_vectors() -> bool:
+    """Whether the kernels run on vectors of the machine, not as plain C++."""
+    return _raw is not None and _raw.default_path() != _PORTABLE
 
 
 def usable(x: torch.Tensor, lowered: Lowered | None = None) -> bool:

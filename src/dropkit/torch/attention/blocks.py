@@ -1,4 +1,4 @@
-"""Attention on the CPU: torch's matrix products over blocks of queries, and one pass of a kernel of ours between them.
+"""Attention of few heads on the CPU, and without vectors: torch's matrix products, and one pass of ours between them.
 
     forward    s = q k',  s <- keep ? exp(scale s - most) : 0,  o = (s v) * 2^16 / t / sum
     backward   s = q k',  d = do v',  (s, d) <- (kept p, ds),  dv += s' do,  dq = d k,  dk += d' q
@@ -19,7 +19,7 @@ from .rows import Piece, Rows, wide
 
 
 def usable(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether the kernel may take these tensors by their pointers; `short` gives a mask its gradient too."""
+    """Whether the kernel may take these tensors by their pointers; `heads` gives a mask its gradient too."""
     if q.dtype == torch.float64 or not cpu.usable(q) or not k.is_cpu or not v.is_cpu:
         return False
     return plain(k) and plain(v) and (mask is None or (mask.is_cpu and plain(mask)))

@@ -15,7 +15,7 @@ from ..arithmetic.composed import Refined
 from ..draw import Fresh
 from ..drawing.around import in_lane
 from ..drawing.lanes import InLanes, Lanes, NotInLanes
-from . import blocks, composed, short, tiled
+from . import blocks, composed, heads, tiled
 from .casting import cast_to
 from .request import KernelDraw, Masked, Request, checked_mask, checked_scale, checked_shapes
 
@@ -121,8 +121,8 @@ def attended(
                 return _in_lanes(found.lanes, (q, k, v), shape, request, (p, training, fresh, axes, with_lse))
             assert not isinstance(place, Refined)  # `axes_of` has refused what refines
             drawn = KernelDraw(draw.key, draw.lowered.t, place)
-        if kernels is short:
-            out, lse = short.attend(q, k, v, request, drawn, with_lse)
+        if kernels is heads:
+            out, lse = heads.attend(q, k, v, request, drawn, with_lse)
         else:
             out, lse = kernels.attend(q, k, v, request, drawn)
         if nothing:  # a product by 0 would make NaN of what is not finite
@@ -155,8 +155,8 @@ def _kernels_for(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: tuple
         return None
     here, learned = (q, k, v, request.masked.mask), request.masked.learned
     if blocks.usable(*here):
-        if short.suits(shape) and not (learned and not request.scale):
-            return short
+        if heads.suits(shape, k.shape[1]) and not (learned and not request.scale):
+            return heads
         return None if learned else blocks
     return tiled if not learned and tiled.usable(*here) else None
 

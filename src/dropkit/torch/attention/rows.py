@@ -47,47 +47,38 @@ class Rows:
                 yield Piece(slice(head, min(head + together, all_heads)), slice(first, last), seen)
 
     @property
-    def all(self) -> "Piece":
-        """One block of everything."""
-        return Piece(slice(0, self.batch * self.heads // self.groups), slice(0, self.queries), self.keys)
-
-    @property
     def lse(self) -> torch.Tensor:
         """The logarithm of each row's sum of exponentials, once the kernel has run forward."""
         # of a row without a visible key 1 / 0, whose logarithm is -inf
         return (self.most - self.inverse.log()).masked_fill_(self.inverse == 0, -torch.inf)
 
-    def run(
-        self,
-        piece: "Piece",
-        scores: torch.Tensor,
-        grads: torch.Tensor | None,
-        delta: torch.Tensor | None,
-        kept: torch.Tensor | None = None,
-    ) -> None:
-        """The kernel over a block; scores of (heads of k, groups * queries, keys).
+    def run(self, piece: "Piece", scores: torch.Tensor, grads: torch.Tensor | None, delta: torch.Tensor | None) -> None:
+        """The kernel over a block, in place; scores of (heads of k, groups * queries, keys)."""
+        first, head = piece.queries.start, piece.heads.start * self.groups
+        cpu.extension().attend(
+            scores.data_ptr(), 0 if grads is None else grads.data_ptr(), scores.shape[0] * self.groups,
+            scores.shape[1] // self.groups, piece.seen, piece.seen,
+            0 if delta is None else delta.data_ptr() + 4 * (head * self.queries + first), self.queries,
+            *self.arguments(head, first),
+        )  # fmt: skip
 
-        It writes into the scores, or else, forward, finished weights into `kept`, and backward what they were.
-        """
-        r, first, head = self.request, piece.queries.start, piece.heads.start * self.groups
+    def arguments(self, head: int, first: int) -> tuple[Any, ...]:
+        """What a kernel is told of the rows from a head and a query on, as numbers and pointers."""
+        r = self.request
         noise_stride, noise_step = self.noise
         mask, mask_stride, mask_starts = 0, 0, 0
         if self.mask is not None and self.mask_starts is not None:
             mask_stride = self.mask.stride(2)
             mask = self.mask.data_ptr() + first * mask_stride * self.mask.element_size()
-            mask_starts = self.mask_starts[head:].ctypes.data
+            mask_starts = self.mask_starts.ctypes.data + 8 * head
         diagonal = _ALL if r.masked.diagonal is None else r.masked.diagonal + first
         offset = 4 * (head * self.queries + first)  # bytes of the rows before
-        starts = self.noise_starts[head:] + np.uint64(first * noise_stride)
+        self.starts = self.noise_starts[head:] + np.uint64(first * noise_stride)  # alive until the kernel has run
         (k0, k1), t, _ = self.drawn
-        cpu.extension().attend(
-            scores.data_ptr(), (scores if kept is None else kept).data_ptr(), 0 if grads is None else grads.data_ptr(),
-            scores.shape[0] * self.groups, scores.shape[1] // self.groups, piece.seen, piece.seen,
-            self.most.data_ptr() + offset, self.inverse.data_ptr() + offset,
-            0 if delta is None else delta.data_ptr() + offset, self.queries,
-            0.0 if kept is None else self.factor, r.scale, diagonal,
+        return (
+            self.most.data_ptr() + offset, self.inverse.data_ptr() + offset, r.scale, diagonal,
             mask, self.mask is not None and self.mask.dtype != torch.bool, mask_starts, mask_stride,
-            starts.ctypes.data, noise_stride, noise_step, r.before, k0, k1, t, torch.get_num_threads(),
+            self.starts.ctypes.data, noise_stride, noise_step, r.before, k0, k1, t, torch.get_num_threads(),
         )  # fmt: skip
 
     @property
