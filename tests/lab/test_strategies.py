@@ -440,3 +440,10 @@ def test_a_published_dropout_that_stands_behind_no_layer_names_its_class() -> No
     for kind, name in (("drop-edge", "DropEdge"), ("patch_dropout", "PatchDropout"), ("layer-drop", "LayerDrop")):
         with pytest.raises(DropkitValueError, match=f"{kind}.* give the model a dropkit.torch.{name}"):
             variant_of(kind)
+
+
+def test_a_kind_has_its_name_in_the_grid_too() -> None:
+    for published, kind in (("spatial", "channel"), ("dropblock", "block"), ("drop-path", "path"), ("locked", "time")):
+        assert variant_of(published) is variant_of(kind)
+    with pytest.raises(UnknownNameError, match="unknown kind of dropout 'chanel'"):
+        variant_of("chanel")

@@ -97,6 +97,11 @@ def test_a_strategy_says_the_rate_of_each_site(strategy: str, expected: dict[str
     assert rates(plan(cnn, strategy, insert=["0=0.1"])) == expected
 
 
+def test_a_dropout_can_stand_behind_a_dropout() -> None:
+    model = built(plan(cnn, "as-is", insert=["2=channel:0.1"]))
+    assert (model[2].p, model[2].dropkit_drop.p, model[2].dropkit_drop.share) == (0.2, 0.1, (2, 3))
+
+
 def test_sites_say_what_the_models_own_dropouts_are() -> None:
     found = plan(cnn, "as-is", sites=["2=block:0.05", "5=0.4"])
     assert rates(found) == {"2": 0.05, "5": 0.4}

@@ -96,14 +96,14 @@ class TorchModels:
 
     def build(self, model: nn.Module, settings: TaskSettings, examined: Examined) -> nn.Module:
         """The model with a dropout of dropkit's at each site, as settings say."""
+        with quiet():
+            if any(type(module) in SWAPS for module in model.modules()):
+                swap(model)  # first: a dropout behind which another is put could not be replaced
         _insert(model, rules(settings.insert, "--insert"))
         if _is_lazy(model):
             shape, floating = examined.takes
             _run(model, torch.zeros(shape, dtype=torch.float32 if floating else torch.int64))
             model.train()
-        with quiet():
-            if any(type(module) in SWAPS for module in model.modules()):
-                swap(model)
         for site, place in examined.places.items():
             strategy = settings.variant if matches([site], settings.places or "*") else ""
             kind = strategy or place.variant

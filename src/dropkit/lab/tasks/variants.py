@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ...axes.noise import Alpha, Bernoulli, Concrete, Gaussian, Noise
-from ...axes.share import Axes, Block, Exactly, Sharing
+from ...axes.noise import Alpha, Bernoulli, Concrete, Fill, Gaussian, Noise
+from ...axes.share import Axes, Block, Exactly, Prefix, Sharing
 from ...axes.when import When
 from ...errors import DropkitValueError, UnknownNameError
 from ...grid import grid
@@ -71,6 +71,10 @@ def _all(shape: Shape, channels: int) -> Sharing:
     return Axes(_sample(shape, channels))
 
 
+def _nested(shape: Shape, channels: int) -> Sharing:
+    return Prefix((channels,), axes=_channel(shape, channels))
+
+
 def _clipped(shape: Shape, channels: int) -> Sharing:
     over = _channel(shape, channels)
     return Block(min(BLOCK, *(shape[axis] for axis in over)), over, clipped=True)
@@ -91,6 +95,7 @@ _KINDS = {
     "alpha": Variant("single values to SELU's lower end", 1, _element, Alpha()),
     "channel-alpha": Variant("whole channels to SELU's lower end", 3, _channel, Alpha()),
     "relaxed": Variant("a relaxed mask of single values", 1, _element, Concrete()),  # "concrete" learns its rate
+    "nested": Variant("the last values of a sample, at random from which on (nested)", 2, _nested, Fill(0.0)),
     "clipped-block": Variant("blocks of a map, cut at the border", 4, _clipped),
 }
 # fmt: on
@@ -101,6 +106,11 @@ _LAWS = {
     if variant.place == "activation" and not variant.noise.needs_other and variant.when is When.TRAIN
     if variant.share == Axes() and variant.noise not in [kind.noise for kind in _KINDS.values()]
 }
+# What the grid calls otherwise.
+_ALSO = {
+    "dropout": "element", "spatial": "channel", "locked": "time", "stochastic_depth": "sample", "drop_path": "path",
+    "dropblock": "block", "dropblock_clipped": "clipped-block", "feature_alpha": "channel-alpha",
+}  # fmt: skip
 VARIANTS: Mapping[str, Variant] = MappingProxyType(_KINDS | _LAWS)
 
 
@@ -111,11 +121,12 @@ def variant_of(name: str) -> Variant:
         UnknownNameError: there is none; those that there are are listed.
         DropkitValueError: it is an entry of the grid that is more than one tensor and a mask.
     """
-    known = grid.get(name.replace("-", "_"))
-    if name not in VARIANTS and known is not None and known.torch:
+    published = name.replace("-", "_")
+    name = _ALSO.get(published, name)
+    if name not in VARIANTS and published in grid and grid[published].torch:
         raise DropkitValueError(
             f"{name!r} is no kind of dropout that stands behind a layer by itself: give the model a "
-            f"dropkit.torch.{known.torch} and compare the rates of its site"
+            f"dropkit.torch.{grid[published].torch} and compare the rates of its site"
         )
     if name not in VARIANTS:
         raise UnknownNameError("kind of dropout", name, VARIANTS)
