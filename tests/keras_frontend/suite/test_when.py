@@ -12,7 +12,7 @@ from dropkit import Key, keep
 from dropkit.errors import DropkitError, DropkitValueError
 
 from .test_held import HOLDERS
-from .test_layers import LAYERS, every_layer, make
+from .test_layers import LAYERS, PUBLISHED, every_layer, make
 from .tools import array, trains
 
 X = np.ones((64, 8), "float32")
@@ -99,4 +99,4 @@ def test_every_layer_is_tried() -> None:
     own = {
         name for name in dir(dk) if isinstance(getattr(dk, name), type) and issubclass(getattr(dk, name), keras.Layer)
     }
-    assert own == {*LAYERS, "ConcreteDropout", *HOLDERS}
+    assert own == {*LAYERS, *PUBLISHED, "Zoneout", "ConcreteDropout", *HOLDERS}

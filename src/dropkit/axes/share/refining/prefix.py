@@ -1,7 +1,7 @@
 """The first units of an order are kept."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -80,6 +80,17 @@ class Prefix(Refining):
         return _given(t, tuple(map(float, weights)), u, position, xp)
 
 
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A table of numbers alone: made once, and a constant to torch's compiler, which would trace what makes it."""
+    cached = lru_cache(maxsize=64)(function)
+
+    def found(*numbers: Any) -> Any:
+        return cached(*numbers)
+
+    found._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return found
+
+
 def _geometric(t: Any, n: int, u: Any, position: Any, xp: Any) -> Any:
     """u < r^j, of powers of r by squaring: products alone, which all libraries round alike."""
     table = _powers(n, t) if isinstance(t, int) else _powers(n)
@@ -93,7 +104,7 @@ def _geometric(t: Any, n: int, u: Any, position: Any, xp: Any) -> Any:
 def _given(t: Any, weights: tuple[float, ...], u: Any, position: Any, xp: Any) -> Any:
     """By a law of prefixes: below its own mean rate mixed with all units, above it with none."""
     stays, goes = _units(weights)
-    rate = 1 - float(np.mean(stays, dtype=np.float64))  # of the law itself
+    rate = _rate(weights)
     if rate <= 0:
         return u < 1.0
     fewer, more = _shares(rate)
@@ -106,7 +117,7 @@ def _given(t: Any, weights: tuple[float, ...], u: Any, position: Any, xp: Any) -
     return xp.where(t >= math.ceil((1 - rate) * ONE), below, above)
 
 
-@lru_cache(maxsize=64)
+@_remembered
 def _powers(n: int, t: int | None = None) -> tuple[Table, ...]:
     """At t, or at every t: P(the first unit stays), then r, r^2, r^4, ... of n units."""
     q = (np.arange(ONE + 1) if t is None else np.array([t])) / ONE
@@ -121,7 +132,13 @@ def _powers(n: int, t: int | None = None) -> tuple[Table, ...]:
     return tuple(column.astype(np.float32) for column in (np.minimum(n * q, 1.0), *powers))
 
 
-@lru_cache(maxsize=64)
+@_remembered
+def _rate(weights: tuple[float, ...]) -> float:
+    """The mean rate of the law itself."""
+    return 1 - float(np.mean(_units(weights)[0], dtype=np.float64))
+
+
+@_remembered
 def _units(weights: tuple[float, ...]) -> tuple[Table, Table]:
     """Of each unit, the probability that it stays and that it goes, under weights of prefixes."""
     law = np.array(weights) / sum(weights)
@@ -129,16 +146,12 @@ def _units(weights: tuple[float, ...]) -> tuple[Table, Table]:
     return (1 - goes).astype(np.float32), goes.astype(np.float32)
 
 
-@lru_cache(maxsize=64)
+@_remembered
 def _shares(rate: float) -> tuple[Table, Table]:
     """At every t, how much of a law of that mean rate there is beside all units, and beside none."""
     q = np.arange(ONE + 1) / ONE
     fewer, more = np.minimum((1 - q) / rate, 1.0), np.minimum(q / (1 - rate), 1.0)
     return fewer.astype(np.float32), more.astype(np.float32)
-
-
-for _table in (_powers, _units, _shares):
-    _table._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's compiler does not look inside
 
 
 def _weights(law: Any) -> tuple[float, ...]:
