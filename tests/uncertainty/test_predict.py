@@ -329,3 +329,10 @@ def test_a_prediction_is_a_value() -> None:
     assert "mean" not in repr(found)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = found.nonsense
+
+
+def test_models_in_double_precision_keep_it() -> None:
+    model, x = made("alpha")
+    found = predict(model.double(), x.double(), SAMPLES, keep=True).samples
+    assert torch.equal(found.float().double(), found) is False
+    torch.testing.assert_close(found, looped(model, x.double(), SAMPLES), rtol=1e-12, atol=1e-12)

@@ -102,7 +102,9 @@ def enabled(model: nn.Module, sites: str | Sequence[str] | None = None) -> Itera
     wanted = _Wanted.of(model, sites)
     known = [rate for rate in rates(model) if wanted.rate(rate)]
     if not known and not wanted.calls_too:
-        raise DropkitValueError(f"sites={sites!r} match no dropout of {type(model).__name__}; it has {_rates(model)}")
+        raise DropkitValueError(
+            f"sites={sites!r} match no dropout of {type(model).__name__}; it has {listed_rates(model)}"
+        )
     with ExitStack() as stack:
         for module in {id(rate.module): rate.module for rate in known if rate.kind != NUMBER}.values():
             if isinstance(module, Drawn | Learned):
@@ -188,7 +190,9 @@ class _Wanted(NamedTuple):
         for pattern in several:
             known = matches(paths, pattern) or any(rate.matches(pattern) for rate in rates(model))
             if ":" not in pattern and not known:
-                raise patterns.unmatched(f"site pattern {pattern!r}", "nothing", type(model).__name__, _rates(model))
+                raise patterns.unmatched(
+                    f"site pattern {pattern!r}", "nothing", type(model).__name__, listed_rates(model)
+                )
         return cls(frozenset(number for path, number in paths.items() if matches([path], *several)), several)
 
     @property
@@ -258,7 +262,7 @@ class _Enabling:
         if not self.active:
             raise DropkitValueError(
                 f"a forward of {type(model).__name__} ran inside enabled() and no dropout became active; the model has "
-                f"{_rates(model)}"
+                f"{listed_rates(model)}"
             )
 
 
@@ -305,6 +309,7 @@ def _check(model: Any, name: str) -> None:
         raise DropkitTypeError(f"{name} needs a torch.nn.Module, got {type(model).__name__}")
 
 
-def _rates(model: nn.Module) -> str:
+def listed_rates(model: nn.Module) -> str:
+    """The rates that a model shows, for an error."""
     found = [f"{rate.name or 'itself'} ({rate.p})" for rate in rates(model)]
     return listed(found) if found else "no dropout module and no rate in an attribute"

@@ -1,7 +1,7 @@
 """The edit by which Hugging Face's eager attention runs by torch's attention, and which configs there are to edit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from .. import eager
 from ..finding.trace import copied, undisturbed
 from .overlay import Overlay
-from .receipt import Receipt
+from .receipt import Overlaid, Receipt
 from .taking import TakingOver
 
 _CLOSE = 1e-3  # of the largest number that comes out, in single precision; that of another attention is off by far more
@@ -19,12 +19,11 @@ _CLOSE_IN_HALF = 5e-2
 
 
 @dataclass(slots=True)
-class Implementation:
+class Implementation(Overlaid):
     """A config that names our attention as its implementation."""
 
     path: str
     config: Any
-    over: Overlay = field(init=False)
 
     def __post_init__(self) -> None:
         self.over = Overlay(self.config, eager.KEPT, eager.NAME)
@@ -33,18 +32,6 @@ class Implementation:
     def line(self) -> str:
         """The config, the old and the new name."""
         return f"{self.path}.config: attn_implementation 'eager' -> '{eager.NAME}', which stores no attention weights"
-
-    def do(self) -> None:
-        """Name it."""
-        self.over.lay()
-
-    def stands(self) -> bool:
-        """Always: whatever was named since, the original is what comes back."""
-        return True
-
-    def undo(self) -> None:
-        """The old name again."""
-        self.over.lift(even_if_changed=True)
 
 
 def implementations(

@@ -109,27 +109,13 @@ class Replacement:
 
 
 @dataclass(slots=True)
-class Assignment:
-    """Another number in an attribute."""
+class Overlaid:
+    """An edit that lays a value over an attribute."""
 
-    path: str
-    module: Any
-    attribute: str
-    value: float
-    before: Any = field(init=False)
     over: Overlay = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.before = held(self.module, self.attribute)
-        self.over = Overlay(self.module, self.attribute, self.value)
-
-    @property
-    def line(self) -> str:
-        """Name, attribute, old and new value."""
-        return f"{self.path}: {self.attribute} {self.before!r} -> {self.value!r}"
-
     def do(self) -> None:
-        """Assign it."""
+        """Lay it."""
         self.over.lay()
 
     def stands(self) -> bool:
@@ -139,6 +125,26 @@ class Assignment:
     def undo(self) -> None:
         """The old object again; where another receipt assigned later, when that is restored."""
         self.over.lift(even_if_changed=True)
+
+
+@dataclass(slots=True)
+class Assignment(Overlaid):
+    """Another number in an attribute."""
+
+    path: str
+    module: Any
+    attribute: str
+    value: float
+    before: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = held(self.module, self.attribute)
+        self.over = Overlay(self.module, self.attribute, self.value)
+
+    @property
+    def line(self) -> str:
+        """Name, attribute, old and new value."""
+        return f"{self.path}: {self.attribute} {self.before!r} -> {self.value!r}"
 
 
 @dataclass(slots=True)

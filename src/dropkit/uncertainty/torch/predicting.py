@@ -13,12 +13,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ...errors import DropkitValueError
-from ...patterns import listed
-from ...torch.changing.contexts import enabled
+from ...torch.changing.contexts import enabled, listed_rates
 from ...torch.drawing.around import in_lanes
 from ...torch.drawing.coordinates import at
 from ...torch.drawing.lanes import InLanes, Lanes, NotInLanes
-from ...torch.finding.rates import rates
 from ..asked import Asked, Block
 from ..result import Prediction
 from ..streaming import BINARY, Streaming
@@ -164,12 +162,10 @@ class Passes:
         self.bytes = sizes.total
 
     def _nothing_active(self) -> DropkitValueError:
-        found = [f"{rate.name or 'itself'} ({rate.p})" for rate in rates(self.model)]
         named = "" if self.sites is None else f" of sites={self.sites!r}"
-        shown = listed(found) if found else "no dropout module and no rate in an attribute"
         return DropkitValueError(
             f"no dropout{named} became active in a forward of {type(self.model).__name__}, so all passes would be "
-            f"equal; it has {shown}"
+            f"equal; it has {listed_rates(self.model)}"
         )
 
     def _alone(self, alone: Inputs, row: torch.Tensor | None) -> Callable[[], Any]:
@@ -244,7 +240,7 @@ class Passes:
         return None
 
     def _as_expected(self, found: NDArray[Any]) -> bool:
-        expected, self.expected = self.expected.float().cpu().numpy(), None
+        expected, self.expected = self.expected.double().cpu().numpy(), None
         return expected.shape == (1, *found.shape) and np.allclose(expected[0], found, 1e-3, 1e-4)
 
     def _passed(self, inputs: Inputs, rows: torch.Tensor, start: int, record: Any) -> NDArray[Any]:
@@ -265,7 +261,7 @@ class Passes:
             # what drops here has no rows that could be told apart: one pass after another
             self.lanes, self.apart = 1, self.apart and count > 1
             return np.concatenate([self._passed(inputs, rows, start + n, record) for n in range(count)])
-        found = output.detach().float().cpu().numpy()
+        found = output.detach().double().cpu().numpy()
         if found.shape[0] != count * self.size:
             raise DropkitValueError(
                 f"the model puts out a tensor of shape {found.shape} for a batch of {count * self.size}: its first "

@@ -139,11 +139,7 @@ class Prefix:
         return count
 
     def _kept(self, output: Any) -> Any:
-        return (
-            pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, output)
-            if self.copies
-            else output
-        )
+        return pytree.tree_map(_leaf, output) if self.copies else output
 
     def run(self, run: Run, mode: str, *, ends: bool = False, given: list[list[Any]] | None = None) -> Any:
         """A forward; None if it ended at its first draw."""
